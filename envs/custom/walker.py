@@ -1,0 +1,44 @@
+"""The planar walker, moving backwards."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf
+
+from dm_control.suite import walker
+from dm_control.utils.rewards import tolerance
+
+from envs.custom.base import Random, loader
+
+
+class Backwards(walker.PlanarWalker):
+    """Stand, and move backwards at a speed."""
+
+    def __init__(self, speed: float, random: Random = None) -> None:
+        """Makes the task.
+
+        Args:
+            speed: in m/s, backwards, above which the movement term is 1.
+            random: as dm_control takes it.
+        """
+        super().__init__(move_speed=speed, random=random)
+
+    def get_reward(self, physics: walker.Physics) -> float:
+        """Reward of a control step, in 0..1."""
+        standing = tolerance(physics.torso_height(), (1.2, inf), margin=0.6)
+        upright = (1 + physics.torso_upright()) / 2
+        stand = (3 * standing + upright) / 4
+        move = tolerance(
+            physics.horizontal_velocity(),
+            (-inf, -self._move_speed),
+            margin=self._move_speed / 2,
+            value_at_margin=0.5,
+            sigmoid="linear",
+        )
+        return stand * (5 * move + 1) / 6
+
+
+TASKS = {
+    "walker-walk-backwards": loader(walker.walk, partial(Backwards, 1.0)),
+    "walker-run-backwards": loader(walker.run, partial(Backwards, 8.0)),
+}

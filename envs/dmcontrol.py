@@ -1,0 +1,101 @@
+"""The thirty dm_control tasks: nineteen of the stock suite and eleven custom ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.core import Action, Observation, SimulatorEnv
+from envs.rendering import simulator_import
+from pwm.suites import Task
+
+with simulator_import():
+    from dm_control import suite
+
+    from envs.custom import CUSTOM_TASKS
+
+if TYPE_CHECKING:
+    import mujoco
+    from dm_control.rl import control
+
+_DOMAINS = {"cup": "ball_in_cup"}
+
+
+def load(task: str, random: np.random.RandomState | int | None) -> control.Environment:
+    """The bare dm_control environment of a task.
+
+    Args:
+        task: a dm_control task name of the benchmark, such as ``"cup-catch"``.
+        random: what dm_control takes as ``task_kwargs={"random": ...}``.
+    """
+    if task in CUSTOM_TASKS:
+        return CUSTOM_TASKS[task](random)
+    domain, _, name = task.partition("-")
+    return suite.load(
+        _DOMAINS.get(domain, domain), name.replace("-", "_"), task_kwargs={"random": random}
+    )
+
+
+class DmControlEnv(SimulatorEnv):
+    """A dm_control task; the observation dict is flattened in its order."""
+
+    def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
+        """Loads the task.
+
+        Args:
+            task: one of the thirty dm_control tasks.
+            seed: as for ``reset``.
+            render_mode: None or ``"rgb_array"``.
+
+        Raises:
+            PwmError: as for ``make_env``.
+        """
+        self._random = np.random.RandomState()
+        self._env = load(task.name, self._random)
+        self._dm_task = self._env.task
+        self._physics = self._env.physics
+        self._substeps = round(self._env.control_timestep() / self._physics.timestep())
+        self._control_steps = range(task.action_repeat)
+        self._layout = _layout(self._env.observation_spec())
+        fps = round(1 / (task.action_repeat * self._env.control_timestep()))
+        self.metadata = {**self.metadata, "render_fps": fps}
+        super().__init__(task, seed, render_mode)
+
+    def _start_stream(self, seed: int) -> None:
+        self._random.seed(seed)
+
+    def _begin(self) -> Observation:
+        return self._flatten(self._env.reset().observation)
+
+    def _advance(self, action: Action) -> tuple[Observation, float, float]:
+        # What dm_control's own Environment.step does, without the observation of the control
+        # steps before the last: observations are functions of the physics and draw no randomness.
+        task, physics = self._dm_task, self._physics
+        reward = 0.0
+        for _ in self._control_steps:
+            task.before_step(action, physics)
+            physics.step(self._substeps)
+            task.after_step(physics)
+            reward += task.get_reward(physics)
+        return self._flatten(task.get_observation(physics)), float(reward), 0.0
+
+    def _flatten(self, entries: dict[str, Any]) -> Observation:
+        observation = np.empty(self.task.obs_dim, np.float32)
+        for part, entry in zip(self._layout, entries.values(), strict=True):
+            observation[part] = entry
+        return observation
+
+    def _scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, int | mujoco.MjvCamera]:
+        return self._physics.model.ptr, self._physics.data.ptr, 0
+
+    def close(self) -> None:
+        """Frees the simulator and what rendering holds; may be called more than once."""
+        super().close()
+        self._physics.free()
+
+
+def _layout(spec: dict[str, Any]) -> tuple[slice, ...]:
+    """Where each entry of the observation dict lies in the flat observation."""
+    ends = np.cumsum([int(np.prod(entry.shape)) for entry in spec.values()]).tolist()
+    return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))

@@ -1,0 +1,133 @@
+"""Off-screen rendering without a display: EGL where it works, else OSMesa.
+
+The simulators fix their OpenGL backend from ``MUJOCO_GL`` when they are imported. Here they are
+imported with rendering disabled, and frames are drawn by MuJoCo's own renderer with a backend that
+is chosen when a frame is first asked for, so the order of imports does not matter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pwm.errors import PwmError
+
+if TYPE_CHECKING:
+    import mujoco
+
+HEIGHT = 240
+WIDTH = 320
+
+_BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
+
+_PROBE = """
+from mujoco import MjModel, MjrContext
+from mujoco.{backend} import GLContext
+context = GLContext(64, 64)
+context.make_current()
+MjrContext(MjModel.from_xml_string("<mujoco/>"), 150)
+"""
+
+
+@contextlib.contextmanager
+def simulator_import() -> Iterator[None]:
+    """Imports a simulator without its own OpenGL set-up.
+
+    Without a display that set-up is slow, prints warnings and may fail; most environments never
+    render, and those that do have ``Renderer``. ``MUJOCO_GL`` is as before afterwards.
+    """
+    before = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "disabled"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MUJOCO_GL"]
+        else:
+            os.environ["MUJOCO_GL"] = before
+
+
+@functools.cache
+def render_backend() -> str:
+    """The OpenGL backend that draws frames in this process: ``"egl"`` or ``"osmesa"``.
+
+    ``MUJOCO_GL=egl`` or ``MUJOCO_GL=osmesa`` in the environment decides; otherwise EGL is tried,
+    then OSMesa (on macOS the system's CGL). A backend counts as working when a separate process
+    has made a context with it, since a broken driver can end the process that tries it.
+
+    Raises:
+        PwmError: if no backend works.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    candidates = (wanted,) if wanted in _BACKENDS else _BACKENDS
+    for backend in candidates:
+        if _works(backend):
+            return backend
+    raise PwmError(
+        f"rendering was asked for but no OpenGL backend works (tried {', '.join(candidates)}); "
+        "on Debian or Ubuntu install EGL with `apt-get install libegl1 libgl1-mesa-dri` or "
+        "OSMesa with `apt-get install libosmesa6`, or go without rendering."
+    )
+
+
+def _works(backend: str) -> bool:
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE.format(backend=backend)],
+        env={**os.environ, "MUJOCO_GL": "disabled"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return probe.returncode == 0
+
+
+class Renderer:
+    """Draws frames of one MuJoCo model into memory."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Makes the OpenGL context.
+
+        Raises:
+            PwmError: if no backend works.
+        """
+        with simulator_import():
+            import mujoco
+            from mujoco import gl_context
+
+        # What MUJOCO_GL does at import time, done when the backend is known.
+        gl_context.GLContext = importlib.import_module(f"mujoco.{render_backend()}").GLContext
+        self._renderer: Any = mujoco.Renderer(model, HEIGHT, WIDTH)
+        _open.add(self)
+        # Moved behind whatever else was registered meanwhile: the contexts must be freed before
+        # EGL itself is shut down, and exit functions run last in, first out.
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+
+    def frame(self, data: mujoco.MjData, camera: int | mujoco.MjvCamera) -> np.ndarray:
+        """One frame, ``(240, 320, 3)`` uint8."""
+        self._renderer.update_scene(data, camera)
+        frame: np.ndarray = self._renderer.render()
+        return frame
+
+    def close(self) -> None:
+        """Frees the OpenGL context; may be called more than once."""
+        self._renderer.close()
+
+
+_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()

@@ -1,0 +1,286 @@
+"""Actors and critic ensembles of K tasks at once, and the policy that a user deploys.
+
+Tensors of K tasks carry the task dimension right before the batch: (K, B, ...), or (H, K, B, ...)
+with time first. K = 1 is not a special case.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pwm.checkpoint import load_checkpoint, save_checkpoint
+from pwm.errors import PwmError
+from pwm.nets import SimNorm, StackedMLP, mlp
+from pwm.suites import Task
+from pwm.world_model import ModelSize, WorldModel
+
+
+@dataclass
+class ActorCriticSize:
+    """Network sizes of policy extraction (PWM, appendix on hyperparameters).
+
+    Attributes:
+        actor, critic: hidden layer widths.
+        critics: members of the critic ensemble.
+        log_std: initial log standard deviation of the actor, the same in all states.
+        min_log_std: its lower bound.
+    """
+
+    actor: list[int]
+    critic: list[int]
+    critics: int = 3
+    log_std: float = -1.0
+    min_log_std: float = -1.427
+
+
+class Actors(nn.Module):
+    """K independent Gaussian policies squashed by tanh.
+
+    Args:
+        inputs: feature size, the latent's.
+        action_mask: (K, action_dim), 1 for the action dimensions that a task has.
+    """
+
+    action_mask: Tensor
+
+    def __init__(self, inputs: int, action_mask: Tensor, size: ActorCriticSize) -> None:
+        super().__init__()
+        tasks, action_dim = action_mask.shape
+        self.min_log_std = size.min_log_std
+        self.mean = StackedMLP(tasks, inputs, size.actor, action_dim)
+        self.log_std = nn.Parameter(torch.full((tasks, action_dim), size.log_std))
+        self.register_buffer("action_mask", action_mask, persistent=False)
+
+    def forward(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions in [-1, 1], zero in unused dimensions.
+
+        Args:
+            features: (K, B, inputs).
+            noise: standard normal (K, B, action_dim); without it, the mode tanh(mean).
+
+        Returns:
+            (K, B, action_dim).
+        """
+        pre_tanh = self.mean(features)
+        if noise is not None:
+            std = self.log_std.clamp(min=self.min_log_std).exp()
+            pre_tanh = pre_tanh + noise * std.unsqueeze(1)
+        return torch.tanh(pre_tanh) * self.action_mask.unsqueeze(1)
+
+
+class Critics(nn.Module):
+    """K independent ensembles of E state-value functions.
+
+    Args:
+        scale: factor on the networks' outputs, so that values far from zero are learned at the
+            same speed as values near it.
+    """
+
+    def __init__(self, tasks: int, inputs: int, size: ActorCriticSize, scale: float) -> None:
+        super().__init__()
+        self.tasks, self.scale = tasks, scale
+        self.value = StackedMLP(tasks * size.critics, inputs, size.critic, 1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Every member's value: (K, B, latent) -> (K, E, B)."""
+        return self.scale * self.value(latent).squeeze(-1).unflatten(0, (self.tasks, -1))
+
+
+class Policy(nn.Module):
+    """A self-contained policy of one task: normalization, encoder, task embedding and actor.
+
+    ``act`` takes what the environment returns and gives what it accepts.
+
+    Attributes:
+        task: what it was made for; fixes observation and action size.
+    """
+
+    obs_mean: Tensor
+    obs_scale: Tensor
+    embedding: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        encoder: nn.Module | None,
+        embedding: Tensor,
+        obs_mean: Tensor,
+        obs_scale: Tensor,
+        actor: Actors,
+        architecture: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.task, self.architecture = task, architecture
+        self.encoder, self.actor = encoder, actor
+        self.register_buffer("embedding", embedding)
+        self.register_buffer("obs_mean", obs_mean)
+        self.register_buffer("obs_scale", obs_scale)
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_latent_actor(
+        cls, world_model: WorldModel, task: Task, actors: Actors, index: int, size: ActorCriticSize
+    ) -> Policy:
+        """The policy of one of K actors that read a world model's latents."""
+        task_id = torch.tensor(world_model.suite.id(task.name), device=world_model.bins.device)
+        suite = world_model.suite
+        mean, scale = torch.zeros(suite.obs_dim), torch.ones(suite.obs_dim)
+        if world_model.normalize_obs:
+            mean, scale = world_model.obs_mean[task_id], world_model.obs_scale[task_id]
+        architecture = {
+            "obs_dim": suite.obs_dim,
+            "model": asdict(world_model.size),
+            "actor": asdict(size),
+            "action_dim": suite.action_dim,
+        }
+        return cls(
+            task,
+            copy.deepcopy(world_model.encoder),
+            world_model.task_embedding(task_id).detach().clone(),
+            mean.clone(),
+            scale.clone(),
+            _single_actor(actors, index, size),
+            architecture,
+        )
+
+    @classmethod
+    def from_observation_actor(
+        cls,
+        task: Task,
+        obs_mean: Tensor,
+        obs_scale: Tensor,
+        actors: Actors,
+        index: int,
+        size: ActorCriticSize,
+    ) -> Policy:
+        """The policy of one of K actors that read normalized observations, without an encoder."""
+        architecture = {
+            "obs_dim": len(obs_mean),
+            "model": None,
+            "actor": asdict(size),
+            "action_dim": actors.action_mask.shape[1],
+        }
+        embedding = torch.zeros(0, device=obs_mean.device)
+        actor = _single_actor(actors, index, size)
+        return cls(task, None, embedding, obs_mean.clone(), obs_scale.clone(), actor, architecture)
+
+    @overload
+    def act(self, obs: np.ndarray, noise: float = ..., rng: Any = ...) -> np.ndarray: ...
+    @overload
+    def act(self, obs: Tensor, noise: float = ..., rng: Any = ...) -> Tensor: ...
+    @torch.no_grad()
+    def act(
+        self,
+        obs: np.ndarray | Tensor,
+        noise: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> np.ndarray | Tensor:
+        """The action for an observation, or one for each of a batch.
+
+        Args:
+            obs: (obs_dim,) or (..., obs_dim), NumPy or torch; the result is of the same kind.
+            noise: standard deviation of Gaussian noise added to the action, then clipped.
+            rng: its source; a fresh one by default.
+
+        Returns:
+            (action_dim,) or (..., action_dim), float32 in [-1, 1].
+
+        Raises:
+            PwmError: if the last dimension is not the task's observation size.
+        """
+        given = torch.as_tensor(obs, dtype=torch.float32)
+        if given.shape[-1:] != (self.task.obs_dim,):
+            raise PwmError(
+                f"the policy of {self.task.name} takes observations of size {self.task.obs_dim}, "
+                f"got an array of shape {tuple(given.shape)}."
+            )
+        action = self(given.to(self.obs_mean.device))
+        if noise:
+            rng = rng or np.random.default_rng()
+            jitter = rng.standard_normal(tuple(action.shape), dtype=np.float32)
+            action = (action + noise * torch.from_numpy(jitter).to(action.device)).clamp(-1, 1)
+        return action.to(given.device) if isinstance(obs, Tensor) else action.cpu().numpy()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The most likely action: (..., obs_dim) -> (..., action_dim), sizes of the task."""
+        padding = self.architecture["obs_dim"] - self.task.obs_dim
+        features = (nn.functional.pad(obs, (0, padding)) - self.obs_mean) / self.obs_scale
+        if self.encoder is not None:
+            embedding = self.embedding.expand(*features.shape[:-1], -1)
+            features = self.encoder(torch.cat([features, embedding], -1))
+        flat = features.reshape(1, -1, features.shape[-1])
+        action = self.actor(flat).reshape(*features.shape[:-1], -1)
+        return action[..., : self.task.action_dim]
+
+    def save(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
+        """Write the policy as a checkpoint directory that :func:`load_policy` opens."""
+        content = {
+            "task": asdict(self.task),
+            "architecture": self.architecture,
+            "made_by": dict(meta or {}),
+        }
+        save_checkpoint(Path(path), "policy", {"policy": self.state_dict()}, content)
+
+
+def _single_actor(actors: Actors, index: int, size: ActorCriticSize) -> Actors:
+    inputs = actors.mean[0].weight.shape[-1]
+    assert isinstance(inputs, int)
+    single = Actors(inputs, actors.action_mask[index : index + 1].clone(), size)
+    single.load_state_dict({k: v[index : index + 1] for k, v in actors.state_dict().items()})
+    return single.to(actors.action_mask.device)
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+    """Open a policy that extraction or cloning wrote.
+
+    Args:
+        path: the directory of one task's policy.
+        device: where it runs.
+
+    Raises:
+        PwmError: if there is none, or it is damaged.
+    """
+    checkpoint = load_checkpoint(Path(path), "policy")
+    state, meta = checkpoint.tensors["policy"], checkpoint.meta
+    architecture = meta["architecture"]
+    task = Task(**meta["task"])
+    size = ActorCriticSize(**architecture["actor"])
+    encoder = None
+    inputs = architecture["obs_dim"]
+    if architecture["model"] is not None:
+        model = ModelSize(**architecture["model"])
+        encoder = mlp(
+            inputs + model.task_dim,
+            [model.encoder_dim] * model.encoder_layers,
+            model.latent_dim,
+            SimNorm(model.simnorm_dim),
+        )
+        inputs = model.latent_dim
+    mask = torch.zeros(1, architecture["action_dim"])
+    mask[0, : task.action_dim] = 1
+    policy = Policy(
+        task,
+        encoder,
+        torch.zeros_like(state["embedding"]),
+        torch.zeros_like(state["obs_mean"]),
+        torch.ones_like(state["obs_scale"]),
+        Actors(inputs, mask, size),
+        architecture,
+    )
+    policy.load_state_dict(state)
+    return policy.to(device)
+
+
+def action_masks(tasks: Sequence[Task], action_dim: int) -> Tensor:
+    """(K, action_dim): 1 for the dimensions that each task has."""
+    dims = torch.tensor([task.action_dim for task in tasks])
+    return (torch.arange(action_dim) < dims.unsqueeze(1)).float()

@@ -1,0 +1,318 @@
+"""Policy learning for K tasks at once by first-order gradients through a frozen world model.
+
+PWM (ICLR 2025), section 4 and Algorithm 1. Every task's numbers come from its own random streams
+and its own gradient norm, so a task's result does not depend on which tasks run beside it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pwm.actor_critic import ActorCriticSize, Actors, Critics, action_masks
+from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from pwm.errors import PwmError
+from pwm.math import discounted_sum, running_moments, symexp, td_lambda
+from pwm.suites import Task
+from pwm.world_model import WorldModel
+
+
+@dataclass
+class ActorCriticConfig:
+    """What an extraction iteration depends on.
+
+    Attributes:
+        iterations: in all; learning rates reach ``lr_final`` at the last.
+        batch_size: imagined rollouts a task and iteration.
+        horizon: H, their length in decision steps.
+        discount, lam: of returns and TD(lambda) targets.
+        networks: sizes of actor and critics.
+        actor_lr, critic_lr, lr_final, betas: of Adam.
+        actor_clip, critic_clip: largest gradient norms, a task.
+        critic_passes, critic_minibatches: passes over an iteration's states and parts of a pass.
+        scale_values: multiply the critics' outputs by 1 / (1 - discount).
+        return_decay: forgetting of the running standard deviation of returns; 1 never forgets.
+        detach_actor_input: cut the gradient that reaches earlier steps through the actor's input.
+        reward_units: ``symlog`` (what the authors train on) or ``real``.
+        clone_weight, clone_weight_final: weight of behaviour cloning beside the normalized return,
+            at the first and at the last iteration.
+        clone_best: the share of a task's episodes, the best by return, that is cloned.
+    """
+
+    iterations: int = 10_000
+    batch_size: int = 512
+    horizon: int = 16
+    discount: float = 0.99
+    lam: float = 0.95
+    networks: ActorCriticSize = field(
+        default_factory=lambda: ActorCriticSize(actor=[400, 200, 100], critic=[400, 200])
+    )
+    actor_lr: float = 5e-4
+    critic_lr: float = 5e-4
+    lr_final: float = 1e-5
+    betas: list[float] = field(default_factory=lambda: [0.7, 0.95])
+    actor_clip: float = 1.0
+    critic_clip: float = 100.0
+    critic_passes: int = 8
+    critic_minibatches: int = 4
+    scale_values: bool = False
+    return_decay: float = 1.0
+    detach_actor_input: bool = True
+    reward_units: str = "symlog"
+    clone_weight: float = 0.0
+    clone_weight_final: float = 0.0
+    clone_best: float = 0.5
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        samples = self.batch_size * self.horizon
+        if self.reward_units not in ("symlog", "real"):
+            raise PwmError(f"reward_units must be symlog or real, got '{self.reward_units}'.")
+        if min(self.iterations, self.batch_size, self.horizon) < 1:
+            raise PwmError("iterations, batch_size and horizon must all be at least 1.")
+        if samples % self.critic_minibatches:
+            raise PwmError(
+                f"critic_minibatches={self.critic_minibatches} must divide batch_size x horizon "
+                f"= {samples}."
+            )
+
+
+class Demonstrations(NamedTuple):
+    """States of good episodes and what was done there, for behaviour cloning."""
+
+    latent: Tensor  # (K, B, latent)
+    action: Tensor  # (K, B, action_dim)
+
+
+class Noise(NamedTuple):
+    """The random numbers of one iteration."""
+
+    action: Tensor  # (H, K, B, action_dim) standard normal
+    order: Tensor  # (passes, H * B) permutations that cut the critics' minibatches
+
+
+class Imagined(NamedTuple):
+    """Rollouts of the policy in the world model, time first."""
+
+    latents: Tensor  # (H+1, K, B, latent)
+    rewards: Tensor  # (H, K, B)
+
+
+class ActorCriticLearner:
+    """K actors and critic ensembles, their optimizers and their random streams.
+
+    Args:
+        model: the world model, frozen.
+        tasks: the K tasks, all of the model's suite.
+        config: see :class:`ActorCriticConfig`.
+        seed: together with a task's name it fixes that task's networks and random numbers.
+    """
+
+    def __init__(
+        self, model: WorldModel, tasks: Sequence[Task], config: ActorCriticConfig, seed: int
+    ) -> None:
+        config.validate()
+        self.model, self.tasks, self.config = model, list(tasks), config
+        device, latent = model.bins.device, model.size.latent_dim
+        self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
+        masks = action_masks(self.tasks, model.suite.action_dim).to(device)
+        scale = 1 / (1 - config.discount) if config.scale_values else 1.0
+        self.actors = Actors(latent, masks, config.networks).to(device)
+        self.critics = Critics(len(tasks), latent, config.networks, scale).to(device)
+        self._generators = [_stream(seed, task.name, device) for task in tasks]
+        self._order_generator = _stream(seed, "order", device)
+        self._initialize(seed)
+        betas = (config.betas[0], config.betas[1])
+        self.actor_optimizer = torch.optim.Adam(
+            self.actors.parameters(), lr=config.actor_lr, betas=betas, fused=True
+        )
+        self.critic_optimizer = torch.optim.Adam(
+            self.critics.parameters(), lr=config.critic_lr, betas=betas, fused=True
+        )
+        count = len(tasks)
+        self.moments = tuple(torch.zeros(count, device=device) for _ in range(3))
+
+    def _initialize(self, seed: int) -> None:
+        """Give each task the weights that it would get alone."""
+        for k, task in enumerate(self.tasks):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_stream_seed(seed, task.name + "/weights"))
+                single = action_masks([task], self.model.suite.action_dim)
+                latent = self.model.size.latent_dim
+                actor = Actors(latent, single, self.config.networks)
+                critic = Critics(1, latent, self.config.networks, 1.0)
+            _assign_task(self.actors, actor, k, len(self.tasks))
+            _assign_task(self.critics, critic, k, len(self.tasks))
+
+    def sample(self, pool: int) -> Tensor:
+        """(K, batch_size) row numbers below ``pool``, from each task's own stream."""
+        size = (self.config.batch_size,)
+        return torch.stack(
+            [torch.randint(pool, size, generator=g, device=g.device) for g in self._generators]
+        )
+
+    def noise(self) -> Noise:
+        """The next iteration's random numbers, from each task's own stream."""
+        config, device = self.config, self.task_ids.device
+        shape = (config.horizon, config.batch_size, self.model.suite.action_dim)
+        action = [torch.randn(shape, generator=g, device=device) for g in self._generators]
+        samples = config.horizon * config.batch_size
+        order = [
+            torch.randperm(samples, generator=self._order_generator, device=device)
+            for _ in range(config.critic_passes)
+        ]
+        return Noise(torch.stack(action, 1), torch.stack(order))
+
+    def imagine(self, start: Tensor, noise: Tensor) -> Imagined:
+        """Roll the policy out in the world model, differentiably.
+
+        Args:
+            start: (K, B, latent).
+            noise: (H, K, B, action_dim).
+        """
+        task = self.task_ids.unsqueeze(1)
+        z, latents, actions = start, [start], []
+        for step_noise in noise:
+            features = z.detach() if self.config.detach_actor_input else z
+            action = self.actors(features, step_noise)
+            z = self.model.next(z, action, task)
+            latents.append(z)
+            actions.append(action)
+        stacked = torch.stack(latents)
+        reward = self.model.symlog_reward(stacked[:-1], torch.stack(actions), task)
+        return Imagined(stacked, symexp(reward) if self.config.reward_units == "real" else reward)
+
+    def actor_loss(
+        self, start: Tensor, noise: Tensor, demonstrations: Demonstrations | None, clone: float
+    ) -> tuple[Tensor, Imagined, dict[str, Tensor]]:
+        """Minus the normalized H-step return with bootstrap, plus cloning (PWM, eq. 5).
+
+        Returns:
+            (K,) losses, the rollouts, and (K,) metrics. The running moments take this batch in.
+        """
+        config = self.config
+        imagined = self.imagine(start, noise)
+        bootstrap = self.critics(imagined.latents[-1]).amin(1)
+        returns = discounted_sum(imagined.rewards, config.discount)
+        returns = returns + config.discount**config.horizon * bootstrap
+        self.moments = running_moments(*self.moments, returns.detach(), config.return_decay)
+        scale = self.moments[1].sqrt().clamp(min=1e-2)
+        loss = -returns.mean(1) / scale
+        metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
+        if demonstrations is not None:
+            error = (self.actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
+            distance = error.mean(1) / self.actors.action_mask.sum(-1)
+            loss = loss + clone * distance
+            metrics["clone_error"] = distance.detach()
+        return loss, imagined, metrics
+
+    def iteration(
+        self, start: Tensor, noise: Noise, demonstrations: Demonstrations | None, clone: float
+    ) -> dict[str, Tensor]:
+        """One actor step and the critics' steps for all K tasks; returns (K,) metrics."""
+        loss, imagined, metrics = self.actor_loss(start, noise.action, demonstrations, clone)
+        parameters = list(self.actors.parameters())
+        grads = torch.autograd.grad(loss.sum(), parameters)
+        norm = _step(self.actor_optimizer, parameters, grads, self.config.actor_clip, len(start))
+        critic_loss, value = self._update_critics(imagined, noise.order)
+        return metrics | {
+            "actor_grad_norm": norm,
+            "critic_loss": critic_loss,
+            "value": value,
+            "policy_std": self.actors.log_std.detach().exp().mean(1),
+        }
+
+    def _update_critics(self, imagined: Imagined, order: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
+        tasks, _, batch, size = latents.shape
+        with torch.no_grad():
+            values = self.critics(latents[:, 1:].reshape(tasks, -1, size)).amin(1)
+            values = values.view(tasks, config.horizon, batch).transpose(0, 1)
+            targets = td_lambda(imagined.rewards.detach(), values, config.discount, config.lam)
+        targets = targets.transpose(0, 1).reshape(tasks, -1)
+        states = latents[:, :-1].reshape(tasks, -1, size)
+        parameters = list(self.critics.parameters())
+        loss = torch.zeros(tasks, device=states.device)
+        for permutation in order:
+            for part in permutation.chunk(config.critic_minibatches):
+                error = self.critics(states[:, part]) - targets[:, None, part]
+                loss = (error / self.critics.scale).square().mean((1, 2))
+                grads = torch.autograd.grad(loss.sum(), parameters)
+                _step(self.critic_optimizer, parameters, grads, config.critic_clip, tasks)
+        return loss.detach(), targets.mean(1)
+
+    def set_progress(self, iteration: int) -> float:
+        """Set learning rates for an iteration; returns its behaviour cloning weight."""
+        config, progress = self.config, iteration / self.config.iterations
+        for optimizer, lr in (
+            (self.actor_optimizer, config.actor_lr),
+            (self.critic_optimizer, config.critic_lr),
+        ):
+            optimizer.param_groups[0]["lr"] = lr + (config.lr_final - lr) * progress
+        return config.clone_weight + (config.clone_weight_final - config.clone_weight) * progress
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All state as named tensors, for a checkpoint."""
+        streams = [*self._generators, self._order_generator]
+        return {
+            "actors": self.actors.state_dict(),
+            "critics": self.critics.state_dict(),
+            "actor_optimizer": optimizer_tensors(self.actor_optimizer),
+            "critic_optimizer": optimizer_tensors(self.critic_optimizer),
+            "moments": {str(i): moment for i, moment in enumerate(self.moments)},
+            "random": {str(i): stream.get_state() for i, stream in enumerate(streams)},
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore what :meth:`tensors` gave."""
+        groups = checkpoint.tensors
+        self.actors.load_state_dict(groups["actors"])
+        self.critics.load_state_dict(groups["critics"])
+        load_optimizer_tensors(self.actor_optimizer, groups["actor_optimizer"])
+        load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
+        device = self.task_ids.device
+        self.moments = tuple(groups["moments"][str(i)].to(device) for i in range(3))
+        for i, stream in enumerate([*self._generators, self._order_generator]):
+            stream.set_state(groups["random"][str(i)])
+
+
+def _stream_seed(seed: int, name: str) -> int:
+    return (seed << 32) + zlib.crc32(name.encode())
+
+
+def _stream(seed: int, name: str, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(_stream_seed(seed, name))
+
+
+@torch.no_grad()
+def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> None:
+    for ours, theirs in zip(stacked.parameters(), single.parameters(), strict=True):
+        ours.view(tasks, -1, *ours.shape[1:])[k].copy_(theirs.view(-1, *ours.shape[1:]))
+
+
+def _step(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    grads: Sequence[Tensor],
+    limit: float,
+    tasks: int,
+) -> Tensor:
+    """Apply gradients clipped for each task apart; a task with a non-finite one gets zeros.
+
+    Returns:
+        (tasks,) gradient norms before clipping.
+    """
+    flat = [grad.reshape(tasks, -1) for grad in grads]
+    norm = torch.stack([part.square().sum(1) for part in flat]).sum(0).sqrt()
+    factor = (limit / norm.clamp(min=1e-6)).clamp(max=1.0).unsqueeze(1)
+    finite = norm.isfinite().unsqueeze(1)
+    for parameter, grad, part in zip(parameters, grads, flat, strict=True):
+        parameter.grad = torch.where(finite, part * factor, 0.0).view_as(grad)
+    optimizer.step()
+    return norm

@@ -1,0 +1,203 @@
+"""What chooses the actions of collected episodes: random, correlated noise, scripted, a policy.
+
+A behaviour is drawn anew for every episode: ``reset`` takes the episode's own random generator
+and draws from it whatever varies between episodes (noise magnitude, gains).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from pwm.controllers import CONTROLLED_DOMAINS, Controller, make_controller
+from pwm.errors import PwmError
+from pwm.suites import Task
+
+BEHAVIOURS = ("random", "ou", "scripted", "policy")
+
+NOISE_CORRELATIONS = (0.0, 0.8)
+
+
+class Behaviour(Protocol):
+    """Chooses actions from observations."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begins an episode.
+
+        Args:
+            rng: the episode's generator, also used by `act`.
+        """
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Chooses an action.
+
+        Args:
+            obs: (obs_dim,) float32.
+
+        Returns:
+            (action_dim,) float32 in [-1, 1].
+        """
+
+
+class AutoregressiveNoise:
+    """Gaussian noise of a fixed magnitude, x' = c x + sqrt(1 - c^2) sigma e, begun stationary."""
+
+    def __init__(self, size: int, rng: np.random.Generator, sigma: float, correlation: float):
+        self._rng = rng
+        self._correlation = correlation
+        self._innovation = sigma * math.sqrt(1 - correlation**2)
+        self._value = sigma * rng.standard_normal(size)
+
+    def draw(self) -> np.ndarray:
+        """The next value, (size,) float64."""
+        value = self._value
+        fresh = self._innovation * self._rng.standard_normal(len(value))
+        self._value = self._correlation * value + fresh
+        return value
+
+
+class RandomBehaviour:
+    """Uniform actions, independent in time."""
+
+    def __init__(self, task: Task) -> None:
+        self._size = task.action_dim
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour.reset`."""
+        self._rng = rng
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        return self._rng.uniform(-1, 1, self._size).astype(np.float32)
+
+
+class OrnsteinUhlenbeck:
+    """Temporally correlated noise alone, of a magnitude and correlation drawn per episode."""
+
+    def __init__(self, task: Task) -> None:
+        self._size = task.action_dim
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour.reset`."""
+        sigma, correlation = rng.uniform(0.3, 1.2), rng.uniform(0.7, 0.97)
+        self._noise = AutoregressiveNoise(self._size, rng, sigma, correlation)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        return _clipped(self._noise.draw())
+
+
+class ScriptedBehaviour:
+    """A hand-written controller plus noise of a magnitude and correlation drawn per episode."""
+
+    def __init__(self, task: Task) -> None:
+        """Picks the task's controller.
+
+        Raises:
+            PwmError: if the task has none.
+        """
+        self._size = task.action_dim
+        self._controller: Controller = make_controller(task)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour.reset`."""
+        sigma, correlation = (
+            rng.choice(self._controller.noise_sigmas),
+            rng.choice(NOISE_CORRELATIONS),
+        )
+        self._noise = AutoregressiveNoise(self._size, rng, sigma, correlation)
+        self._controller.reset(rng)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        return _clipped(_clipped(self._controller.act(obs)) + self._noise.draw())
+
+
+class PolicyBehaviour:
+    """A trained policy plus uncorrelated noise."""
+
+    def __init__(self, task: Task, path: str, sigma: float) -> None:
+        """Loads the policy.
+
+        Args:
+            task: the task to act in.
+            path: a directory that `pwm.load_policy` opens.
+            sigma: standard deviation of the noise.
+
+        Raises:
+            PwmError: if there is no policy, or it does not act in this task.
+        """
+        from pwm import load_policy
+
+        self._policy = load_policy(path)
+        self._task = task
+        self._path = path
+        self._sigma = sigma
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour.reset`."""
+        self._noise = AutoregressiveNoise(self._task.action_dim, rng, self._sigma, 0.0)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        action = np.asarray(self._policy.act(obs))
+        if action.shape != (self._task.action_dim,):
+            raise PwmError(
+                f"the policy in {self._path} gives actions of shape {action.shape}, and task "
+                f"'{self._task.name}' takes {(self._task.action_dim,)}; give a policy of this task."
+            )
+        return _clipped(action + self._noise.draw())
+
+
+def make_behaviour(
+    name: str, task: Task, policy: str | None = None, policy_noise: float = 0.0
+) -> Behaviour:
+    """A behaviour by name.
+
+    Args:
+        name: ``"random"``, ``"ou"``, ``"scripted"`` or ``"policy"``.
+        task: the task to act in.
+        policy: the policy's directory, for ``"policy"``.
+        policy_noise: standard deviation of the noise on the policy's actions.
+
+    Raises:
+        PwmError: for another name, a task without a controller, or a missing policy.
+    """
+    if name == "random":
+        return RandomBehaviour(task)
+    if name == "ou":
+        return OrnsteinUhlenbeck(task)
+    if name == "scripted":
+        return ScriptedBehaviour(task)
+    if name == "policy":
+        if policy is None:
+            raise PwmError("behaviour 'policy' needs a policy; give its directory as policy=DIR.")
+        return PolicyBehaviour(task, policy, policy_noise)
+    raise PwmError(f"unknown behaviour '{name}'; it is mixed or one of {', '.join(BEHAVIOURS)}.")
+
+
+def has_controller(task: Task) -> bool:
+    """Whether ``"scripted"`` is possible for a task."""
+    return task.domain == "metaworld" or task.name.split("-")[0] in CONTROLLED_DOMAINS
+
+
+def default_mixture(task: Task) -> dict[str, float]:
+    """The share of episodes that each behaviour gets for a task."""
+    if task.domain == "metaworld":
+        return {"scripted": 0.8, "ou": 0.2}
+    if has_controller(task):
+        return {"scripted": 0.7, "ou": 0.3}
+    return {"random": 0.5, "ou": 0.5}
+
+
+def draw_name(mixture: Mapping[str, float], rng: np.random.Generator) -> str:
+    """Draws a behaviour's name with the shares of a mixture."""
+    names = list(mixture)
+    return names[rng.choice(len(names), p=list(mixture.values()))]
+
+
+def _clipped(action: np.ndarray) -> np.ndarray:
+    return np.clip(action, -1, 1).astype(np.float32)

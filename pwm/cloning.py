@@ -1,0 +1,89 @@
+"""Behaviour cloning of offline data: the baseline that an extracted policy must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pwm.actor_critic import ActorCriticSize, Actors, Policy, action_masks
+from pwm.dataset import EpisodeStore
+from pwm.moments import observation_moments
+from pwm.progress import progress_bar
+from pwm.state_pool import StatePool
+from pwm.suites import Suite, Task
+
+
+@dataclass
+class CloningConfig:
+    """Settings of the behaviour cloning baselines.
+
+    Attributes:
+        updates: gradient steps, all tasks at once.
+        batch_size: rows a task and update.
+        pool: rows a task, drawn once from its episodes.
+        lr: of Adam, with cosine decay to zero.
+        hidden: layer widths of the policy, which reads normalized observations.
+    """
+
+    updates: int = 2000
+    batch_size: int = 256
+    pool: int = 65_536
+    lr: float = 1e-3
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+
+
+def clone(
+    store: EpisodeStore, tasks: Sequence[Task], best: float, config: CloningConfig, seed: int
+) -> dict[str, Policy]:
+    """Clone each task's data by regression of the actions, all tasks in one stack of networks.
+
+    Args:
+        best: the share of a task's episodes to clone, those of the highest return; 1 for all.
+
+    Returns:
+        A policy a task name, on the CPU.
+    """
+    suite = Suite("cloned", tuple(tasks))
+    size = ActorCriticSize(actor=list(config.hidden), critic=[])
+    pools = [
+        StatePool.draw(store, task.name, config.pool, seed, suite=suite, best=best)
+        for task in tasks
+    ]
+    mean, scale = (torch.as_tensor(m) for m in observation_moments(store, suite))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        actors = Actors(suite.obs_dim, action_masks(list(tasks), suite.action_dim), size)
+        _fit(actors, pools, mean, scale, config, f"clone {best:.0%}")
+    return {
+        task.name: Policy.from_observation_actor(task, mean[k], scale[k], actors, k, size)
+        for k, task in enumerate(tasks)
+    }
+
+
+def _fit(
+    actors: Actors,
+    pools: Sequence[StatePool],
+    mean: Tensor,
+    scale: Tensor,
+    config: CloningConfig,
+    label: str,
+) -> None:
+    optimizer = torch.optim.Adam(actors.parameters(), lr=config.lr, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.updates)
+    mean, scale = mean.unsqueeze(1), scale.unsqueeze(1)
+    with progress_bar() as progress:
+        bar = progress.add_task(label, total=config.updates, note="")
+        for _ in range(config.updates):
+            rows = [torch.randint(len(pool.obs), (config.batch_size,)) for pool in pools]
+            obs = torch.stack([pool.obs[r] for pool, r in zip(pools, rows, strict=True)])
+            action = torch.stack([pool.action[r] for pool, r in zip(pools, rows, strict=True)])
+            error = actors((obs - mean) / scale) - action
+            loss = error.square().sum(-1).mean(1).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.advance(bar)

@@ -1,0 +1,230 @@
+"""Making offline data on the spot: behaviours acting in the simulators, into an episode store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pwm.behaviours import BEHAVIOURS, has_controller
+from pwm.dataset import Episode, EpisodeStore
+from pwm.episodes import Recipe, collect_episode
+from pwm.errors import PwmError
+from pwm.inspection import info
+from pwm.interrupt import StopSignals
+from pwm.manifest import MANIFEST_NAME
+from pwm.progress import console, progress_bar
+from pwm.suites import Suite, get_suite
+from pwm.worker_pool import WorkerPool, available_cores
+
+_COMMIT_EVERY = 50
+_JOBS_AHEAD = 8
+
+
+@dataclass
+class CollectConfig:
+    """Settings of ``pwm collect``.
+
+    Attributes:
+        out: the store's directory; made if it does not exist, appended to if it does.
+        suite: a suite, a task, or several tasks, in a list or joined with commas.
+        episodes: episodes a task, or a mapping from task name to episodes.
+        seed: everything drawn follows from it; another seed adds other episodes.
+        workers: processes, 0 for one per available core. Does not change the data.
+        behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted`` or
+            ``policy``.
+        policy: the policy's directory, for ``policy``.
+        policy_noise: standard deviation of the noise on the policy's actions.
+    """
+
+    out: str
+    suite: Any = "quick"
+    episodes: Any = 100
+    seed: int = 0
+    workers: int = 0
+    behaviour: str = "mixed"
+    policy: str | None = None
+    policy_noise: float = 0.1
+
+
+def collect(config: CollectConfig) -> Path:
+    """Collects episodes into a store and prints a summary of it.
+
+    The same settings give the byte-identical store whatever the number of workers. Run again,
+    the same settings go on where an interrupted collection stopped, and more episodes add to it;
+    another seed or behaviour adds another source to the same store.
+
+    Returns:
+        The store's directory.
+
+    Raises:
+        PwmError: for settings that do not fit, or when a worker process dies.
+        Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
+    """
+    suite = get_suite(config.suite)
+    wanted = _episodes_per_task(config.episodes, suite)
+    _check(config, suite)
+    recipe = Recipe(config.seed, config.behaviour, config.policy, config.policy_noise)
+    description = _describe(recipe)
+    with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
+        source = _source_key(recipe, description)
+        store.add_source(source, description)
+        _collect(store, source, recipe, wanted, config.workers or available_cores(), signals)
+        signals.raise_if_requested(
+            f"stopped; every whole episode is in {config.out}. The same command goes on from there."
+        )
+        console.print(info(store))
+    return Path(config.out)
+
+
+def _check(config: CollectConfig, suite: Suite) -> None:
+    if config.seed < 0 or config.workers < 0 or config.policy_noise < 0:
+        raise PwmError(
+            f"seed={config.seed}, workers={config.workers} and policy_noise={config.policy_noise} "
+            "cannot be negative."
+        )
+    if config.behaviour not in (*BEHAVIOURS, "mixed"):
+        raise PwmError(
+            f"unknown behaviour '{config.behaviour}'; it is mixed or one of "
+            f"{', '.join(BEHAVIOURS)}."
+        )
+    if (config.behaviour == "policy") != (config.policy is not None):
+        raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
+    lacking = [task.name for task in suite if not has_controller(task)]
+    if config.behaviour == "scripted" and lacking:
+        raise PwmError(
+            f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "
+            "or leave these tasks out."
+        )
+
+
+def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
+    if isinstance(episodes, Mapping):
+        wanted = {suite[str(name)].name: count for name, count in episodes.items()}
+    else:
+        wanted = dict.fromkeys(suite.names, episodes)
+    for task, count in wanted.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise PwmError(
+                f"episodes={count!r} for task '{task}' is not a number of episodes; give a whole "
+                "number, or one for each task such as '{walker-run: 50}'."
+            )
+    return wanted
+
+
+def _describe(recipe: Recipe) -> dict[str, Any]:
+    """How the episodes are made; a policy is named by its content, since its path may change."""
+    description = {"made_by": "pwm collect", "behaviour": recipe.behaviour, "seed": recipe.seed}
+    if recipe.policy is not None:
+        description["policy_sha256"] = _directory_sha256(Path(recipe.policy))
+        description["policy_noise"] = recipe.policy_noise
+    return description
+
+
+def _directory_sha256(directory: Path) -> str:
+    if not directory.is_dir():
+        raise PwmError(f"there is no policy in {directory}; give the directory of one.")
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(directory).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    return f"collect-{recipe.behaviour}-seed{recipe.seed}-{digest[:8]}"
+
+
+def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
+    if not (path / MANIFEST_NAME).exists():
+        return EpisodeStore.create(path, suite)
+    store = EpisodeStore.open(path, "a")
+    for task in suite:
+        if task.name not in store.suite or store.suite[task.name] != task:
+            store.close()
+            raise PwmError(
+                f"{path} was made for suite '{store.suite.name}', whose tasks do not include "
+                f"'{task.name}' as it is here; collect into another directory."
+            )
+    return store
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An episode to make, and whether a commit follows it."""
+
+    task: str
+    index: int
+    commit: bool
+
+
+def _jobs(first: Mapping[str, int], wanted: Mapping[str, int]) -> Iterator[_Job]:
+    """Task after task; commits fall on the same episodes however often the run was stopped."""
+    for task, count in wanted.items():
+        for index in range(first[task], count):
+            yield _Job(task, index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
+
+
+def _collect(
+    store: EpisodeStore,
+    source: str,
+    recipe: Recipe,
+    wanted: Mapping[str, int],
+    workers: int,
+    signals: StopSignals,
+) -> None:
+    made = {task: store.count(task, source) for task in wanted}
+    total = sum(max(wanted[task] - made[task], 0) for task in wanted)
+    if not total:
+        return
+    jobs = _jobs(made, wanted)
+    whole: list[Episode] = []
+    with WorkerPool(min(workers, total)) as pool, progress_bar() as progress:
+        bar = progress.add_task("collect", total=total, note="")
+        task = ""
+        try:
+            for job, future in _in_order(pool, recipe, jobs, workers * _JOBS_AHEAD, signals):
+                whole.append(future.result())
+                task = job.task
+                if job.commit:
+                    store.append(task, whole, source)
+                    whole = []
+                progress.update(bar, advance=1, note=task)
+        except BrokenProcessPool as error:
+            raise PwmError(
+                "a worker process ended abruptly, perhaps for want of memory; every whole episode "
+                "is kept, and the same command goes on from there: try fewer workers."
+            ) from error
+        finally:
+            if whole:
+                store.append(task, whole, source)
+
+
+def _in_order(
+    pool: WorkerPool,
+    recipe: Recipe,
+    jobs: Iterator[_Job],
+    ahead: int,
+    signals: StopSignals,
+) -> Iterator[tuple[_Job, Future[Episode]]]:
+    """Jobs in their own order with their results, some submitted ahead, until a signal comes."""
+    pending: deque[tuple[_Job, Future[Episode]]] = deque()
+    while True:
+        while signals.requested is None and len(pending) < ahead:
+            job = next(jobs, None)
+            if job is None:
+                break
+            pending.append((job, pool.submit(collect_episode, recipe, job.task, job.index)))
+        if signals.requested is not None:
+            for _, future in reversed(pending):
+                future.cancel()
+        if not pending or pending[0][1].cancelled():
+            return
+        yield pending.popleft()

@@ -1,0 +1,56 @@
+"""``pwm data``: look at an episode store, check it, list the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from pwm.dataset import EpisodeStore
+from pwm.errors import PwmError
+from pwm.inspection import info, verify
+from pwm.suites import SUITES
+
+_USAGE = """usage: pwm data info DIR     episodes, rows, returns and where they came from, per task
+       pwm data verify DIR   read every byte and compare with the recorded checksums
+       pwm data tasks        the tasks of every suite with their sizes"""
+
+
+def data_command(words: Sequence[str]) -> None:
+    """Run ``pwm data`` with the words after it.
+
+    Raises:
+        PwmError: for other words than the usage says, an unreadable store, or one with faults.
+    """
+    console = Console()
+    match list(words):
+        case [] | ["-h"] | ["--help"]:
+            console.print(_USAGE, highlight=False)
+        case ["tasks"]:
+            console.print(_task_table())
+        case ["info", directory]:
+            console.print(info(EpisodeStore.open(directory)))
+        case ["verify", directory]:
+            _verify(directory, console)
+        case _:
+            raise PwmError(f"pwm data does not understand '{' '.join(words)}'.\n{_USAGE}")
+
+
+def _verify(directory: str, console: Console) -> None:
+    problems = verify(EpisodeStore.open(directory))
+    for problem in problems:
+        console.print(problem, soft_wrap=True, highlight=False, markup=False)
+    if problems:
+        raise PwmError(f"{directory} has {len(problems)} problem(s), listed above.")
+    console.print(f"{directory} is whole: every checksum matches.", soft_wrap=True)
+
+
+def _task_table() -> Table:
+    table = Table("task", "obs", "action", "length", "suites")
+    for task in SUITES["mt80"]:
+        member = ", ".join(name for name, suite in SUITES.items() if task.name in suite)
+        table.add_row(
+            task.name, str(task.obs_dim), str(task.action_dim), str(task.episode_length), member
+        )
+    return table

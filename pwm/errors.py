@@ -1,0 +1,9 @@
+"""The one exception type that is shown to a user as a single sentence, without a traceback."""
+
+
+class PwmError(Exception):
+    """A mistake or fault that the user can act on.
+
+    The message is one sentence group that says what was wrong, what was expected and what to do.
+    The command line prints it and exits with code 1; library callers see an ordinary exception.
+    """

@@ -1,0 +1,305 @@
+"""Policy extraction: a policy per task by first-order gradients through a frozen world model."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+
+from pwm.actor_critic import Policy
+from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
+from pwm.checkpoint import (
+    Checkpoint,
+    is_checkpoint,
+    load_latest,
+    prune_steps,
+    save_checkpoint,
+    step_name,
+)
+from pwm.dataset import EpisodeStore
+from pwm.devices import resolve_device
+from pwm.errors import PwmError
+from pwm.interrupt import StopSignals
+from pwm.metrics import MetricsLogger
+from pwm.progress import console, progress_bar
+from pwm.rundir import open_run
+from pwm.sampler import WindowSampler
+from pwm.state_pool import StatePool
+from pwm.suites import Suite, Task, get_suite
+from pwm.world_model import WorldModel, load_world_model
+from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+
+_KIND = "extraction"
+
+
+@dataclass
+class FinetuneConfig:
+    """Updating the world model on the task's own data while its policy is learned.
+
+    Attributes:
+        enabled: off by default; tasks are then extracted one by one, each with its own copy.
+        batch_size: windows an update; one update an iteration.
+        learner: the update's settings.
+    """
+
+    enabled: bool = False
+    batch_size: int = 256
+    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(lr=1e-4, lr_final=1e-5))
+
+
+@dataclass
+class ExtractConfig:
+    """Settings of ``pwm extract``.
+
+    Attributes:
+        checkpoint: a world model: a pretraining run or one checkpoint.
+        data: the episode store that start states come from.
+        out: gets one policy directory a task.
+        tasks: a list, a suite's name, or null for all tasks of the world model.
+        pool: start states a task, drawn once from its episodes.
+        group_size: tasks learned at once.
+    """
+
+    checkpoint: str = MISSING
+    data: str = MISSING
+    out: str = MISSING
+    tasks: Any = None
+    seed: int = 0
+    device: str = "auto"
+    resume: str = "auto"
+    learner: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    pool: int = 16_384
+    group_size: int = 16
+    log_every: int = 20
+    save_every: int = 500
+    wandb_project: str | None = None
+
+
+_MAY_CHANGE = ("tasks", "device", "resume", "log_every", "save_every", "wandb_project")
+
+
+class StartStates:
+    """K tasks' pools of recorded observations, as latents of a world model.
+
+    With a frozen model each observation is encoded once; one that is being fine-tuned encodes
+    what is drawn anew.
+    """
+
+    def __init__(self, model: WorldModel, obs: Tensor, task_ids: Tensor, frozen: bool) -> None:
+        self.model, self.task_ids, self.frozen = model, task_ids.unsqueeze(1), frozen
+        self.content = self._encode(obs) if frozen else obs
+
+    @torch.no_grad()
+    def _encode(self, obs: Tensor) -> Tensor:
+        parts = [self.model.encode(part, self.task_ids) for part in obs.split(2048, dim=1)]
+        return torch.cat(parts, 1)
+
+    def __len__(self) -> int:
+        return self.content.shape[1]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Latents (K, B, latent) of row numbers (K, B)."""
+        drawn = _take(self.content, rows)
+        return drawn if self.frozen else self._encode(drawn)
+
+
+def _take(pool: Tensor, rows: Tensor) -> Tensor:
+    return pool.gather(1, rows.unsqueeze(-1).expand(-1, -1, pool.shape[-1]))
+
+
+class Group:
+    """Everything that the extraction of K tasks changes, and the data it draws from."""
+
+    def __init__(
+        self, model: WorldModel, store: EpisodeStore, tasks: Sequence[Task], config: ExtractConfig
+    ) -> None:
+        self.tasks, self.config = list(tasks), config
+        self.tuner: WorldModelLearner | None = None
+        if config.finetune.enabled:
+            model = copy.deepcopy(model).train().requires_grad_(True)
+            self.tuner, self.windows = _tuner(model, store, tasks, config)
+        self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed)
+        frozen = self.tuner is None
+        obs, _ = _pools(store, tasks, model, config, best=1.0)
+        self.starts = StartStates(model, obs, self.learner.task_ids, frozen)
+        self.demonstrations: tuple[StartStates, Tensor] | None = None
+        if config.learner.clone_weight or config.learner.clone_weight_final:
+            obs, action = _pools(store, tasks, model, config, best=config.learner.clone_best)
+            states = StartStates(model, obs, self.learner.task_ids, frozen)
+            self.demonstrations = states, action
+
+    def iteration(self, step: int) -> dict[str, Tensor]:
+        """One iteration for all tasks of the group; (K,) metrics."""
+        if self.tuner is not None:
+            self.tuner.set_learning_rate(step)
+            self.tuner.update(self.windows.batch(step))
+        clone = self.learner.set_progress(step)
+        start = self.starts[self.learner.sample(len(self.starts))]
+        demonstrations = None
+        if self.demonstrations is not None:
+            states, action = self.demonstrations
+            rows = self.learner.sample(len(states))
+            demonstrations = Demonstrations(states[rows], _take(action, rows))
+        return self.learner.iteration(start, self.learner.noise(), demonstrations, clone)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All state as named tensors, for a checkpoint."""
+        groups = self.learner.tensors()
+        if self.tuner is not None:
+            groups |= {f"tuner_{name}": items for name, items in self.tuner.tensors().items()}
+        return groups
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore what :meth:`tensors` gave."""
+        self.learner.load(checkpoint)
+        if self.tuner is not None:
+            tuned = {
+                name.removeprefix("tuner_"): items
+                for name, items in checkpoint.tensors.items()
+                if name.startswith("tuner_")
+            }
+            self.tuner.load(Checkpoint(checkpoint.path, tuned, checkpoint.meta))
+
+    def save_policies(self, out: Path) -> None:
+        """Write one policy directory a task."""
+        made_by = {"command": "extract", "config": asdict(self.config)}
+        for index, task in enumerate(self.tasks):
+            policy = Policy.from_latent_actor(
+                self.learner.model, task, self.learner.actors, index, self.config.learner.networks
+            )
+            policy.save(out / task.name, made_by)
+
+
+def _pools(
+    store: EpisodeStore, tasks: Sequence[Task], model: WorldModel, config: ExtractConfig, best: float
+) -> tuple[Tensor, Tensor]:
+    """(K, n, obs_dim) observations and (K, n, action_dim) what was done there."""
+    pools = [
+        StatePool.draw(
+            store, task.name, config.pool, config.seed, suite=model.suite,
+            discount=config.learner.discount, best=best,
+        )
+        for task in tasks
+    ]
+    device = model.bins.device
+    obs = torch.stack([_cycle(pool.obs, config.pool) for pool in pools])
+    action = torch.stack([_cycle(pool.action, config.pool) for pool in pools])
+    return obs.to(device), action.to(device)
+
+
+def _cycle(rows: Tensor, count: int) -> Tensor:
+    """The first ``count`` rows of endless repetitions, so that tasks' pools stack."""
+    return rows[torch.arange(count) % len(rows)]
+
+
+def _tuner(
+    model: WorldModel, store: EpisodeStore, tasks: Sequence[Task], config: ExtractConfig
+) -> tuple[WorldModelLearner, WindowSampler]:
+    device, settings = model.bins.device, config.finetune
+    windows = WindowSampler(
+        store, config.learner.horizon, settings.batch_size, config.seed, suite=model.suite,
+        tasks=[task.name for task in tasks], device=device,
+    )
+    discount = torch.tensor([task.discount for task in model.suite], device=device)
+    learner = copy.copy(settings.learner)
+    learner.steps = config.learner.iterations
+    return WorldModelLearner(model, learner, discount), windows
+
+
+def extract(config: ExtractConfig) -> Path:
+    """Learn a policy for each task, skipping the tasks that already have one in ``out``.
+
+    Returns:
+        The directory that holds ``<task>/``, each of which :func:`pwm.load_policy` opens.
+
+    Raises:
+        PwmError: for settings, a world model or data that do not fit.
+        Interrupted: after saving, when SIGINT or SIGTERM asked for it.
+    """
+    config.learner.validate()
+    device = resolve_device(config.device)
+    model = load_world_model(config.checkpoint, device)
+    tasks = _tasks(config, model.suite)
+    store = EpisodeStore.open(config.data)
+    _require_data(store, tasks)
+    size = 1 if config.finetune.enabled else config.group_size
+    out = Path(config.out)
+    with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
+        for first in range(0, len(tasks), size):
+            members = tasks[first : first + size]
+            if not all(is_checkpoint(out / task.name) for task in members):
+                _extract_group(Group(model, store, members, config), out)
+    return out
+
+
+def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
+    if config.tasks is None:
+        return list(suite)
+    return [suite[name] for name in get_suite(config.tasks).names]
+
+
+def _require_data(store: EpisodeStore, tasks: Sequence[Task]) -> None:
+    empty = [t.name for t in tasks if t.name not in store.suite or not store.count(t.name)]
+    if empty:
+        raise PwmError(
+            f"{store.path} has no episodes of {', '.join(empty)}; collect or convert some, or "
+            "leave these tasks out of tasks=."
+        )
+
+
+def _extract_group(group: Group, out: Path) -> None:
+    config, total = group.config, group.config.learner.iterations
+    directory = out / "groups" / _group_name(group.tasks)
+    checkpoints = directory / "checkpoints"
+    checkpoint = load_latest(checkpoints, _KIND, console.print)
+    step = 0
+    if checkpoint is not None:
+        group.load(checkpoint)
+        step = int(checkpoint.meta["step"])
+    directory.mkdir(parents=True, exist_ok=True)
+    logger = MetricsLogger(directory, step, config.wandb_project)
+    label = group.tasks[0].name if len(group.tasks) == 1 else f"{len(group.tasks)} tasks"
+    with StopSignals() as signals, progress_bar() as progress:
+        bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")
+        while step < total:
+            metrics = group.iteration(step)
+            step += 1
+            if step % config.log_every == 0 or step == total:
+                logger.log(step, _by_task(group.tasks, metrics))
+                note = f"imagined return {float(metrics['imagined_return'].mean()):.2f}"
+                progress.update(bar, note=note)
+            progress.update(bar, completed=step)
+            if step < total and (signals.requested or step % config.save_every == 0):
+                logger.flush()
+                meta = {"step": step, "tasks": [task.name for task in group.tasks]}
+                save_checkpoint(checkpoints / step_name(step), _KIND, group.tensors(), meta)
+                prune_steps(checkpoints, keep_last=1)
+                signals.raise_if_requested(
+                    f"extraction saved at iteration {step} of {total} in {out}; the same command "
+                    "goes on from there."
+                )
+    logger.close()
+    group.save_policies(out)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _group_name(tasks: Sequence[Task]) -> str:
+    names = ",".join(task.name for task in tasks)
+    return names if len(tasks) == 1 else f"{len(tasks)}-tasks-{zlib.crc32(names.encode()):08x}"
+
+
+def _by_task(tasks: Sequence[Task], metrics: dict[str, Tensor]) -> dict[str, float]:
+    return {
+        f"{task.name}/{name}": value
+        for name, values in metrics.items()
+        for task, value in zip(tasks, values.tolist(), strict=True)
+    }

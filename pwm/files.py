@@ -1,0 +1,30 @@
+"""Writing files so that a crash leaves either the old or the new content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def fsync_directory(directory: Path) -> None:
+    """Makes the directory's entries (created and renamed files) durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file's content in one durable step.
+
+    The data go to ``path`` + ``.tmp`` in the same directory, which is fsynced and renamed over
+    ``path``. Callers see to it that one process at a time writes a given path.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_directory(path.parent)

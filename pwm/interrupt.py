@@ -1,0 +1,56 @@
+"""Stopping a long loop at a safe point when SIGINT or SIGTERM asks for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class Interrupted(Exception):
+    """The loop has saved its state and stopped because a signal asked for it.
+
+    Attributes:
+        signum: the signal; a command line exits with code 128 + signum.
+    """
+
+    def __init__(self, signum: int, hint: str) -> None:
+        super().__init__(hint)
+        self.signum = signum
+
+
+class StopSignals:
+    """Context manager that notes SIGINT and SIGTERM instead of dying from them.
+
+    The loop asks :attr:`requested` at points where it can stop. A second signal is not held back.
+    Outside the main thread it does nothing, since Python delivers signals there alone.
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._note)
+        return self
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+        self._previous = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def raise_if_requested(self, hint: str) -> None:
+        """Raise :class:`Interrupted` if a signal came; call it after saving."""
+        if self.requested is not None:
+            raise Interrupted(self.requested, hint)

@@ -1,0 +1,89 @@
+"""A lock on a directory that vanishes with the process that holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Self
+
+from pwm.errors import PwmError
+
+LOCK_NAME = ".lock"
+
+
+class DirectoryLock:
+    """An exclusive advisory lock on a directory (``flock`` on ``DIR/.lock``).
+
+    The file names the holder by process id and host, so that a second writer is told whom to wait
+    for. The kernel drops the lock when the holder ends, however it ends: there is no stale lock to
+    clear away. The descriptor is not inherited by spawned processes.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Takes the lock without waiting.
+
+        Raises:
+            PwmError: if another writer holds it (the message names its pid and host), or the
+                directory cannot be written.
+        """
+        path = self.directory / LOCK_NAME
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise PwmError(
+                f"cannot write in {self.directory} ({error.strerror}); give a directory that exists "
+                "and that you may write to."
+            ) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _read_holder(fd)
+            os.close(fd)
+            raise PwmError(
+                f"{self.directory} is being written by {holder}; one writer at a time is allowed: "
+                "wait until it ends, or stop it."
+            ) from error
+        except OSError as error:
+            os.close(fd)
+            raise PwmError(
+                f"cannot lock {path} ({error.strerror}); the store needs a file system with flock: "
+                "put it on a local disk."
+            ) from error
+        holder_note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder_note.encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Gives the lock back; does nothing where it is not held."""
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+
+def _read_holder(fd: int) -> str:
+    try:
+        note = json.loads(os.pread(fd, 4096, 0))
+        return f"process {int(note['pid'])} on host {str(note['host'])!r}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"  # it holds the lock and has not yet written its name

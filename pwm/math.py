@@ -1,0 +1,121 @@
+"""Scalar transforms, categorical regression, returns and running moments. Pure functions on tensors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|), elementwise (DreamerV3, Hafner et al. 2023, eq. 9)."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of :func:`symlog`, elementwise."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def bin_centers(num_bins: int, vmin: float, vmax: float, device: torch.device | str = "cpu") -> Tensor:
+    """Evenly spaced bin centers in symlog space, shape (num_bins,)."""
+    return torch.linspace(vmin, vmax, num_bins, device=device)
+
+
+def two_hot(x: Tensor, centers: Tensor) -> Tensor:
+    """Two-hot encoding of real-valued targets in symlog space (TD-MPC2, section 3.1).
+
+    Args:
+        x: targets in real units, any shape (...).
+        centers: evenly spaced bin centers, (bins,); targets outside are clamped to the end bins.
+
+    Returns:
+        (..., bins): at most two neighbouring entries are non-zero, they sum to one, and their mean
+        under ``centers`` is symlog(x).
+    """
+    step = centers[1] - centers[0]
+    position = (symlog(x).clamp(centers[0], centers[-1]) - centers[0]) / step
+    lower = position.floor().clamp(max=len(centers) - 2)
+    weight = (position - lower).unsqueeze(-1)
+    index = lower.long().unsqueeze(-1)
+    encoded = torch.zeros(*x.shape, len(centers), dtype=x.dtype, device=x.device)
+    return encoded.scatter(-1, index, 1 - weight).scatter(-1, index + 1, weight)
+
+
+def expected_bin(logits: Tensor, centers: Tensor) -> Tensor:
+    """Softmax expectation over bins, in symlog units: (..., bins) -> (...)."""
+    return logits.float().softmax(-1) @ centers
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor, centers: Tensor) -> Tensor:
+    """Cross-entropy between two-hot targets and predicted logits.
+
+    Args:
+        logits: (..., bins).
+        target: (...) in real units.
+        centers: (bins,).
+
+    Returns:
+        (...) losses.
+    """
+    return -(two_hot(target, centers) * F.log_softmax(logits.float(), -1)).sum(-1)
+
+
+def discounted_sum(reward: Tensor, discount: float) -> Tensor:
+    """sum_t discount^t reward_t over the first dimension: (H, ...) -> (...)."""
+    weights = discount ** torch.arange(len(reward), device=reward.device, dtype=reward.dtype)
+    return torch.tensordot(weights, reward, dims=1)
+
+
+def td_lambda(reward: Tensor, next_value: Tensor, discount: float, lam: float) -> Tensor:
+    """TD(lambda) targets of an H-step rollout, time first (Sutton & Barto, 2nd ed., section 12.1).
+
+    G_t = r_t + discount ((1 - lam) V(s_{t+1}) + lam G_{t+1}), with G_H = V(s_H).
+
+    Args:
+        reward: (H, ...).
+        next_value: (H, ...), the value of the state that each step leads to.
+        discount: per decision step.
+        lam: 0 gives one-step targets, 1 the H-step return.
+
+    Returns:
+        (H, ...) targets for the values of states 0..H-1.
+    """
+    target = next_value[-1]
+    targets = []
+    for r, v in zip(reward.flip(0), next_value.flip(0), strict=True):
+        target = r + discount * ((1 - lam) * v + lam * target)
+        targets.append(target)
+    return torch.stack(targets).flip(0)
+
+
+def running_moments(
+    mean: Tensor, var: Tensor, count: Tensor, batch: Tensor, decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Running mean and variance over the last dimension, one estimate a leading entry.
+
+    Args:
+        mean, var, count: (K,) state; start from zeros.
+        batch: (K, n) new samples.
+        decay: 1 weighs all batches alike; below 1 the estimate forgets with that rate and is
+            unbiased from the first batch on.
+
+    Returns:
+        The new (mean, var, count).
+    """
+    count = decay * count + 1
+    rate = 1 / count
+    batch_var, batch_mean = torch.var_mean(batch, -1, correction=0)
+    delta = batch_mean - mean
+    new_mean = mean + rate * delta
+    new_var = (1 - rate) * (var + rate * delta**2) + rate * batch_var
+    return new_mean, new_var, count
+
+
+def percentile_range(x: Tensor, low: float = 0.05, high: float = 0.95) -> Tensor:
+    """Distance between two quantiles of all entries, a scalar tensor, at least 1.
+
+    The scale of Q-values in TD-MPC2's policy objective (section 3.1).
+    """
+    quantiles = torch.quantile(x.flatten().float(), torch.tensor([low, high], device=x.device))
+    return (quantiles[1] - quantiles[0]).clamp(min=1.0)

@@ -1,0 +1,74 @@
+"""Scalars of a training loop: a JSON-lines file, TensorBoard, and W&B by a switch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from pwm.errors import PwmError
+
+
+class MetricsLogger:
+    """Appends to ``metrics.jsonl`` in a run directory; lines past ``step`` are dropped on resume.
+
+    Args:
+        directory: the run directory.
+        step: the step that the run goes on from; 0 for a new one.
+        wandb_project: also log to this Weights & Biases project if given.
+    """
+
+    def __init__(self, directory: Path, step: int = 0, wandb_project: str | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = directory / "metrics.jsonl"
+        _keep_until(self.path, step)
+        self._file = self.path.open("a")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self._wandb = _start_wandb(directory, wandb_project) if wandb_project else None
+
+    def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        """Write one line; tensors are scalar and are brought to the host here."""
+        values = {name: float(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def flush(self) -> None:
+        """Bring what was logged to disk, so that a checkpoint is never ahead of its metrics."""
+        self._file.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        """Flush and close all sinks."""
+        self._file.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl``; an unfinished last line is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _keep_until(path: Path, step: int) -> None:
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _start_wandb(directory: Path, project: str):  # type: ignore[no-untyped-def]
+    try:
+        import wandb
+    except ImportError as error:
+        raise PwmError(
+            "W&B logging was asked for, but wandb is not installed; pip install 'pwm[wandb]'."
+        ) from error
+    return wandb.init(project=project, dir=str(directory), resume="allow", name=directory.name)

@@ -1,0 +1,165 @@
+"""Network parts: SimNorm, linear layers with normalization, MLPs, and stacks of equal MLPs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _RationalMish(torch.autograd.Function):
+    """Mish from a single exponential: x n / (n + 2) with n = e^x (e^x + 2).
+
+    On a CPU about twice as fast as the built-in kernel, which evaluates exp, log1p and tanh.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        e = torch.exp(x.clamp(max=30.0))
+        n = (e + 2).mul_(e)
+        gate = n.div_(n + 2)
+        ctx.save_for_backward(x, e, gate)
+        return x * gate
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        x, e, gate = ctx.saved_tensors
+        slope = e.div(e + 1).mul_(x)
+        return torch.addcmul(gate, slope, 1 - gate * gate).mul_(grads[0])
+
+
+def mish(x: Tensor) -> Tensor:
+    """x tanh(log(1 + e^x)), elementwise (Misra, 2019)."""
+    return F.mish(x) if x.is_cuda else _RationalMish.apply(x)
+
+
+class Mish(nn.Module):
+    """:func:`mish` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mish(x)
+
+
+class SimNorm(nn.Module):
+    """Softmax over consecutive groups of the last dimension (TD-MPC2, section 3.1).
+
+    Args:
+        group: entries a simplex; must divide the last dimension.
+    """
+
+    def __init__(self, group: int = 8) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.group)).softmax(-1).flatten(-2)
+
+
+class NormedLinear(nn.Linear):
+    """Linear, LayerNorm, then an activation (Mish unless another is given)."""
+
+    def __init__(self, inputs: int, outputs: int, act: nn.Module | None = None) -> None:
+        super().__init__(inputs, outputs)
+        self.ln = nn.LayerNorm(outputs)
+        self.act = act if act is not None else Mish()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.ln(super().forward(x)))
+
+
+def mlp(
+    inputs: int, hidden: Sequence[int], outputs: int, act: nn.Module | None = None
+) -> nn.Sequential:
+    """Normed hidden layers, then a plain linear layer, or a normed one if ``act`` is given."""
+    sizes = [inputs, *hidden]
+    layers: list[nn.Module] = [NormedLinear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)]
+    last = NormedLinear(sizes[-1], outputs, act) if act else nn.Linear(sizes[-1], outputs)
+    return nn.Sequential(*layers, last)
+
+
+class StackedLayerNorm(nn.Module):
+    """N independent LayerNorms over the last dimension of (N, n, features)."""
+
+    def __init__(self, stack: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(stack, features))
+        self.bias = nn.Parameter(torch.zeros(stack, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(self.bias.unsqueeze(1), normed, self.weight.unsqueeze(1))
+
+
+class StackedLinear(nn.Module):
+    """N linear layers as one batched matrix product, optionally with LayerNorm and Mish.
+
+    The input is (G, n, inputs) with G dividing N: group g feeds networks g N/G ... (g+1) N/G - 1,
+    so that an ensemble reads one shared input without copying it.
+    """
+
+    def __init__(
+        self, stack: int, inputs: int, outputs: int, normed: bool, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(stack, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(stack, outputs))
+        self.ln = StackedLayerNorm(stack, outputs) if normed else None
+        self.dropout = dropout
+
+    def _linear(self, x: Tensor) -> Tensor:
+        stack, outputs, inputs = self.weight.shape
+        groups, members = len(x), stack // len(x)
+        if members == 1:
+            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+        weight = self.weight.reshape(groups, members * outputs, inputs)
+        y = torch.baddbmm(self.bias.reshape(groups, 1, -1), x, weight.transpose(1, 2))
+        y = y.unflatten(-1, (members, outputs)).transpose(1, 2)
+        return y.reshape(stack, -1, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._linear(x)
+        if self.dropout:
+            y = F.dropout(y, self.dropout, self.training)
+        return y if self.ln is None else mish(self.ln(y))
+
+
+class StackedMLP(nn.Sequential):
+    """N MLPs of one shape: (G, n, inputs) -> (N, n, outputs); see :class:`StackedLinear` for G.
+
+    Args:
+        stack: N.
+        inputs, hidden, outputs: layer sizes; hidden layers have LayerNorm and Mish.
+        dropout: probability after the first linear map, in training mode.
+    """
+
+    def __init__(
+        self,
+        stack: int,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        dropout: float = 0.0,
+    ) -> None:
+        sizes = [inputs, *hidden, outputs]
+        last = len(sizes) - 2
+        super().__init__(
+            *(
+                StackedLinear(
+                    stack, sizes[i], sizes[i + 1], normed=i < last, dropout=0 if i else dropout
+                )
+                for i in range(last + 1)
+            )
+        )
+        self.apply(init_weights)
+
+
+def init_weights(module: nn.Module) -> None:
+    """TD-MPC2's initialization: truncated normal weights (std 0.02), zero biases."""
+    if isinstance(module, nn.Linear | StackedLinear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.uniform_(module.weight, -0.02, 0.02)

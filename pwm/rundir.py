@@ -1,0 +1,135 @@
+"""Run directories: the resolved config, the versions and the seed beside what a command wrote."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from pwm.errors import PwmError
+from pwm.files import write_atomically
+from pwm.locks import DirectoryLock
+
+_PACKAGES = ("pwm", "torch", "numpy", "tensordict", "gymnasium", "dm-control", "metaworld", "mujoco")
+_CONFIG, _RUN = "config.yaml", "run.json"
+
+
+@contextmanager
+def open_run(
+    directory: Path, command: str, config: Any, resume: str, may_change: Iterable[str] = ()
+) -> Iterator[Path]:
+    """Hold a run directory for writing, with the config and the versions recorded in it.
+
+    Args:
+        directory: created if need be.
+        command: recorded, and part of the check on resuming.
+        config: a structured config; written as ``config.yaml``.
+        resume: ``"auto"`` goes on in a directory that was made with the same config;
+            ``"never"`` refuses a directory that already holds a run.
+        may_change: top-level keys in which a resumed run may differ, such as the number of workers.
+
+    Raises:
+        PwmError: if another process writes there, or the directory holds another run.
+    """
+    if resume not in ("auto", "never"):
+        raise PwmError(f"resume must be auto or never, got '{resume}'.")
+    directory.mkdir(parents=True, exist_ok=True)
+    with DirectoryLock(directory):
+        resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+        assert isinstance(resolved, dict)
+        _check_same_run(directory, resolved, resume, set(may_change))
+        write_atomically(directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
+        started = time.time()
+        _record(directory, command, resolved, started, None)
+        yield directory
+        _record(directory, command, resolved, started, time.time() - started)
+
+
+def _check_same_run(
+    directory: Path, config: dict[Any, Any], resume: str, may_change: set[str]
+) -> None:
+    file = directory / _CONFIG
+    if not file.is_file():
+        return
+    if resume == "never":
+        raise PwmError(
+            f"{directory} already holds a run and resume=never; give another out= or delete it."
+        )
+    before = OmegaConf.to_container(OmegaConf.load(file))
+    if not isinstance(before, dict):
+        raise PwmError(f"{file} is damaged; delete {directory} or give another out=.")
+    changed = [
+        f"{key}: {before.get(key)} -> {config.get(key)}"
+        for key in sorted({*map(str, before), *map(str, config)} - may_change)
+        if before.get(key) != config.get(key)
+    ]
+    if changed:
+        raise PwmError(
+            f"{directory} holds a run with other settings ({'; '.join(changed)}); repeat those "
+            "settings to go on with it, or give another out=."
+        )
+
+
+def _record(
+    directory: Path, command: str, config: dict[Any, Any], started: float, seconds: float | None
+) -> None:
+    before = read_run(directory)
+    spent = float(before.get("seconds") or 0.0)
+    record = {
+        "command": command,
+        "seed": config.get("seed"),
+        "git": git_revision(),
+        "versions": versions(),
+        "python": platform.python_version(),
+        "machine": {
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "seconds": round(spent + (seconds or 0.0), 2),
+        "finished": seconds is not None,
+    }
+    write_atomically(directory / _RUN, json.dumps(record, indent=1).encode())
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """The ``run.json`` of a run directory, empty if there is none."""
+    file = directory / _RUN
+    return json.loads(file.read_bytes()) if file.is_file() else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, of those installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout this code runs from, ``-dirty`` if changed; else None."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None

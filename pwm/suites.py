@@ -1,0 +1,230 @@
+"""The benchmark as data: tasks, suites, sizes, episode lengths and how a score is normalized.
+
+Task ids are positions in a suite, and published checkpoints and datasets depend on the order
+(TD-MPC2, Hansen et al., ICLR 2024, appendix on the 30- and 80-task sets; PWM uses the same).
+This module imports neither a simulator nor torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pwm.errors import PwmError
+
+Domain = Literal["dmcontrol", "metaworld"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One control task.
+
+    Attributes:
+        name: the task's public name, such as ``walker-run`` or ``mw-push``.
+        domain: the simulator family that runs it.
+        obs_dim: length of the unpadded observation.
+        action_dim: length of the unpadded action, every entry in [-1, 1].
+        episode_length: decision steps in an episode.
+        action_repeat: simulator control steps in a decision step; rewards are summed over them.
+    """
+
+    name: str
+    domain: Domain
+    obs_dim: int
+    action_dim: int
+    episode_length: int
+    action_repeat: int = 2
+
+    @property
+    def scored_by_success(self) -> bool:
+        """Whether the score is a success rate (Meta-World) rather than a return."""
+        return self.domain == "metaworld"
+
+    @property
+    def discount(self) -> float:
+        """TD-MPC2's per-task heuristic, clip((f - 1) / f, 0.95, 0.995) with f = length / 5."""
+        effective = self.episode_length / 5
+        return min(max((effective - 1) / effective, 0.95), 0.995)
+
+    def normalized_score(self, episode_return: float, success: float) -> float:
+        """A score in 0..100: return / 10 for dm_control, 100 x success (0..1) for Meta-World."""
+        return 100.0 * success if self.scored_by_success else episode_return / 10.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An ordered set of tasks; a task's id is its position.
+
+    Attributes:
+        name: ``mt80``, or the task names joined with commas for an unnamed selection.
+        tasks: the tasks in id order.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Task names in id order."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def obs_dim(self) -> int:
+        """Largest observation of the suite: what a multi-task model zero-pads to."""
+        return max(task.obs_dim for task in self.tasks)
+
+    @property
+    def action_dim(self) -> int:
+        """Largest action of the suite."""
+        return max(task.action_dim for task in self.tasks)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {task.name: i for i, task in enumerate(self.tasks)}
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    def id(self, name: str) -> int:
+        """The id of a task in this suite.
+
+        Raises:
+            PwmError: if the task is not in the suite.
+        """
+        if name not in self._ids:
+            raise PwmError(
+                f"task '{name}' is not in suite '{self.name}'{_nearest(name, self.names)}."
+            )
+        return self._ids[name]
+
+    def __getitem__(self, name: str) -> Task:
+        return self.tasks[self.id(name)]
+
+
+_DMCONTROL = """
+walker-stand 24 6|walker-walk 24 6|walker-run 24 6|cheetah-run 17 6|reacher-easy 6 2
+reacher-hard 6 2|acrobot-swingup 6 1|pendulum-swingup 3 1|cartpole-balance 5 1
+cartpole-balance-sparse 5 1|cartpole-swingup 5 1|cartpole-swingup-sparse 5 1|cup-catch 8 2
+finger-spin 9 2|finger-turn-easy 12 2|finger-turn-hard 12 2|fish-swim 24 5|hopper-stand 15 4
+hopper-hop 15 4|walker-walk-backwards 24 6|walker-run-backwards 24 6|cheetah-run-backwards 17 6
+cheetah-run-front 17 6|cheetah-run-back 17 6|cheetah-jump 17 6|hopper-hop-backwards 15 4
+reacher-three-easy 8 3|reacher-three-hard 8 3|cup-spin 8 2|pendulum-spin 3 1
+"""
+
+_METAWORLD = """
+assembly basketball button-press-topdown button-press-topdown-wall button-press button-press-wall
+coffee-button coffee-pull coffee-push dial-turn disassemble door-open door-close drawer-close
+drawer-open faucet-open faucet-close hammer handle-press-side handle-press handle-pull-side
+handle-pull lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place pick-place-wall
+plate-slide plate-slide-side plate-slide-back plate-slide-back-side push-back push push-wall reach
+reach-wall shelf-place soccer stick-push stick-pull sweep-into sweep window-open window-close
+bin-picking box-close door-lock door-unlock hand-insert
+"""
+
+
+def _dmcontrol_tasks() -> tuple[Task, ...]:
+    rows = _DMCONTROL.strip().replace("\n", "|").split("|")
+    fields = (row.split() for row in rows)
+    return tuple(Task(name, "dmcontrol", int(obs), int(act), 500) for name, obs, act in fields)
+
+
+def _metaworld_tasks() -> tuple[Task, ...]:
+    return tuple(Task(f"mw-{name}", "metaworld", 39, 4, 100) for name in _METAWORLD.split())
+
+
+_MT30 = _dmcontrol_tasks()
+_MT50 = _metaworld_tasks()
+_TASKS = {task.name: task for task in (*_MT30, *_MT50)}
+
+
+def _pick(names: str) -> tuple[Task, ...]:
+    return tuple(_TASKS[name] for name in names.split())
+
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite("mt30", _MT30),
+        Suite("mt50", _MT50),
+        Suite("mt80", (*_MT30, *_MT50)),
+        Suite(
+            "quick",
+            _pick(
+                "mw-reach mw-button-press-topdown mw-drawer-close pendulum-swingup cartpole-balance"
+            ),
+        ),
+        Suite(
+            "mixed10",
+            _pick(
+                "pendulum-swingup pendulum-spin cartpole-balance cartpole-swingup walker-stand "
+                "mw-reach mw-button-press-topdown mw-drawer-close mw-window-open mw-door-close"
+            ),
+        ),
+    )
+}
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def get_task(name: str) -> Task:
+    """A task by name.
+
+    Raises:
+        PwmError: for an unknown name, with the nearest known one.
+    """
+    if name not in _TASKS:
+        raise PwmError(
+            f"unknown task '{name}'{_nearest(name, list(_TASKS)) or '.'} "
+            "The task names are those of suite mt80 (`pwm data tasks` lists them)."
+        )
+    return _TASKS[name]
+
+
+def get_suite(spec: str | Sequence[str]) -> Suite:
+    """A suite by name, a single task as a suite of one, or a list of tasks as a suite.
+
+    Args:
+        spec: ``"mt30"``, ``"walker-run"``, ``"walker-run,mw-push"`` or a sequence of task names.
+
+    Raises:
+        PwmError: for unknown names, an empty list or a task named twice.
+    """
+    if isinstance(spec, str):
+        if spec in SUITES:
+            return SUITES[spec]
+        names = [name.strip() for name in spec.split(",") if name.strip()]
+    else:
+        names = list(spec)
+    if not names:
+        raise PwmError("no task was named; give a suite such as mt30 or a list of task names.")
+    if len(names) == 1 and names[0] not in _TASKS:
+        known = [*SUITES, *_TASKS]
+        raise PwmError(
+            f"unknown suite or task '{names[0]}'{_nearest(names[0], known)} "
+            f"Suites are {', '.join(SUITES)}; tasks are those of mt80."
+        )
+    if len(set(names)) < len(names):
+        raise PwmError(f"a task is named twice in {', '.join(names)}; name each task once.")
+    return Suite(",".join(names), tuple(get_task(name) for name in names))
+
+
+def suite_table(suite: Suite) -> dict[str, Any]:
+    """A suite as plain data for JSON: its name and every task's fields."""
+    return {"name": suite.name, "tasks": [asdict(task) for task in suite]}
+
+
+def suite_from_table(table: Mapping[str, Any]) -> Suite:
+    """The suite that :func:`suite_table` described."""
+    return Suite(table["name"], tuple(Task(**fields) for fields in table["tasks"]))

@@ -1,0 +1,163 @@
+"""One update of the world model: losses, optimizers, target network, learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from pwm.math import percentile_range
+from pwm.sampler import Batch
+from pwm.world_model import (
+    LossWeights,
+    PriorNoise,
+    Rollout,
+    WorldModel,
+    prior_loss,
+    roll_out,
+    value_loss,
+    world_model_loss,
+)
+
+
+@dataclass
+class LearnerConfig:
+    """What an update depends on (TD-MPC2 and PWM, appendices on hyperparameters).
+
+    Attributes:
+        steps: updates in all; the learning rate reaches ``lr_final`` at the last.
+        rho: weight of a predicted step relative to the one before it.
+        loss: coefficients of the loss terms.
+        lr, lr_final, warmup: linear warm-up over ``warmup`` updates, then linear decay.
+        encoder_lr_scale: factor on the encoder's learning rate.
+        grad_clip: largest gradient norm.
+        target_tau: rate of the target Q ensemble and of the running Q scale.
+    """
+
+    steps: int = 100_000
+    rho: float = 0.99
+    loss: LossWeights = field(default_factory=LossWeights)
+    lr: float = 3e-4
+    lr_final: float = 3e-5
+    warmup: int = 500
+    encoder_lr_scale: float = 0.3
+    grad_clip: float = 20.0
+    target_tau: float = 0.01
+
+
+class WorldModelLearner:
+    """The world model with everything an update changes.
+
+    Args:
+        discount: (tasks,) per-task discounts of the Q ensemble's targets.
+    """
+
+    def __init__(self, model: WorldModel, config: LearnerConfig, discount: Tensor) -> None:
+        self.model, self.config, self.discount = model, config, discount
+        prior = set(model.prior.parameters()) if model.has_q else set()
+        encoder = set(model.encoder.parameters())
+        rest = [
+            p for p in model.parameters() if p.requires_grad and p not in encoder and p not in prior
+        ]
+        groups = [
+            {"params": list(model.encoder.parameters()), "scale": config.encoder_lr_scale},
+            {"params": rest, "scale": 1.0},
+        ]
+        self.trained = [p for group in groups for p in group["params"]]
+        self.optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
+        self.prior_parameters = list(model.prior.parameters()) if model.has_q else []
+        self.prior_optimizer = (
+            torch.optim.Adam(self.prior_parameters, lr=config.lr, eps=1e-5, fused=True)
+            if model.has_q
+            else None
+        )
+        self.q_scale = torch.ones((), device=discount.device)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One gradient step on a batch of windows; returns detached scalar metrics."""
+        rollout = roll_out(self.model, batch)
+        config = self.config
+        loss, metrics = world_model_loss(self.model, batch, rollout, config.rho, config.loss)
+        noise = self._noise(batch) if self.model.has_q else None
+        if noise is not None:
+            discount = self.discount[batch.task]
+            value = value_loss(self.model, batch, rollout, discount, config.rho, noise)
+            loss = loss + config.loss.value * value
+            metrics["value_loss"] = value.detach()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.trained, config.grad_clip)
+        self.optimizer.step()
+        if noise is not None:
+            metrics |= self._update_prior(batch, rollout, noise)
+            self._update_target()
+        return metrics
+
+    def _noise(self, batch: Batch) -> PriorNoise:
+        horizon, size, action_dim = batch.action.shape
+        device = batch.action.device
+        members = [torch.randperm(self.model.size.num_q)[:2] for _ in range(2)]
+        return PriorNoise(
+            torch.randn(horizon, size, action_dim, device=device),
+            torch.randn(horizon + 1, size, action_dim, device=device),
+            torch.cat(members).to(device),
+        )
+
+    def _update_prior(self, batch: Batch, rollout: Rollout, noise: PriorNoise) -> dict[str, Tensor]:
+        assert self.prior_optimizer is not None
+        loss, q = prior_loss(
+            self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
+        )
+        grads = torch.autograd.grad(loss, self.prior_parameters)
+        for parameter, grad in zip(self.prior_parameters, grads, strict=True):
+            parameter.grad = grad
+        nn.utils.clip_grad_norm_(self.prior_parameters, self.config.grad_clip)
+        self.prior_optimizer.step()
+        self.q_scale.lerp_(percentile_range(q), self.config.target_tau)
+        return {"prior_loss": loss.detach(), "q_scale": self.q_scale.clone()}
+
+    @torch.no_grad()
+    def _update_target(self) -> None:
+        target = list(self.model.q_target.parameters())
+        online = list(self.model.q_ensemble.parameters())
+        torch._foreach_lerp_(target, online, self.config.target_tau)
+
+    def set_learning_rate(self, step: int) -> float:
+        """Linear warm-up, then linear decay to ``lr_final`` at the last step."""
+        config = self.config
+        progress = min(step / max(config.steps, 1), 1.0)
+        lr = config.lr + (config.lr_final - config.lr) * progress
+        lr *= min((step + 1) / max(config.warmup, 1), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        if self.prior_optimizer is not None:
+            self.prior_optimizer.param_groups[0]["lr"] = lr
+        return lr
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All state as named tensors, for a checkpoint."""
+        groups = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "random": {"cpu": torch.get_rng_state()},
+        }
+        if self.prior_optimizer is not None:
+            groups["prior_optimizer"] = optimizer_tensors(self.prior_optimizer)
+            groups["scale"] = {"q": self.q_scale}
+        if self.discount.is_cuda:
+            groups["random"]["cuda"] = torch.cuda.get_rng_state(self.discount.device)
+        return groups
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore what :meth:`tensors` gave."""
+        groups = checkpoint.tensors
+        self.model.load_state_dict(groups["model"])
+        load_optimizer_tensors(self.optimizer, groups["optimizer"])
+        if self.prior_optimizer is not None:
+            load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])
+            self.q_scale.copy_(groups["scale"]["q"])
+        torch.set_rng_state(groups["random"]["cpu"])
+        if self.discount.is_cuda and "cuda" in groups["random"]:
+            torch.cuda.set_rng_state(groups["random"]["cuda"], self.discount.device)

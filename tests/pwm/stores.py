@@ -1,0 +1,50 @@
+"""Small made-up episodes for tests of the store and of what reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pwm.dataset import Episode, EpisodeStore
+from pwm.suites import Suite, Task
+
+SMALL = Task("small", "dmcontrol", 3, 1, 20)
+LARGE = Task("large", "metaworld", 5, 2, 20)
+SUITE = Suite("pair", (SMALL, LARGE))
+
+
+def make_episode(task: Task, steps: int, seed: int = 0, behaviour: str = "random") -> Episode:
+    """Random numbers in an episode's shapes."""
+    rng = np.random.default_rng(seed)
+    return Episode(
+        obs=rng.standard_normal((steps + 1, task.obs_dim)).astype(np.float32),
+        action=rng.uniform(-1, 1, (steps, task.action_dim)).astype(np.float32),
+        reward=rng.standard_normal(steps).astype(np.float32),
+        terminated=rng.random(steps) < 0.1,
+        success=rng.random(steps) < 0.5,
+        behaviour=behaviour,
+        seed=seed,
+    )
+
+
+def coded_episode(task: Task, steps: int, index: int, task_id: int) -> Episode:
+    """An episode in which every number says where it is from: task, episode and row."""
+    row = np.arange(steps + 1, dtype=np.float32)
+    obs = np.zeros((steps + 1, task.obs_dim), np.float32)
+    obs[:, 0], obs[:, 1], obs[:, 2] = row, index, task_id
+    action = np.zeros((steps, task.action_dim), np.float32)
+    action[:, 0] = row[1:] / 1000
+    false = np.zeros(steps, bool)
+    return Episode(obs, action, row[1:] + 1000 * index, false, false, "coded", index)
+
+
+def coded_store(path: Path, lengths: dict[str, list[int]], suite: Suite = SUITE) -> EpisodeStore:
+    """A store of coded episodes with the given steps, closed and opened for reading."""
+    with EpisodeStore.create(path, suite) as store:
+        store.add_source("test", {})
+        for name, steps in lengths.items():
+            task, task_id = suite[name], suite.id(name)
+            episodes = [coded_episode(task, n, i, task_id) for i, n in enumerate(steps)]
+            store.append(name, episodes, "test")
+    return EpisodeStore.open(path)
