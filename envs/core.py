@@ -46,7 +46,9 @@ class SimulatorEnv(gymnasium.Env[Observation, Action]):
         action_space: float32 box of shape ``(action_dim,)`` in [-1, 1].
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    observation_space: Box
+    action_space: Box
 
     def __init__(self, task: Task, seed: int | None, render_mode: str | None) -> None:
         """Sets up the spaces; a subclass builds its simulator before calling this.

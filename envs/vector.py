@@ -21,7 +21,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.core import check_seed
+from envs.core import SimulatorEnv, check_seed
 from pwm.errors import PwmError
 from pwm.suites import Task, get_task
 
@@ -111,7 +111,9 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         single_action_space: float32 box ``(action_dim,)`` in [-1, 1] of the largest task.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+    single_observation_space: Box
+    single_action_space: Box
 
     def __init__(
         self,
@@ -353,7 +355,7 @@ def _work(connection: Connection, shared: _Shared, first: int, tasks: list[str])
     from envs import make_env
 
     arrays = _Arrays(shared)
-    envs = []
+    envs: list[SimulatorEnv] = []
     slot = first
     try:
         for task in tasks:
@@ -378,7 +380,7 @@ def _work(connection: Connection, shared: _Shared, first: int, tasks: list[str])
             env.close()
 
 
-def _reset_slot(env: Any, arrays: _Arrays, slot: int) -> None:
+def _reset_slot(env: SimulatorEnv, arrays: _Arrays, slot: int) -> None:
     if not arrays.reset_mask[slot]:
         return
     seed = int(arrays.seeds[slot])
@@ -389,7 +391,7 @@ def _reset_slot(env: Any, arrays: _Arrays, slot: int) -> None:
     arrays.success[slot] = 0.0
 
 
-def _step_slot(env: Any, arrays: _Arrays, slot: int) -> None:
+def _step_slot(env: SimulatorEnv, arrays: _Arrays, slot: int) -> None:
     if arrays.truncated[slot]:
         arrays.rewards[slot] = 0.0
         return

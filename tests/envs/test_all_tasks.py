@@ -58,9 +58,11 @@ def check_full_episode(env: envs.SimulatorEnv, actions: np.ndarray) -> np.ndarra
     total = 0.0
     for step, action in enumerate(actions, 1):
         observation, reward, terminated, truncated, info = env.step(action)
-        assert observation.shape == (task.obs_dim,) and observation.dtype == np.float32
+        assert observation.shape == (task.obs_dim,)
+        assert observation.dtype == np.float32
         assert np.isfinite(observation).all()
-        assert type(reward) is float and np.isfinite(reward)
+        assert type(reward) is float
+        assert np.isfinite(reward)
         assert not terminated
         assert truncated == (step == task.episode_length)
         assert info["success"] in (0.0, 1.0)

@@ -19,7 +19,8 @@ def test_benchmark_prints_a_row_a_task() -> None:
         "1",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1) and done.stderr == ""
+    assert done.returncode in (0, 1)
+    assert done.stderr == ""
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows[2:-1]] == ["pendulum-swingup", "mw-reach"]
     assert [row[-1] for row in rows[2:-1]] == ["30%", "10%"]

@@ -26,7 +26,8 @@ def test_gymnasium_make(task: str) -> None:
     np.testing.assert_array_equal(made.reset(seed=3)[0], ours.reset(seed=3)[0])
     action = np.full(made.action_space.shape, 0.3, np.float32)
     np.testing.assert_array_equal(made.step(action)[0], ours.step(action)[0])
-    assert made.spec is not None and made.spec.id == f"pwm/{task}"
+    assert made.spec is not None
+    assert made.spec.id == f"pwm/{task}"
     made.close()
     ours.close()
 

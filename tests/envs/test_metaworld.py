@@ -98,7 +98,8 @@ def test_success_of_a_scripted_policy(task: str) -> None:
     while not truncated:
         observation, _, _, truncated, info = env.step(policy.get_action(observation))
         successes.append(info["success"])
-    assert successes[0] == 0.0 and successes[-1] == 1.0
+    assert successes[0] == 0.0
+    assert successes[-1] == 1.0
     env.close()
 
 

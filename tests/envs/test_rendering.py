@@ -32,7 +32,8 @@ def test_frames(backend: str, task: str) -> None:
     silent.reset()
     first = env.render()
     assert first is not None
-    assert first.shape == (240, 320, 3) and first.dtype == np.uint8
+    assert first.shape == (240, 320, 3)
+    assert first.dtype == np.uint8
     assert first.std() > 10
     action = np.full(env.action_space.shape, 0.9, np.float32)
     for _ in range(10):
@@ -80,7 +81,7 @@ def test_each_backend_from_a_fresh_process_that_closes_nothing(
 def test_no_backend_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     rendering.render_backend.cache_clear()
     monkeypatch.setattr(rendering, "_works", lambda backend: False)
-    with pytest.raises(PwmError, match="apt-get install libegl1 libgl1-mesa-dri.*libosmesa6"):
+    with pytest.raises(PwmError, match=r"apt-get install libegl1 libgl1-mesa-dri.*libosmesa6"):
         envs.make_env("walker-run", render_mode="rgb_array")
 
 

@@ -46,11 +46,13 @@ def test_equals_single_environments_step_by_step_and_freezes() -> None:
             assert not observations[slot, one.size :].any()
         actions = rng.uniform(-1, 1, (6, 6)).astype(np.float32)
         observations, rewards, terminated, truncated, infos = vector.step(actions)
-        assert observations.dtype == np.float32 and infos["success"].dtype == np.float32
+        assert observations.dtype == np.float32
+        assert infos["success"].dtype == np.float32
         assert not terminated.any()
         for slot, env in enumerate(singles):
             if slot in last:
-                assert rewards[slot] == 0 and truncated[slot]
+                assert rewards[slot] == 0
+                assert truncated[slot]
                 assert infos["success"][slot] == last[slot]
                 continue
             one = env.step(actions[slot, : env.task.action_dim])
@@ -90,7 +92,8 @@ def test_seeds() -> None:
 def test_mistakes_leave_it_usable_and_closing_leaves_nothing() -> None:
     before = children()
     vector = envs.make_vector_env(["pendulum-swingup"], n=2, workers=8)
-    assert vector.workers == 2 and len(children() - before) == 2
+    assert vector.workers == 2
+    assert len(children() - before) == 2
     with pytest.raises(PwmError, match="reset"):
         vector.step(np.zeros((2, 1)))
     vector.reset(seed=0)
@@ -131,7 +134,8 @@ def test_a_fault_in_a_worker_names_task_and_seed() -> None:
     actions[1, 2] = np.nan
     with pytest.raises(PwmError, match=r"'mw-push' \(slot 1, seed 23\).*NaN"):
         vector.step(actions)
-    assert vector.closed and children() == before
+    assert vector.closed
+    assert children() == before
 
 
 def test_a_worker_that_dies_is_reported() -> None:
@@ -142,7 +146,8 @@ def test_a_worker_that_dies_is_reported() -> None:
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(PwmError, match=r"exit code -9.*'pendulum-swingup' \(slot 0, seed 6\)"):
         vector.step(np.zeros((1, 1)))
-    assert vector.closed and children() == before
+    assert vector.closed
+    assert children() == before
 
 
 def test_interrupts_do_not_reach_the_workers() -> None:
