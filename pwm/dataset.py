@@ -112,7 +112,7 @@ class EpisodeStore:
         self.path = path
         self._manifest = manifest
         self._lock = lock
-        self._maps: dict[Path, _Map] = {}
+        self._maps: dict[tuple[Path, bool], _Map] = {}
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], suite: Suite) -> EpisodeStore:
@@ -155,10 +155,14 @@ class EpisodeStore:
                 its later commits); ``"a"`` to append, by one process at a time.
 
         Raises:
-            PwmError: if there is no store, it is damaged or of another version, or (mode ``"a"``)
-                another writer has it.
+            PwmError: if there is no store, it is damaged or of another version, (mode ``"a"``)
+                another writer has it, or the mode is unknown.
         """
         directory = Path(path)
+        if mode not in ("r", "a"):
+            raise PwmError(
+                f"mode '{mode}' is unknown; open a store with 'r' to read, 'a' to append."
+            )
         if mode == "r":
             store = cls(directory, Manifest.read(directory), None)
             store._check_sizes()
@@ -218,15 +222,20 @@ class EpisodeStore:
         source_id = list(self._manifest.sources).index(source)
         return int(np.count_nonzero(self.episodes(task)["source"] == source_id))
 
-    def rows(self, task: str) -> np.ndarray:
+    def rows(self, task: str, *, scattered: bool = False) -> np.ndarray:
         """A task's rows, read-only and mapped from disk.
+
+        Args:
+            task: the task's name.
+            scattered: maps them without read-ahead, for short reads at random places. On a store
+                larger than memory this is two orders of magnitude faster for such reads.
 
         Returns:
             (rows,) structured, fields obs, action, reward, terminated, success. Each episode has
             T+1 rows, and the first one's action and reward are NaN.
         """
         record = self.record(task)
-        return self._mapped(task, ROWS_NAME, row_dtype(record.task), record.rows)
+        return self._mapped(task, ROWS_NAME, row_dtype(record.task), record.rows, scattered)
 
     def episodes(self, task: str) -> np.ndarray:
         """A task's episode table, read-only and mapped from disk.
@@ -238,7 +247,7 @@ class EpisodeStore:
             PwmError: if the table contradicts the manifest or itself.
         """
         record = self.record(task)
-        known = self._maps.get(self._file(task, EPISODES_NAME))
+        known = self._maps.get((self._file(task, EPISODES_NAME), False))
         table = self._mapped(task, EPISODES_NAME, EPISODE_DTYPE, record.episodes)
         if known is None and (fault := self._table_fault(table, record)):
             raise PwmError(
@@ -320,8 +329,8 @@ class EpisodeStore:
         source_id = list(self._manifest.sources).index(source)
         segment = self._write_segment(record, episodes, behaviour_ids, source_id)
         self._commit(self._manifest.with_segment(task, segment, tuple(new)))
-        for name in (ROWS_NAME, EPISODES_NAME):
-            self._maps.pop(self._file(task, name), None)
+        folder = self.path / task
+        self._maps = {key: value for key, value in self._maps.items() if key[0].parent != folder}
 
     def release_pages(self) -> None:
         """Takes the mapped files out of this process's resident memory.
@@ -348,8 +357,14 @@ class EpisodeStore:
             )
 
     def _commit(self, manifest: Manifest) -> None:
-        manifest.write(self.path)
-        self._manifest = manifest
+        try:
+            manifest.write(self.path)
+            self._manifest = manifest
+        except BaseException:
+            # The new manifest may be in place already; writing on from the old would destroy data.
+            self._manifest = Manifest.read(self.path)
+            self._maps.clear()
+            raise
 
     def _check_sizes(self) -> None:
         for task, record in self._manifest.records.items():
@@ -366,11 +381,13 @@ class EpisodeStore:
                         f"{size}; restore it from a copy or make the store anew."
                     )
 
-    def _mapped(self, task: str, name: str, dtype: np.dtype[Any], count: int) -> np.ndarray:
-        path = self._file(task, name)
-        if path not in self._maps:
-            self._maps[path] = _Map.of(path, dtype, count)
-        return self._maps[path].array
+    def _mapped(
+        self, task: str, name: str, dtype: np.dtype[Any], count: int, scattered: bool = False
+    ) -> np.ndarray:
+        key = self._file(task, name), scattered
+        if key not in self._maps:
+            self._maps[key] = _Map.of(key[0], dtype, count, scattered)
+        return self._maps[key].array
 
     def _table_fault(self, table: np.ndarray, record: TaskRecord) -> str | None:
         if not len(table):
@@ -470,13 +487,15 @@ class _Map:
     handle: mmap.mmap | None
 
     @classmethod
-    def of(cls, path: Path, dtype: np.dtype[Any], count: int) -> _Map:
+    def of(cls, path: Path, dtype: np.dtype[Any], count: int, scattered: bool) -> _Map:
         if count == 0:
             empty = np.empty(0, dtype)
             empty.flags.writeable = False
             return cls(empty, None)
         with open(path, "rb") as file:
             handle = mmap.mmap(file.fileno(), count * dtype.itemsize, access=mmap.ACCESS_READ)
+        if scattered and hasattr(mmap, "MADV_RANDOM"):
+            handle.madvise(mmap.MADV_RANDOM)
         return cls(np.frombuffer(handle, dtype, count), handle)
 
 

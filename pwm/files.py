@@ -28,3 +28,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     fsync_directory(path.parent)
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where a directory is made that gets its own name, ``path``, only when it is whole."""
+    return path.with_name(path.name + ".unfinished")

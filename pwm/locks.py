@@ -43,8 +43,8 @@ class DirectoryLock:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise PwmError(
-                f"cannot write in {self.directory} ({error.strerror}); give a directory that exists "
-                "and that you may write to."
+                f"cannot write in {self.directory} ({error.strerror}); give a directory that "
+                "exists and that you may write to."
             ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pwm.errors import PwmError
-from pwm.files import write_atomically
+from pwm.files import unfinished_path, write_atomically
 from pwm.suites import Suite, Task
 
 MANIFEST_NAME = "manifest.json"
@@ -30,7 +30,7 @@ _MAX_COUNT = 2**44
 _MAX_DIM = 2**20
 
 
-class _Invalid(Exception):
+class _InvalidError(Exception):
     """What is wrong with a manifest; becomes a PwmError that names the file."""
 
 
@@ -95,7 +95,7 @@ class Manifest:
         manifest = cls(suite, {task.name: TaskRecord(task) for task in suite}, {}, ())
         try:
             _parse(manifest._document())
-        except _Invalid as error:
+        except _InvalidError as error:
             raise PwmError(f"suite '{suite.name}' cannot be stored: {error}.") from error
         return manifest
 
@@ -110,6 +110,11 @@ class Manifest:
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
+            if unfinished_path(directory).is_dir():
+                raise PwmError(
+                    f"the conversion into {directory} is not finished: give its command again, and "
+                    f"it goes on; what it has so far is in {unfinished_path(directory)}."
+                ) from error
             raise PwmError(
                 f"{directory} is no episode store: it has no {MANIFEST_NAME}; give the directory "
                 "that `pwm collect` or a conversion wrote."
@@ -120,7 +125,7 @@ class Manifest:
             ) from error
         try:
             return _parse(_load(data))
-        except _Invalid as error:
+        except _InvalidError as error:
             raise PwmError(
                 f"{path} cannot be used: {error}. Restore it from a copy or make the store anew."
             ) from error
@@ -148,8 +153,8 @@ class Manifest:
         try:
             _text(key, "a source's key", 200)
             if json.loads(json.dumps(description, allow_nan=False)) != description:
-                raise _Invalid("JSON does not give its description back unchanged")
-        except (_Invalid, TypeError, ValueError) as error:
+                raise _InvalidError("JSON does not give its description back unchanged")
+        except (_InvalidError, TypeError, ValueError) as error:
             raise PwmError(
                 f"source '{key}' cannot be stored: {error}; describe it by text, numbers, "
                 "lists and mappings with text keys."
@@ -187,19 +192,21 @@ def _load(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data)
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise _Invalid(f"it is not a manifest of format '{FORMAT}'")
+            raise _InvalidError(f"it is not a manifest of format '{FORMAT}'")
         if document.get("version") != VERSION:
-            raise _Invalid(
+            raise _InvalidError(
                 f"it has format version {document.get('version')!r} and this program reads "
                 f"version {VERSION}; use the program that wrote it"
             )
         expected = document.pop("checksum", None)
         if _checksum(document) != expected:
-            raise _Invalid("its checksum does not fit its content, so it was damaged or edited")
+            raise _InvalidError(
+                "its checksum does not fit its content, so it was damaged or edited"
+            )
     except RecursionError as error:
-        raise _Invalid("it is nested too deeply") from error
+        raise _InvalidError("it is nested too deeply") from error
     except ValueError as error:
-        raise _Invalid(f"it is not valid JSON ({error})") from error
+        raise _InvalidError(f"it is not valid JSON ({error})") from error
     return document
 
 
@@ -209,16 +216,16 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
     for entry in _list(_get(document, "tasks"), "tasks"):
         record = _parse_record(_mapping(entry, "a task"))
         if record.task.name in records:
-            raise _Invalid(f"task '{record.task.name}' is listed twice")
+            raise _InvalidError(f"task '{record.task.name}' is listed twice")
         records[record.task.name] = record
     if not records:
-        raise _Invalid("it lists no task")
+        raise _InvalidError("it lists no task")
     sources: dict[str, Mapping[str, Any]] = {}
     for entry in _list(_get(document, "sources"), "sources"):
         source = _mapping(entry, "a source")
         key = _text(_get(source, "key"), "a source's key", 200)
         if key in sources:
-            raise _Invalid(f"source '{key}' is listed twice")
+            raise _InvalidError(f"source '{key}' is listed twice")
         sources[key] = _mapping(_get(source, "description"), "a source's description")
     names = _list(_get(document, "behaviours"), "behaviours")
     behaviours = tuple(_text(name, "a behaviour", 64) for name in names)
@@ -236,19 +243,21 @@ def _parse_record(entry: Mapping[str, Any]) -> TaskRecord:
     )
     record = TaskRecord(_parse_task(values), segments)
     if (record.episodes, record.rows) != (episodes, rows):
-        raise _Invalid(f"the counts of task '{record.task.name}' differ from its segments' sum")
+        raise _InvalidError(
+            f"the counts of task '{record.task.name}' differ from its segments' sum"
+        )
     return record
 
 
 def _parse_segment(entry: Mapping[str, Any]) -> Segment:
     if set(entry) != {field.name for field in dataclasses.fields(Segment)}:
-        raise _Invalid("a segment does not have the expected entries")
+        raise _InvalidError("a segment does not have the expected entries")
     episodes, rows = _count(entry["episodes"], "episodes"), _count(entry["rows"], "rows")
     for name in ("rows_sha256", "episodes_sha256"):
         if not isinstance(entry[name], str) or not _SHA256.fullmatch(entry[name]):
-            raise _Invalid(f"{name} of a segment is not a SHA-256 sum")
+            raise _InvalidError(f"{name} of a segment is not a SHA-256 sum")
     if not 2 * episodes <= rows:
-        raise _Invalid(f"a segment of {rows} rows cannot hold {episodes} episodes")
+        raise _InvalidError(f"a segment of {rows} rows cannot hold {episodes} episodes")
     return Segment(episodes, rows, entry["rows_sha256"], entry["episodes_sha256"])
 
 
@@ -256,19 +265,19 @@ def _parse_task(values: Mapping[str, Any]) -> Task:
     hints = get_type_hints(Task)
     fields = {field.name: field for field in dataclasses.fields(Task)}
     if unknown := sorted(set(values) - set(fields)):
-        raise _Invalid(f"a task has the unknown entries {', '.join(unknown)}")
+        raise _InvalidError(f"a task has the unknown entries {', '.join(unknown)}")
     for name, field in fields.items():
         if name in values:
             if not _fits(values[name], hints[name]):
-                raise _Invalid(f"a task's '{name}' cannot be {values[name]!r}")
+                raise _InvalidError(f"a task's '{name}' cannot be {values[name]!r}")
         elif field.default is dataclasses.MISSING:
-            raise _Invalid(f"a task has no '{name}'")
+            raise _InvalidError(f"a task has no '{name}'")
     task = Task(**values)
     if not _TASK_NAME.fullmatch(task.name) or task.name.startswith(MANIFEST_NAME):
-        raise _Invalid(f"task name {task.name!r} is not a plain file name")
+        raise _InvalidError(f"task name {task.name!r} is not a plain file name")
     for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
         if not 1 <= getattr(task, name) <= _MAX_DIM:
-            raise _Invalid(f"{name} of task '{task.name}' is not in 1..{_MAX_DIM}")
+            raise _InvalidError(f"{name} of task '{task.name}' is not in 1..{_MAX_DIM}")
     return task
 
 
@@ -280,29 +289,29 @@ def _fits(value: object, hint: Any) -> bool:
 
 def _get(mapping: Mapping[str, Any], key: str) -> Any:
     if key not in mapping:
-        raise _Invalid(f"it has no '{key}'")
+        raise _InvalidError(f"it has no '{key}'")
     return mapping[key]
 
 
 def _list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise _Invalid(f"{what} is not a list")
+        raise _InvalidError(f"{what} is not a list")
     return value
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Invalid(f"{what} is not a mapping")
+        raise _InvalidError(f"{what} is not a mapping")
     return value
 
 
 def _text(value: Any, what: str, longest: int) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= longest or not value.isprintable():
-        raise _Invalid(f"{what} is not a text of 1 to {longest} printable characters")
+        raise _InvalidError(f"{what} is not a text of 1 to {longest} printable characters")
     return value
 
 
 def _count(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
-        raise _Invalid(f"{what} is not a count")
+        raise _InvalidError(f"{what} is not a count")
     return value

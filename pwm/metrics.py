@@ -33,6 +33,7 @@ class MetricsLogger:
         """Write one line; tensors are scalar and are brought to the host here."""
         values = {name: float(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = ["Balance", "Batch", "StatePool", "WindowSampler", "observation_moment
 Balance = Literal["task", "rows"]
 
 _PREFETCHED = 4
+_THREADS = 2  # two gathers wait for the disk together where the data do not fit memory
 _PAGE_BUDGET = 2**29  # bytes of mapped files that may become resident before they are let go
 _FAULT_BYTES = 2**16  # what Linux maps around one touched page
 
@@ -128,44 +129,25 @@ class WindowSampler:
         return self._gather(step, horizon or self.horizon).to(self.device)
 
     def iterate(self, start: int, stop: int, horizon: int | None = None) -> Iterator[Batch]:
-        """Yields ``batch(step)`` for start <= step < stop, prepared ahead in a thread.
+        """Yields ``batch(step)`` for start <= step < stop, prepared ahead in threads.
 
-        The thread ends when the iterator is exhausted or closed. Its errors are raised here. It
-        makes no CUDA calls: the transfer is issued by the caller's thread, on its stream.
+        The threads end when the iterator is exhausted or closed, and their errors are raised
+        here. They make no CUDA calls: the caller's thread issues the transfer, on its stream.
         """
         horizon = horizon or self.horizon
         self._index(horizon)
-        ready: queue.Queue[Batch | Exception] = queue.Queue(_PREFETCHED)
-        closed = threading.Event()
-
-        def put(item: Batch | Exception) -> bool:
-            while not closed.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-                return True
-            return False
-
-        def prepare() -> None:
+        with ThreadPoolExecutor(_THREADS, "window-sampler") as pool:
+            pending: deque[Future[Batch]] = deque()
             try:
                 for step in range(start, stop):
-                    if not put(self._gather(step, horizon)):
-                        return
-            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-                put(error)
-
-        thread = threading.Thread(target=prepare, name="window-sampler", daemon=True)
-        thread.start()
-        try:
-            for _ in range(start, stop):
-                item = ready.get()
-                if isinstance(item, Exception):
-                    raise item
-                yield item.to(self.device)
-        finally:
-            closed.set()
-            thread.join()
+                    pending.append(pool.submit(self._gather, step, horizon))
+                    if len(pending) > _PREFETCHED:
+                        yield pending.popleft().result().to(self.device)
+                while pending:
+                    yield pending.popleft().result().to(self.device)
+            finally:
+                for future in pending:
+                    future.cancel()
 
     def windows(self, horizon: int | None = None) -> dict[str, int]:
         """How many different windows each task has."""
@@ -229,7 +211,7 @@ class _TaskRows:
 
     @classmethod
     def of(cls, store: EpisodeStore, task: Task, task_id: int) -> _TaskRows:
-        rows = store.rows(task.name)
+        rows = store.rows(task.name, scattered=True)
         matrix = rows.view(np.float32).reshape(len(rows), -1)
         starts = store.episodes(task.name)["start"]
         return cls(task_id, task.obs_dim, task.action_dim, matrix, starts)

@@ -19,6 +19,7 @@ from pwm.scores import MethodScore, Results, TaskScore, score_data, score_task
 from pwm.suites import Suite, get_suite
 
 DASH = "\N{EN DASH}"
+CELLS = 17  # of the table of all figures: task, 4 of the policies, 5 baselines, 6 published, marks
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"not a real picture"
 
@@ -173,11 +174,11 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
 def test_page_holds_every_task_and_number(quick: tuple[Path, Results]) -> None:
     run, results = quick
     _, page = read(run)
-    assert f"{results.extracted.mean_normalized_score:.1f} mean normalized score" in page.text
-    low, high = results.extracted.mean_ci95 or (0.0, 0.0)
+    assert f"{results.policy.mean_normalized_score:.1f} mean normalized score" in page.text
+    low, high = results.policy.mean_ci95 or (0.0, 0.0)
     assert f"95 % interval {low:.1f} to {high:.1f}" in page.text
-    for task, score in results.extracted.tasks.items():
-        row = page.row(task, 12)
+    for task, score in results.policy.tasks.items():
+        row = page.row(task, CELLS)
         interval, returns = score.normalized_ci95, score.return_ci95
         assert interval is not None and returns is not None
         assert row[1] == f"{score.normalized_score:.1f} {interval[0]:.1f} to {interval[1]:.1f}"
@@ -186,13 +187,19 @@ def test_page_holds_every_task_and_number(quick: tuple[Path, Results]) -> None:
         others = [results.methods[name].tasks[task] for name in list(results.methods)[1:]]
         assert row[5:10] == [f"{other.normalized_score:.1f}" for other in others]
     for name, method in list(results.methods.items())[1:]:
-        assert f"{method.mean_normalized_score:.1f}" in page.row("Mean", 12), name
+        assert f"{method.mean_normalized_score:.1f}" in page.row("Mean", CELLS), name
 
 
 def test_page_shows_published_figures_with_what_differs(quick: tuple[Path, Results]) -> None:
     _, page = read(quick[0])
-    assert page.row("mw-reach", 12)[10:] == ["80.0", "80.0"]
-    assert page.row("pendulum-swingup", 12)[10] == "88.8"
+    head = next(row for row in page.rows if row[:1] == ["Task"])
+    labels = ["PWM 48M mt80", "PWM 48M (H=3) mt80", "TD-MPC2 48M mt80"]
+    labels += [f"{name} expert single-task" for name in ("TD-MPC2", "SAC", "DreamerV3")]
+    assert head[10:] == [*labels, "Differs"]
+    reach, pendulum = (page.row(name, CELLS) for name in ("mw-reach", "pendulum-swingup"))
+    assert (reach[10], reach[12], reach[16]) == ("80.0", "80.0", "mdve")
+    assert (pendulum[10], pendulum[16]) == ("88.8", "mde")
+    assert "e 6 episodes, published 10" in page.text
     assert "Meta-World v2 where this project runs v3" in page.text
     assert "48M parameters" in page.text
 
@@ -264,7 +271,7 @@ def test_eighty_tasks(tmp_path: Path) -> None:
     make_run(run, "mt80")
     text, page = read(run)
     for task in get_suite("mt80").names:
-        assert page.row(task, 12)
+        assert page.row(task, CELLS)
     header = next(row for row in page.rows if row[:1] == ["Method"])
     assert header[4:] == ["dm_control 30", "Meta-World 50"]
     assert page.row("PWM 48M", 6)[2:] == ["81.8", DASH, "75.1", "85.8"]
@@ -307,14 +314,14 @@ def test_a_single_episode_has_no_interval(tmp_path: Path) -> None:
     make_results(get_suite("walker-run"), episodes=1).save(tmp_path / "results.json")
     _, page = read(tmp_path)
     assert "95 % interval" not in page.text and "1 episode a task" in page.text
-    assert page.row("walker-run", 12)[1].endswith(DASH)
+    assert page.row("walker-run", CELLS)[1].endswith(DASH)
 
 
 def test_a_baseline_of_fewer_tasks_says_so(tmp_path: Path) -> None:
     suite = get_suite("quick")
     full = make_results(suite)
     part = {"mw-reach": full.baselines["bc"].tasks["mw-reach"]}
-    Results.build(suite, full.extracted.tasks, {"bc": part}, episodes=6, seeds=range(6)).save(
+    Results.build(suite, full.policy.tasks, {"bc": part}, episodes=6, seeds=range(6)).save(
         tmp_path / "results.json"
     )
     _, page = read(tmp_path)
@@ -403,7 +410,7 @@ def test_damaged_data_leave_the_rest_of_the_page(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "manifest.json").write_text("{")
     _, page = read(tmp_path)
-    assert "The data could not be read" in page.text and page.row("mw-reach", 12)
+    assert "The data could not be read" in page.text and page.row("mw-reach", CELLS)
 
 
 # Plots

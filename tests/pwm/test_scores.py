@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ from rich.console import Console
 from scipy.stats import binom
 
 from pwm.errors import PwmError
-from pwm.published import METHODS, describe_differences, figure, published_columns
+from pwm.published import (
+    METHODS,
+    RunSetting,
+    describe_differences,
+    describe_marks,
+    figure,
+    marks,
+    published_columns,
+    size_name,
+)
 from pwm.scores import (
     MethodScore,
     Results,
@@ -27,6 +37,7 @@ from pwm.scores import (
     write_csv,
 )
 from pwm.suites import SUITES, get_suite, get_task
+from pwm.world_model import ModelSize
 
 WALKER = get_task("walker-run")
 REACH = get_task("mw-reach")
@@ -160,9 +171,9 @@ def test_wrong_episodes_are_refused(
 def test_suite_mean_and_order() -> None:
     results = small_results()
     assert results.task_names == ("mw-reach", "walker-run")
-    assert results.extracted.mean_normalized_score == pytest.approx((75.0 + 65.0) / 2)
+    assert results.policy.mean_normalized_score == pytest.approx((75.0 + 65.0) / 2)
     assert list(results.methods) == ["extracted", "random", "data_mean", "data_best"]
-    low, high = results.extracted.mean_ci95 or (math.nan, math.nan)
+    low, high = results.policy.mean_ci95 or (math.nan, math.nan)
     assert low < 70.0 < high
     assert results.methods["data_best"].mean_normalized_score == pytest.approx(90.0)
     assert results.methods["data_best"].mean_ci95 is None
@@ -256,18 +267,89 @@ def rendered(results: Results, width: int) -> str:
 
 def test_table_shows_every_task_method_and_the_mean() -> None:
     text = rendered(small_results(), 120)
-    (row,) = (line for line in text.splitlines() if line.startswith("walker-run"))
+    row = next(line for line in text.splitlines() if line.startswith("walker-run"))
     assert row.split()[:5] == ["walker-run", "65.0", row.split()[2], "650.0", "-"]
     assert "90.0" in row and "50.0" in row and "2.5" in row
-    (mean,) = (line for line in text.splitlines() if line.startswith("mean"))
+    mean = next(line for line in text.splitlines() if line.startswith("mean"))
     assert mean.split()[1] == "70.0"
-    assert "Meta-World v2 where this project runs v3" in " ".join(text.split())
+    assert "v Meta-World v3, published v2" in " ".join(text.split())
 
 
-def test_narrow_table_leaves_the_published_columns_out_and_fits() -> None:
-    text = rendered(small_results(), 80)
-    assert "PWM" not in text and "…" not in text
+def test_tables_of_the_longest_names_fit_80_columns() -> None:
+    names = ["mw-button-press-topdown-wall", "cartpole-balance-sparse"]
+    tasks = {name: score_task(get_task(name), [998.0, 1000.0], [1, 1]) for name in names}
+    baselines = ("random", "bc", "bc_best", "data_mean", "data_best")
+    results = Results.build(
+        get_suite(names), tasks, dict.fromkeys(baselines, tasks), episodes=2, seeds=[0, 1]
+    )
+    text = rendered(results, 80)
+    assert "…" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    lines = text[text.index("Beside published figures") :].splitlines()
+    assert all(any(line.startswith(f"{name} ") for line in lines) for name in names)
+
+
+def test_published_figures_stand_beside_the_score_with_marks() -> None:
+    lines = rendered(small_results(), 80).splitlines()
+    (title,) = (i for i, line in enumerate(lines) if "published figures" in line and i < 20)
+    walker, reach = (
+        next(line for line in lines[title:] if line.startswith(name)).split()
+        for name in ("walker-run", "mw-reach")
+    )
+    assert walker[:4] == ["walker-run", "65.0", "82.4", "52.7"]
+    assert len(walker) == len(reach) == 8
+    assert (walker[-1], reach[-1]) == ("mde", "mdve")
+
+
+def test_time_of_a_decision_is_in_the_caption() -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_results(small_results(), console, {"extracted": 0.05, "planner": 61.27})
+    text = console.export_text(clear=False)
+    assert "extracted 0.05; planner, prior and Q 61.3." in " ".join(text.split())
+
+
+def test_marks_say_in_what_a_row_differs() -> None:
+    same = {"walker-run": 115_000 * 101, "mw-reach": 40_000 * 101}
+    run = RunSetting("48M", same, 10)
+    assert (marks(run, "walker-run", "mt80"), marks(run, "mw-reach", "mt80")) == ("", "v")
+    assert marks(RunSetting("48M", {"walker-run": 23_000 * 501}, 10), "walker-run", "mt30") == ""
+    assert marks(run, "walker-run", "mt30") == "d"
+    assert marks(RunSetting("5M", same, 3), "walker-run", "mt80") == "me"
+    assert marks(RunSetting(None, {}, 10), "mw-reach", "mt80") == "mdv"
+
+
+def test_marks_are_explained_by_what_the_run_had() -> None:
+    text = describe_marks(RunSetting("0.3M", {"mw-reach": 5}, 3), "mdve")
+    for part in ("of 0.3M parameters, published 48M", "v3, published v2", "3 episodes, published"):
+        assert part in text
+    assert "not known" in describe_marks(RunSetting(None, {}, 10), "d")
+
+
+def test_settings_tell_what_published_figures_differ_in() -> None:
+    settings = {"world_model": "5M", "data_rows": {"mw-reach": 7}}
+    results = replace(small_results(), settings=settings)
+    assert results.setting == RunSetting("5M", {"mw-reach": 7}, 4)
+    assert replace(results, settings={}).setting == RunSetting(None, {}, 4)
+
+
+def test_sizes_have_their_published_names() -> None:
+    tiny = {"encoder_dim": 256, "encoder_layers": 1, "mlp_dim": 256, "latent_dim": 128}
+    tiny |= {"task_dim": 16, "num_bins": 101}
+    assert size_name(tiny, 39, 4) == "0.3M"
+    assert size_name(asdict(ModelSize()), 39, 6) == "5M"
+    large = {"encoder_dim": 1792, "encoder_layers": 3, "mlp_dim": 1792, "latent_dim": 768}
+    assert size_name(large, 39, 6) == "48M"
+
+
+def test_other_method_than_extracted_policies(tmp_path: Path) -> None:
+    results = replace(small_results(), method="planner")
+    results.save(tmp_path / "results.json")
+    assert Results.load(tmp_path / "results.json") == results
+    assert list(results.methods) == ["planner", "random", "data_mean", "data_best"]
+    assert "planner, prior and Q" in rendered(results, 100)
+    data = results.to_json()
+    del data["method"]
+    assert Results.from_json(data).method == "extracted"
 
 
 def test_table_does_not_read_markup_in_names() -> None:

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs import make_env
+from pwm.collect import CollectConfig, collect
+from pwm.dataset import EpisodeStore
+from pwm.episodes import episode_seed
+from pwm.errors import PwmError
+from pwm.inspection import verify
+from pwm.interrupt import Interrupted
+
+TASKS = "pendulum-swingup,cup-catch,mw-drawer-close"
+
+
+def digest(store: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(store.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """Seven episodes a task from one worker."""
+    out = tmp_path_factory.mktemp("collected") / "data"
+    return collect(CollectConfig(out=str(out), suite=TASKS, episodes=7, seed=5, workers=1))
+
+
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(collected, tmp_path):
+    two = collect(CollectConfig(str(tmp_path / "two"), TASKS, episodes=7, seed=5, workers=2))
+    assert digest(two) == digest(collected)
+    names = set(digest(two))
+    assert {"manifest.json", "cup-catch/rows.bin", "cup-catch/episodes.bin"} <= names
+
+
+def test_what_was_collected_is_whole_and_reproduces_from_its_seed(collected):
+    store = EpisodeStore.open(collected)
+    assert list(verify(store)) == []
+    for task in store.suite:
+        table = store.episodes(task.name)
+        assert len(table) == 7
+        assert (table["length"] == task.episode_length + 1).all()
+        assert len(set(table["seed"])) == 7
+        episode = store.episode(task.name, 6)
+        assert episode.seed == episode_seed(5, task.name, 6)
+        env = make_env(task.name)
+        obs, _ = env.reset(seed=episode.seed)
+        np.testing.assert_array_equal(obs, episode.obs[0])
+        for t, action in enumerate(episode.action):
+            obs, reward, _, _, details = env.step(action)
+            np.testing.assert_array_equal(obs, episode.obs[t + 1])
+            assert np.float32(reward) == episode.reward[t]
+            assert (details["success"] > 0) == episode.success[t]
+    assert len({tuple(store.episode("cup-catch", i).action[0]) for i in range(7)}) == 7
+
+
+def test_more_episodes_go_on_where_the_store_ends(collected, tmp_path):
+    out = str(tmp_path / "data")
+    collect(CollectConfig(out, TASKS, episodes={"pendulum-swingup": 3}, seed=5, workers=1))
+    store = EpisodeStore.open(out)
+    assert [store.count(name) for name in store.suite.names] == [3, 0, 0]
+    collect(CollectConfig(out, TASKS, episodes=7, seed=5, workers=1))
+    fresh, grown = digest(collected), digest(Path(out))
+    assert {name: fresh[name] for name in fresh if name != "manifest.json"} == {
+        name: grown[name] for name in grown if name != "manifest.json"
+    }
+    before = digest(Path(out))
+    collect(CollectConfig(out, TASKS, episodes=7, seed=5, workers=1))
+    assert digest(Path(out)) == before, "nothing was left to do"
+
+
+def test_another_seed_or_behaviour_adds_another_source(tmp_path):
+    out = str(tmp_path / "data")
+    suite = "pendulum-swingup"
+    collect(CollectConfig(out, suite, episodes=2, seed=0, behaviour="scripted"))
+    collect(CollectConfig(out, suite, episodes=3, seed=1, behaviour="scripted"))
+    collect(CollectConfig(out, suite, episodes=1, seed=0, behaviour="ou"))
+    store = EpisodeStore.open(out)
+    assert store.count(suite) == 6
+    assert [store.count(suite, key) for key in store.sources] == [2, 3, 1]
+    described = list(store.sources.values())
+    assert [(d["behaviour"], d["seed"]) for d in described] == [
+        ("scripted", 0),
+        ("scripted", 1),
+        ("ou", 0),
+    ]
+    assert store.behaviours == ("scripted", "ou")
+    assert len(np.unique(store.episodes(suite)["seed"])) >= 5
+
+
+COMMAND = """
+import sys
+from pwm.collect import CollectConfig, collect
+from pwm.interrupt import Interrupted
+try:
+    collect(CollectConfig(sys.argv[1], "pendulum-swingup", episodes=int(sys.argv[2]), workers=2))
+except Interrupted as stop:
+    print(stop)
+    sys.exit(128 + stop.signum)
+"""
+
+
+def start(out: Path, episodes: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(out), str(episodes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_episodes(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        written = (out / "manifest.json").exists()
+        if written and EpisodeStore.open(out).count("pendulum-swingup") >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("nothing was committed")
+
+
+def processes_of_group(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_end_of_group(group: int) -> None:
+    deadline = time.monotonic() + 20
+    while processes_of_group(group):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
+def test_interrupted_or_killed_it_keeps_whole_episodes_and_resumes(tmp_path):
+    out = tmp_path / "data"
+    for how, least in ((signal.SIGINT, 50), (signal.SIGKILL, 100)):
+        process = start(out, 10**6)
+        wait_for_episodes(out, least)
+        if how == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, how)  # as a terminal does: to the workers too
+        said, _ = process.communicate(timeout=60)
+        wait_for_end_of_group(process.pid)
+        if how != signal.SIGKILL:
+            assert process.returncode == 128 + how
+            assert "The same command goes on from there" in said
+        store = EpisodeStore.open(out)
+        assert list(verify(store)) == []
+        seeds = store.episodes("pendulum-swingup")["seed"].tolist()
+        assert seeds == [episode_seed(0, "pendulum-swingup", i) for i in range(len(seeds))]
+
+
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
+    out = str(tmp_path / "data")
+    for settings, message in (
+        ({"suite": "mt31"}, "mt31"),
+        ({"episodes": -1}, "not a number of episodes"),
+        ({"episodes": {"walker-run": 3}}, "not in suite 'quick'"),
+        ({"behaviour": "expert"}, "unknown behaviour 'expert'"),
+        ({"behaviour": "policy"}, "policy=DIR"),
+        ({"behaviour": "policy", "policy": str(tmp_path / "no")}, "there is no policy"),
+        ({"policy": str(tmp_path)}, "go together"),
+        ({"suite": "walker-run", "behaviour": "scripted"}, "no scripted controller"),
+        ({"seed": -1}, "cannot be negative"),
+        ({"workers": -2}, "cannot be negative"),
+    ):
+        with pytest.raises(PwmError, match=message):
+            collect(CollectConfig(out, **settings))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_store_of_another_suite_is_refused(collected):
+    before = digest(collected)
+    with pytest.raises(PwmError, match="do not include 'walker-run'"):
+        collect(CollectConfig(str(collected), "walker-run", episodes=1))
+    assert digest(collected) == before
+
+
+def test_an_interrupt_before_the_first_episode_is_clean(tmp_path, monkeypatch):
+    import pwm.collect as module
+
+    class Stopped(module.StopSignals):
+        def __enter__(self):
+            self.requested = signal.SIGINT
+            return self
+
+    monkeypatch.setattr(module, "StopSignals", Stopped)
+    with pytest.raises(Interrupted):
+        collect(CollectConfig(str(tmp_path / "data"), "pendulum-swingup", episodes=2, workers=1))
+    assert EpisodeStore.open(tmp_path / "data").count("pendulum-swingup") == 0
+
+
+def test_what_workers_import_has_neither_torch_nor_a_simulator():
+    code = "import sys, pwm.episodes, pwm.collect, pwm.worker_pool; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "mujoco", "dm_control", "metaworld"} & set(run.stdout.split())
