@@ -1,6 +1,7 @@
 """The simulators behind one Gymnasium face.
 
-``make_env`` builds one of the 80 tasks, ``make_vector_env`` many of them over worker processes.
+``make_env`` builds one of the 80 tasks or a user's own, ``make_vector_env`` many of them over
+worker processes.
 Importing this package registers every task as ``gymnasium.make("pwm/<task>")`` and imports no
 simulator: dm_control and Meta-World are imported when the first environment is made.
 """
@@ -9,14 +10,15 @@ from __future__ import annotations
 
 import gymnasium
 
-from envs.core import SimulatorEnv
+from envs.core import SimulatorEnv, TaskEnv
 from envs.rendering import render_backend
 from envs.vector import ProcessVectorEnv, make_vector_env
-from pwm.suites import SUITES, get_task
+from pwm.suites import SUITES, Task, get_task
 
 __all__ = [
     "ProcessVectorEnv",
     "SimulatorEnv",
+    "TaskEnv",
     "make_env",
     "make_vector_env",
     "register_tasks",
@@ -24,23 +26,30 @@ __all__ = [
 ]
 
 
-def make_env(task: str, seed: int | None = None, render_mode: str | None = None) -> SimulatorEnv:
+def make_env(task: str | Task, seed: int | None = None, render_mode: str | None = None) -> TaskEnv:
     """Makes one environment with the task's own, unpadded spaces.
 
     Observations are float32 of shape ``(obs_dim,)``, actions lie in [-1, 1] with shape
-    ``(action_dim,)``. A step is a decision step (two simulator control steps, rewards summed);
-    an episode is truncated, never terminated, after the task's episode length.
+    ``(action_dim,)``. A step is a decision step (in the suites two simulator control steps,
+    rewards summed). An episode is truncated after the task's episode length; only a user's own
+    task may terminate it before.
 
     Args:
-        task: a task name such as ``"walker-run"`` or ``"mw-push"``.
+        task: a task name such as ``"walker-run"`` or ``"mw-push"``, the path of a file that
+            describes one (:mod:`pwm.own_tasks`), or a task.
         seed: starts the random stream as ``reset(seed=seed)`` would; None takes entropy.
         render_mode: ``"rgb_array"`` for ``render()`` to return ``(240, 320, 3)`` uint8 frames.
 
     Raises:
-        PwmError: for an unknown task or render mode, a seed out of range, or when rendering is
-            asked for and no OpenGL backend works.
+        PwmError: for an unknown task or render mode, a seed out of range, when rendering is
+            asked for and no OpenGL backend works, or when an own task's environment cannot be made
+            or has other sizes than the task.
     """
-    spec = get_task(task)
+    spec = task if isinstance(task, Task) else get_task(task)
+    if spec.domain == "gymnasium":
+        from envs.gymnasium_task import GymnasiumEnv
+
+        return GymnasiumEnv(spec, seed, render_mode)
     if spec.domain == "dmcontrol":
         from envs.dmcontrol import DmControlEnv
 

@@ -1,4 +1,4 @@
-"""What both simulators share: spaces, decision steps, the time limit, seeds and rendering."""
+"""What all environments share: spaces, decision steps, the time limit and seeds."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def check_seed(seed: int) -> int:
     return int(seed)
 
 
-class SimulatorEnv(gymnasium.Env[Observation, Action]):
-    """One task in one simulator.
+class TaskEnv(gymnasium.Env[Observation, Action]):
+    """One task.
 
     Attributes:
         task: the task's facts (sizes, episode length, how it is scored).
@@ -59,21 +59,18 @@ class SimulatorEnv(gymnasium.Env[Observation, Action]):
             render_mode: None or ``"rgb_array"``.
 
         Raises:
-            PwmError: for an unknown render mode, no working OpenGL backend or a bad seed.
+            PwmError: for an unknown render mode or a bad seed.
         """
         if render_mode not in (None, "rgb_array"):
             raise PwmError(
                 f"unknown render mode '{render_mode}'; use 'rgb_array', or None to render nothing."
             )
-        if render_mode is not None:
-            render_backend()
         self.task = task
         self.render_mode = render_mode
         self.observation_space = Box(-np.inf, np.inf, (task.obs_dim,), np.float32)
         self.action_space = Box(-1.0, 1.0, (task.action_dim,), np.float32)
         self._action_shape = (task.action_dim,)
         self._steps_left = 0
-        self._renderer: Renderer | None = None
         if seed is not None:
             self._start_stream(check_seed(seed))
 
@@ -88,10 +85,6 @@ class SimulatorEnv(gymnasium.Env[Observation, Action]):
     @abstractmethod
     def _advance(self, action: Action) -> tuple[Observation, float, float]:
         """Applies a valid action for one decision step: observation, summed reward, success."""
-
-    @abstractmethod
-    def _scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, int | mujoco.MjvCamera]:
-        """The MuJoCo model and data to draw, and the camera to draw them from."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -125,7 +118,8 @@ class SimulatorEnv(gymnasium.Env[Observation, Action]):
 
         Returns:
             Observation ``(obs_dim,)`` float32, reward summed over the control steps, False (no
-            task terminates), whether the time limit was reached, and ``{"success": 0.0 or 1.0}``.
+            task of a suite terminates), whether the time limit was reached, and
+            ``{"success": 0.0 or 1.0}``.
 
         Raises:
             PwmError: for an action of another shape or with NaN in it, or when no episode is
@@ -149,6 +143,25 @@ class SimulatorEnv(gymnasium.Env[Observation, Action]):
         observation, reward, success = self._advance(action)
         self._steps_left -= 1
         return observation, reward, False, not self._steps_left, {"success": success}
+
+
+class SimulatorEnv(TaskEnv):
+    """One task of a suite, in MuJoCo."""
+
+    def __init__(self, task: Task, seed: int | None, render_mode: str | None) -> None:
+        """See :class:`TaskEnv`.
+
+        Raises:
+            PwmError: also if rendering is asked for and no OpenGL backend works.
+        """
+        if render_mode == "rgb_array":
+            render_backend()
+        self._renderer: Renderer | None = None
+        super().__init__(task, seed, render_mode)
+
+    @abstractmethod
+    def _scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, int | mujoco.MjvCamera]:
+        """The MuJoCo model and data to draw, and the camera to draw them from."""
 
     def render(self) -> np.ndarray | None:
         """The current frame, ``(240, 320, 3)`` uint8, or None without a render mode."""

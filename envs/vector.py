@@ -21,7 +21,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.core import SimulatorEnv, check_seed
+from envs.core import TaskEnv, check_seed
 from pwm.errors import PwmError
 from pwm.suites import Task, get_task
 
@@ -40,6 +40,7 @@ class _Shared:
     observations: Any
     actions: Any
     rewards: Any
+    terminated: Any
     truncated: Any
     success: Any
     reset_mask: Any
@@ -55,6 +56,7 @@ class _Shared:
             observations=array(ctypes.c_float, slots * obs_dim),
             actions=array(ctypes.c_float, slots * action_dim),
             rewards=array(ctypes.c_double, slots),
+            terminated=array(ctypes.c_bool, slots),
             truncated=array(ctypes.c_bool, slots),
             success=array(ctypes.c_float, slots),
             reset_mask=array(ctypes.c_bool, slots),
@@ -72,6 +74,7 @@ class _Arrays:
         self.observations = view(shared.observations).reshape(shared.slots, shared.obs_dim)
         self.actions = view(shared.actions).reshape(shared.slots, shared.action_dim)
         self.rewards = view(shared.rewards)
+        self.terminated = view(shared.terminated)
         self.truncated = view(shared.truncated)
         self.success = view(shared.success)
         self.reset_mask = view(shared.reset_mask)
@@ -79,12 +82,15 @@ class _Arrays:
 
 
 def make_vector_env(
-    tasks: Sequence[str], n: int = 1, workers: int | None = None, seed: int | None = None
+    tasks: Sequence[str | Task],
+    n: int = 1,
+    workers: int | None = None,
+    seed: int | None = None,
 ) -> ProcessVectorEnv:
     """Makes ``n`` environments of each task, stepped together by worker processes.
 
     Args:
-        tasks: task names; slots ``i * n`` to ``i * n + n - 1`` run the i-th.
+        tasks: as for ``make_env``; slots ``i * n`` to ``i * n + n - 1`` run the i-th.
         n: environments a task.
         workers: processes; by default one a CPU core, and never more than there are slots.
         seed: slot ``i`` starts its random stream at ``seed + i``; None takes entropy.
@@ -100,8 +106,8 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     Observations and actions are zero-padded to the largest of the given tasks. There is no
     autoreset: a slot whose episode is over stays as it is (reward 0, the same observation and
-    success, truncated) until it is reset. Workers start from a fresh interpreter that imports the
-    simulators only, neither the caller's script nor torch.
+    success, terminated or truncated as it was) until it is reset. Workers start from a fresh
+    interpreter that imports the simulators only, neither the caller's script nor torch.
 
     Attributes:
         num_envs: slots, ``len(tasks) * n``.
@@ -117,7 +123,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        tasks: Sequence[str],
+        tasks: Sequence[str | Task],
         n: int = 1,
         workers: int | None = None,
         seed: int | None = None,
@@ -132,7 +138,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"got n={n}, workers={workers}."
             )
         self.slot_tasks: tuple[Task, ...] = tuple(
-            task for task in map(get_task, tasks) for _ in range(n)
+            task if isinstance(task, Task) else get_task(task) for task in tasks for _ in range(n)
         )
         self.num_envs = len(self.slot_tasks)
         self.workers = min(workers or _cpu_count(), self.num_envs)
@@ -170,9 +176,9 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _start(self, context: SpawnContext, shared: _Shared, first: int, last: int) -> None:
         ours, theirs = context.Pipe()
-        names = [task.name for task in self.slot_tasks[first:last]]
+        tasks = self.slot_tasks[first:last]
         process = context.Process(
-            target=_work, args=(theirs, shared, first, names), name=f"envs-{first}", daemon=True
+            target=_work, args=(theirs, shared, first, tasks), name=f"envs-{first}", daemon=True
         )
         self._connections.append(ours)
         self._processes.append(process)
@@ -258,7 +264,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return (
             arrays.observations.copy(),
             arrays.rewards.copy(),
-            np.zeros(self.num_envs, np.bool_),
+            arrays.terminated.copy(),
             arrays.truncated.copy(),
             {"success": arrays.success.copy()},
         )
@@ -347,7 +353,7 @@ def _fresh_interpreters() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _work(connection: Connection, shared: _Shared, first: int, tasks: list[str]) -> None:
+def _work(connection: Connection, shared: _Shared, first: int, tasks: Sequence[Task]) -> None:
     """A worker: owns the slots from ``first`` on and answers one command at a time.
 
     Answers are empty, or ``"<slot> <fault>"`` after which the worker ends.
@@ -355,7 +361,7 @@ def _work(connection: Connection, shared: _Shared, first: int, tasks: list[str])
     from envs import make_env
 
     arrays = _Arrays(shared)
-    envs: list[SimulatorEnv] = []
+    envs: list[TaskEnv] = []
     slot = first
     try:
         for task in tasks:
@@ -380,24 +386,26 @@ def _work(connection: Connection, shared: _Shared, first: int, tasks: list[str])
             env.close()
 
 
-def _reset_slot(env: SimulatorEnv, arrays: _Arrays, slot: int) -> None:
+def _reset_slot(env: TaskEnv, arrays: _Arrays, slot: int) -> None:
     if not arrays.reset_mask[slot]:
         return
     seed = int(arrays.seeds[slot])
     observation, _ = env.reset(seed=None if seed == _NO_SEED else seed)
     arrays.observations[slot, : observation.size] = observation
     arrays.rewards[slot] = 0.0
+    arrays.terminated[slot] = False
     arrays.truncated[slot] = False
     arrays.success[slot] = 0.0
 
 
-def _step_slot(env: SimulatorEnv, arrays: _Arrays, slot: int) -> None:
-    if arrays.truncated[slot]:
+def _step_slot(env: TaskEnv, arrays: _Arrays, slot: int) -> None:
+    if arrays.terminated[slot] or arrays.truncated[slot]:
         arrays.rewards[slot] = 0.0
         return
     action = arrays.actions[slot, : env.task.action_dim]
-    observation, reward, _, truncated, info = env.step(action)
+    observation, reward, terminated, truncated, info = env.step(action)
     arrays.observations[slot, : observation.size] = observation
     arrays.rewards[slot] = reward
+    arrays.terminated[slot] = terminated
     arrays.truncated[slot] = truncated
     arrays.success[slot] = info["success"]

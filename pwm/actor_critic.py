@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pwm.checkpoint import load_checkpoint, save_checkpoint
+from pwm.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from pwm.errors import PwmError
 from pwm.nets import SimNorm, StackedMLP, mlp
 from pwm.suites import Task
@@ -86,12 +86,27 @@ class Critics(nn.Module):
 
     def __init__(self, tasks: int, inputs: int, size: ActorCriticSize, scale: float) -> None:
         super().__init__()
-        self.tasks, self.scale = tasks, scale
+        self.scale = scale
         self.value = StackedMLP(tasks * size.critics, inputs, size.critic, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Every member's value: (K, B, latent) -> (K, E, B)."""
-        return self.scale * self.value(latent).squeeze(-1).unflatten(0, (self.tasks, -1))
+        return self.scale * self.value(latent).squeeze(-1).unflatten(0, (len(latent), -1))
+
+
+@dataclass(frozen=True)
+class TaskCritic:
+    """The value function that extraction learned beside a task's policy.
+
+    Attributes:
+        values: an ensemble of one task over the world model's latents; its least is the value.
+        reward_units: ``symlog`` or ``real``, the units of the rewards that values are sums of.
+        discount: a decision step.
+    """
+
+    values: Critics
+    reward_units: str
+    discount: float
 
 
 class Policy(nn.Module):
@@ -131,9 +146,10 @@ class Policy(nn.Module):
         cls, world_model: WorldModel, task: Task, actors: Actors, index: int, size: ActorCriticSize
     ) -> Policy:
         """The policy of one of K actors that read a world model's latents."""
-        task_id = torch.tensor(world_model.suite.id(task.name), device=world_model.bins.device)
-        suite = world_model.suite
-        mean, scale = torch.zeros(suite.obs_dim), torch.ones(suite.obs_dim)
+        suite, device = world_model.suite, world_model.bins.device
+        task_id = torch.tensor(suite.id(task.name), device=device)
+        mean = torch.zeros(suite.obs_dim, device=device)
+        scale = torch.ones(suite.obs_dim, device=device)
         if world_model.normalize_obs:
             mean, scale = world_model.obs_mean[task_id], world_model.obs_scale[task_id]
         architecture = {
@@ -197,7 +213,8 @@ class Policy(nn.Module):
         Raises:
             PwmError: if the last dimension is not the task's observation size.
         """
-        given = torch.as_tensor(obs, dtype=torch.float32)
+        # A copy: torch takes no read-only or reversed arrays, which simulators and users have.
+        given = obs.float() if isinstance(obs, Tensor) else torch.from_numpy(np.array(obs, np.float32))
         if given.shape[-1:] != (self.task.obs_dim,):
             raise PwmError(
                 f"the policy of {self.task.name} takes observations of size {self.task.obs_dim}, "
@@ -221,20 +238,39 @@ class Policy(nn.Module):
         action = self.actor(flat).reshape(*features.shape[:-1], -1)
         return action[..., : self.task.action_dim]
 
-    def save(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
-        """Write the policy as a checkpoint directory that :func:`load_policy` opens."""
+    def save(
+        self,
+        path: str | Path,
+        meta: Mapping[str, Any] | None = None,
+        critic: TaskCritic | None = None,
+    ) -> None:
+        """Write a checkpoint directory that :func:`load_policy` opens.
+
+        Args:
+            path: created or replaced.
+            meta: how the policy was made, anything JSON can hold.
+            critic: saved beside the policy for :func:`load_critic`.
+        """
         content = {
-            "task": asdict(self.task),
+            "task": self.task.table(),
             "architecture": self.architecture,
             "made_by": dict(meta or {}),
         }
-        save_checkpoint(Path(path), "policy", {"policy": self.state_dict()}, content)
+        groups = {"policy": self.state_dict()}
+        if critic is not None:
+            groups["critic"] = critic.values.state_dict()
+            content["critic"] = {
+                "reward_units": critic.reward_units,
+                "discount": critic.discount,
+                "scale": critic.values.scale,
+            }
+        save_checkpoint(Path(path), "policy", groups, content)
 
 
 def _single_actor(actors: Actors, index: int, size: ActorCriticSize) -> Actors:
-    inputs = actors.mean[0].weight.shape[-1]
-    assert isinstance(inputs, int)
-    single = Actors(inputs, actors.action_mask[index : index + 1].clone(), size)
+    weight = actors.mean[0].weight
+    assert isinstance(weight, Tensor)
+    single = Actors(weight.shape[-1], actors.action_mask[index : index + 1].clone(), size)
     single.load_state_dict({k: v[index : index + 1] for k, v in actors.state_dict().items()})
     return single.to(actors.action_mask.device)
 
@@ -249,7 +285,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     Raises:
         PwmError: if there is none, or it is damaged.
     """
-    checkpoint = load_checkpoint(Path(path), "policy")
+    checkpoint = load_checkpoint(Path(path), "policy", groups=("policy",))
     state, meta = checkpoint.tensors["policy"], checkpoint.meta
     architecture = meta["architecture"]
     task = Task(**meta["task"])
@@ -278,6 +314,31 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     )
     policy.load_state_dict(state)
     return policy.to(device)
+
+
+def load_critic(path: str | Path, device: str | torch.device = "cpu") -> TaskCritic:
+    """Open the critic that extraction saved beside a policy.
+
+    Args:
+        path: the directory of one task's policy.
+        device: where it runs.
+
+    Raises:
+        PwmError: if there is none, or it is damaged.
+    """
+    meta = read_meta(Path(path), "policy")
+    if "critic" not in meta:
+        raise PwmError(
+            f"{path} holds a policy without its critic; extract the policy again with this version "
+            "of pwm (cloned policies never have one)."
+        )
+    state = load_checkpoint(Path(path), "policy", groups=("critic",)).tensors["critic"]
+    size = ActorCriticSize(**meta["architecture"]["actor"])
+    facts = meta["critic"]
+    values = Critics(1, meta["architecture"]["model"]["latent_dim"], size, facts["scale"])
+    values.load_state_dict(state)
+    values.to(device).eval().requires_grad_(False)
+    return TaskCritic(values, facts["reward_units"], facts["discount"])
 
 
 def action_masks(tasks: Sequence[Task], action_dim: int) -> Tensor:

@@ -6,7 +6,6 @@ and its own gradient norm, so a task's result does not depend on which tasks run
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,10 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pwm.actor_critic import ActorCriticSize, Actors, Critics, action_masks
+from pwm.actor_critic import ActorCriticSize, Actors, Critics, TaskCritic, action_masks
 from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.errors import PwmError
 from pwm.math import discounted_sum, running_moments, symexp, td_lambda
+from pwm.settings import require_at_least, require_positive, require_share
+from pwm.streams import stream, stream_seed
 from pwm.suites import Task
 from pwm.world_model import WorldModel
 
@@ -70,11 +71,21 @@ class ActorCriticConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        samples = self.batch_size * self.horizon
         if self.reward_units not in ("symlog", "real"):
             raise PwmError(f"reward_units must be symlog or real, got '{self.reward_units}'.")
-        if min(self.iterations, self.batch_size, self.horizon) < 1:
-            raise PwmError("iterations, batch_size and horizon must all be at least 1.")
+        require_at_least(self, 1, "iterations", "batch_size", "horizon", "critic_minibatches")
+        require_at_least(self, 0, "critic_passes", "clone_weight", "clone_weight_final")
+        require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
+        require_positive(self, "actor_clip", "critic_clip", "return_decay", "clone_best")
+        require_share(self, "discount", "lam", "return_decay", "clone_best")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise PwmError(f"betas={self.betas} must be two numbers of at least 0 and below 1.")
+        if self.scale_values and self.discount == 1:
+            raise PwmError("scale_values needs a discount below 1, since it divides by 1 - discount.")
+        widths = [*self.networks.actor, *self.networks.critic, self.networks.critics]
+        if min(widths) < 1:
+            raise PwmError("networks: critics and all layer widths must be at least 1.")
+        samples = self.batch_size * self.horizon
         if samples % self.critic_minibatches:
             raise PwmError(
                 f"critic_minibatches={self.critic_minibatches} must divide batch_size x horizon "
@@ -124,8 +135,8 @@ class ActorCriticLearner:
         scale = 1 / (1 - config.discount) if config.scale_values else 1.0
         self.actors = Actors(latent, masks, config.networks).to(device)
         self.critics = Critics(len(tasks), latent, config.networks, scale).to(device)
-        self._generators = [_stream(seed, task.name, device) for task in tasks]
-        self._order_generator = _stream(seed, "order", device)
+        self._generators = [stream(seed, task.name, device) for task in tasks]
+        self._order_generator = stream(seed, "order", device)
         self._initialize(seed)
         betas = (config.betas[0], config.betas[1])
         self.actor_optimizer = torch.optim.Adam(
@@ -141,7 +152,7 @@ class ActorCriticLearner:
         """Give each task the weights that it would get alone."""
         for k, task in enumerate(self.tasks):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_stream_seed(seed, task.name + "/weights"))
+                torch.manual_seed(stream_seed(seed, task.name + "/weights"))
                 single = action_masks([task], self.model.suite.action_dim)
                 latent = self.model.size.latent_dim
                 actor = Actors(latent, single, self.config.networks)
@@ -247,6 +258,15 @@ class ActorCriticLearner:
                 _step(self.critic_optimizer, parameters, grads, config.critic_clip, tasks)
         return loss.detach(), targets.mean(1)
 
+    def critic(self, index: int) -> TaskCritic:
+        """A copy of one task's critic, to be saved beside its policy."""
+        config, critics = self.config, self.critics
+        values = Critics(1, self.model.size.latent_dim, config.networks, critics.scale)
+        members = config.networks.critics
+        own = slice(index * members, (index + 1) * members)
+        values.load_state_dict({name: t[own] for name, t in critics.state_dict().items()})
+        return TaskCritic(values, config.reward_units, config.discount)
+
     def set_progress(self, iteration: int) -> float:
         """Set learning rates for an iteration; returns its behaviour cloning weight."""
         config, progress = self.config, iteration / self.config.iterations
@@ -278,16 +298,8 @@ class ActorCriticLearner:
         load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
         device = self.task_ids.device
         self.moments = tuple(groups["moments"][str(i)].to(device) for i in range(3))
-        for i, stream in enumerate([*self._generators, self._order_generator]):
-            stream.set_state(groups["random"][str(i)])
-
-
-def _stream_seed(seed: int, name: str) -> int:
-    return (seed << 32) + zlib.crc32(name.encode())
-
-
-def _stream(seed: int, name: str, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(_stream_seed(seed, name))
+        for i, generator in enumerate([*self._generators, self._order_generator]):
+            generator.set_state(groups["random"][str(i)])
 
 
 @torch.no_grad()

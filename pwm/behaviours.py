@@ -181,7 +181,9 @@ def make_behaviour(
 
 def has_controller(task: Task) -> bool:
     """Whether ``"scripted"`` is possible for a task."""
-    return task.domain == "metaworld" or task.name.split("-")[0] in CONTROLLED_DOMAINS
+    if task.domain == "dmcontrol":
+        return task.name.split("-")[0] in CONTROLLED_DOMAINS
+    return task.domain == "metaworld"
 
 
 def default_mixture(task: Task) -> dict[str, float]:

@@ -1,15 +1,16 @@
-"""One checkpoint format: a directory of safetensors files and one JSON file, written atomically.
+"""One checkpoint format: a directory of safetensors files and one JSON file, replaced atomically.
 
 A checkpoint directory holds ``checkpoint.json`` (format version, kind, everything that is not a
-tensor, and a SHA-256 of each tensor file) and one ``<group>.safetensors`` a group of tensors.
-Nothing in it is pickle, so opening one runs no code.
+tensor, the SHA-256 of each tensor file and of itself) and one ``<group>-<sha256>.safetensors`` a
+group of tensors. The JSON file is the commit point: tensor files of new content have new names, so
+a writer that is killed at any instruction leaves the old checkpoint whole. Nothing in it is pickle,
+so opening one runs no code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pwm.errors import PwmError
-from pwm.files import fsync_directory
+from pwm.files import write_atomically
 
 FORMAT_VERSION = 1
 _INDEX = "checkpoint.json"
@@ -51,7 +52,7 @@ def is_checkpoint(path: Path) -> bool:
 def save_checkpoint(
     path: Path, kind: str, tensors: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint so that ``path`` is at every moment absent, the old one, or the new one.
+    """Write a checkpoint so that ``path`` holds at every moment none, the old one, or the new one.
 
     Args:
         path: directory to create or replace.
@@ -59,35 +60,25 @@ def save_checkpoint(
         tensors: group name -> tensor name -> tensor, on any device.
         meta: anything JSON can hold.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.parent / f".{path.name}.writing"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    path.mkdir(parents=True, exist_ok=True)
     digests = {}
     for group, items in tensors.items():
         data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in items.items()})
-        digests[f"{group}.safetensors"] = hashlib.sha256(data).hexdigest()
-        _write_durably(staging / f"{group}.safetensors", data)
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{group}-{digest[:16]}.safetensors"
+        write_atomically(path / name, data)
+        digests[name] = digest
     index = {"format": FORMAT_VERSION, "kind": kind, "files": digests, "meta": dict(meta)}
-    _write_durably(staging / _INDEX, json.dumps(index, indent=1).encode())
-    _replace_directory(staging, path)
+    index = json.loads(json.dumps(index))  # as it will be read
+    index["checksum"] = _checksum(index)
+    write_atomically(path / _INDEX, json.dumps(index, indent=1).encode())
+    for left_over in path.glob("*.safetensors*"):
+        if left_over.name not in digests:
+            left_over.unlink()
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace_directory(staging: Path, path: Path) -> None:
-    old = path.parent / f".{path.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    staging.rename(path)
-    fsync_directory(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+def _checksum(index: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def read_meta(path: Path, kind: str) -> dict[str, Any]:
@@ -114,7 +105,7 @@ def load_checkpoint(path: Path, kind: str, groups: tuple[str, ...] | None = None
     index = _read_index(path, kind)
     tensors = {}
     for name, digest in index["files"].items():
-        group = name.removesuffix(".safetensors")
+        group = name.removesuffix(".safetensors").partition("-")[0]
         if groups is not None and group not in groups:
             continue
         tensors[group] = _read_tensors(path / name, digest)
@@ -130,22 +121,24 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
         raise PwmError(f"{path} is not a checkpoint: it has no {_INDEX}; check the path.")
     try:
         index = json.loads(file.read_bytes())
-        version, found = index["format"], index["kind"]
-        files, meta = index["files"], index["meta"]
-    except (ValueError, TypeError, KeyError) as error:
+        checksum = index.pop("checksum", None)
+        version, found, files = index["format"], index["kind"], index["files"]
+        dict(index["meta"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PwmError(f"{file} is damaged ({error}); use another checkpoint.") from error
     if version != FORMAT_VERSION:
         raise PwmError(
             f"{path} has checkpoint format {version}, this version of pwm reads "
             f"{FORMAT_VERSION}; upgrade pwm."
         )
+    if checksum is not None and checksum != _checksum(index) or len(index) != 4:
+        raise PwmError(f"{file} is damaged (its checksum differs); use another checkpoint.")
     if found != kind:
         raise PwmError(f"{path} holds a {found} checkpoint, expected a {kind} one.")
     named_plainly = isinstance(files, dict) and all(
-        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
-        for name in files
+        Path(name).name == name and name.endswith(".safetensors") for name in files
     )
-    if not named_plainly or not isinstance(meta, dict):
+    if not named_plainly:
         raise PwmError(f"{file} is damaged (its file list is malformed); use another checkpoint.")
     return index
 

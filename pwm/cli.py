@@ -45,6 +45,21 @@ COMMANDS = {
         "run behaviours in the simulators and store the episodes",
         "pwm collect suite=mt30 episodes=200 out=runs/mt30/data",
     ),
+    "convert": Command(
+        "pwm.convert", "convert", "ConvertConfig",
+        "published data files into an episode store, or a store into such files",
+        "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
+    ),
+    "import": Command(
+        "pwm.import_checkpoint", "import_checkpoint", "ImportConfig",
+        "a published TD-MPC2 or PWM world model into one that pwm opens",
+        "pwm import checkpoint=downloads/mt80-48M.pt suite=mt80 out=models/mt80-48M",
+    ),
+    "export": Command(
+        "pwm.export_checkpoint", "export_checkpoint", "ExportConfig",
+        "a world model into a checkpoint file for TD-MPC2's own code",
+        "pwm export checkpoint=runs/mt30/world_model out=mt30.pt",
+    ),
     "pretrain": Command(
         "pwm.pretrain", "pretrain", "PretrainConfig",
         "train one world model on all tasks of a store",
@@ -136,6 +151,9 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
+_HYDRA_OPTIONS = ("--cfg", "-c", "--resolve", "--multirun", "-m")
+
+
 def _run(name: str, overrides: list[str]) -> None:
     command = COMMANDS[name]
     module = import_module(command.module)
@@ -143,6 +161,12 @@ def _run(name: str, overrides: list[str]) -> None:
     if {"-h", "--help"} & set(overrides):
         print(_help(name, config_type, function))
         return
+    for word in overrides:
+        if word.startswith("-") and word not in _HYDRA_OPTIONS:
+            raise PwmError(
+                f"unknown option '{word}'; settings are given as key=value, without dashes: "
+                f"`pwm {name} --help` lists them."
+            )
     with_hydra(name, config_type, overrides, function)
 
 
@@ -185,7 +209,7 @@ def with_hydra(
 
 def _explain(error: Exception, name: str, config_type: type) -> str:
     """One sentence for a config error, with the nearest key where a key is unknown."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import (
         ConfigAttributeError,
         ConfigKeyError,
@@ -207,6 +231,11 @@ def _explain(error: Exception, name: str, config_type: type) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         given = str(error.missing_cfg_file).replace("/", "=")
         return f"there is no preset {given}; choose from {', '.join(error.options)}."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read '{error.override}': settings are given as key=value, lists as "
+            f"key=[a,b]. `pwm {name} --help` lists them."
+        )
     first = str(cause or error).strip().split("\n")[0].rstrip(".")
     where = f" for {key}" if key else ""
     return f"bad value{where}: {first}. `pwm {name} --help` lists the settings."

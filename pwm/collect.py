@@ -20,7 +20,7 @@ from pwm.inspection import info
 from pwm.interrupt import StopSignals
 from pwm.manifest import MANIFEST_NAME
 from pwm.progress import console, progress_bar
-from pwm.suites import Suite, get_suite
+from pwm.suites import Suite, Task, get_suite
 from pwm.worker_pool import WorkerPool, available_cores
 
 _COMMIT_EVERY = 50
@@ -160,16 +160,16 @@ def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
 class _Job:
     """An episode to make, and whether a commit follows it."""
 
-    task: str
+    task: Task
     index: int
     commit: bool
 
 
-def _jobs(first: Mapping[str, int], wanted: Mapping[str, int]) -> Iterator[_Job]:
+def _jobs(suite: Suite, first: Mapping[str, int], wanted: Mapping[str, int]) -> Iterator[_Job]:
     """Task after task; commits fall on the same episodes however often the run was stopped."""
     for task, count in wanted.items():
         for index in range(first[task], count):
-            yield _Job(task, index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
+            yield _Job(suite[task], index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
 
 
 def _collect(
@@ -184,7 +184,7 @@ def _collect(
     total = sum(max(wanted[task] - made[task], 0) for task in wanted)
     if not total:
         return
-    jobs = _jobs(made, wanted)
+    jobs = _jobs(store.suite, made, wanted)
     whole: list[Episode] = []
     with WorkerPool(min(workers, total)) as pool, progress_bar() as progress:
         bar = progress.add_task("collect", total=total, note="")
@@ -192,7 +192,7 @@ def _collect(
         try:
             for job, future in _in_order(pool, recipe, jobs, workers * _JOBS_AHEAD, signals):
                 whole.append(future.result())
-                task = job.task
+                task = job.task.name
                 if job.commit:
                     store.append(task, whole, source)
                     whole = []

@@ -132,7 +132,7 @@ def make_controller(task: Task) -> Controller:
     """
     if task.domain == "metaworld":
         return MetaWorldController(task)
-    domain = task.name.split("-")[0]
+    domain = task.name.split("-")[0] if task.domain == "dmcontrol" else None
     if domain == "pendulum":
         return PendulumController(task)
     if domain == "cartpole":

@@ -38,11 +38,12 @@ def data_command(words: Sequence[str]) -> None:
 
 
 def _verify(directory: str, console: Console) -> None:
-    problems = verify(EpisodeStore.open(directory))
-    for problem in problems:
-        console.print(problem, soft_wrap=True, highlight=False, markup=False)
-    if problems:
-        raise PwmError(f"{directory} has {len(problems)} problem(s), listed above.")
+    count = 0
+    for problem in verify(EpisodeStore.open(directory)):
+        console.print(str(problem), soft_wrap=True, highlight=False, markup=False)
+        count += 1
+    if count:
+        raise PwmError(f"{directory} has {count} problem(s), listed above; restore it from a copy.")
     console.print(f"{directory} is whole: every checksum matches.", soft_wrap=True)
 
 

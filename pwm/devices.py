@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 
 from pwm.errors import PwmError
@@ -20,9 +18,11 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        close = difflib.get_close_matches(name, ["auto", "cpu", "cuda"], n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "; use auto, cpu or cuda."
-        raise PwmError(f"unknown device '{name}'{hint}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise PwmError(f"device={name} was asked for, but torch finds no GPU; use device=cpu.")
+        raise PwmError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:1.") from error
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise PwmError(
+            f"device={name} was asked for, but torch cannot compute there; use device=cpu or auto."
+        ) from error
     return device

@@ -7,18 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pwm.dataset import EpisodeStore
+from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.math import symexp
-from pwm.sampler import WindowSampler
+from pwm.sampler import Batch, WindowSampler
+from pwm.suites import Suite
 from pwm.world_model import WorldModel, roll_out
 
 STEPS = (1, 4, 16)
 _WINDOWS_PER_TASK = 256
 
 
+def held_out_windows(
+    store: EpisodeStore, suite: Suite, seed: int, device: torch.device | str
+) -> Batch:
+    """The windows of held-out episodes that :func:`diagnose` judges a model by.
+
+    Raises:
+        PwmError: if a task has no held-out episode of 17 rows.
+    """
+    tasks = len(shared_tasks(store, suite))
+    sampler = WindowSampler(
+        store, max(STEPS), _WINDOWS_PER_TASK * tasks, seed, split="held_out", suite=suite,
+        device=device,
+    )  # fmt: skip
+    return sampler.batch(0)
+
+
 @torch.no_grad()
-def diagnose(model: WorldModel, store: EpisodeStore, seed: int) -> dict[str, Any]:
-    """Open-loop prediction quality at 1, 4 and 16 steps on held-out windows.
+def diagnose(model: WorldModel, batch: Batch) -> dict[str, Any]:
+    """Open-loop prediction quality at 1, 4 and 16 steps.
+
+    Args:
+        batch: windows of 16 steps, of some or all of the model's tasks.
 
     Returns:
         ``{"steps": [...], "tasks": {name: {"latent_error": {k: x}, "reward_r2": {k: x}}}}`` where
@@ -26,18 +46,12 @@ def diagnose(model: WorldModel, store: EpisodeStore, seed: int) -> dict[str, Any
         encoded observation over the variance of the encoded observations, and the reward R2 is that
         of the reward predicted for the k-th step (None where rewards do not vary).
     """
-    suite, device = model.suite, model.bins.device
-    sampler = WindowSampler(
-        store, max(STEPS), _WINDOWS_PER_TASK * len(suite), seed, split="held_out", suite=suite,
-        device=device,
-    )
-    batch = sampler.batch(0)
     latents, targets = roll_out(model, batch)
     rewards = symexp(model.symlog_reward(latents[:-1], batch.action, batch.task))
     tasks = {}
-    for index, task in enumerate(suite):
+    for index in batch.task.unique().tolist():
         rows = (batch.task == index).nonzero().squeeze(1)
-        tasks[task.name] = {
+        tasks[model.suite.tasks[index].name] = {
             "latent_error": _latent_errors(latents[1:, rows], targets[:, rows]),
             "reward_r2": _reward_r2(rewards[:, rows], batch.reward[:, rows]),
         }
@@ -45,7 +59,7 @@ def diagnose(model: WorldModel, store: EpisodeStore, seed: int) -> dict[str, Any
 
 
 def _latent_errors(predicted: Tensor, target: Tensor) -> dict[str, float]:
-    variance = target.flatten(0, 1).var(0, correction=0).sum()
+    variance = target.flatten(0, 1).var(0, correction=0).sum().clamp(min=1e-8)
     errors = (predicted - target).square().sum(-1).mean(1) / variance
     return {str(k): float(errors[k - 1]) for k in STEPS}
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pwm.behaviours import Behaviour, default_mixture, draw_name, make_behaviour
 from pwm.dataset import Episode
-from pwm.suites import Task, get_task
+from pwm.suites import Task
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def run_episode(
     )
 
 
-def collect_episode(recipe: Recipe, task: str, index: int) -> Episode:
+def collect_episode(recipe: Recipe, task: Task, index: int) -> Episode:
     """An episode of a collection, in a process that keeps its last environment for the next."""
-    return _stage(recipe, task).run(episode_seed(recipe.seed, task, index))
+    return _stage(recipe, task).run(episode_seed(recipe.seed, task.name, index))
 
 
 class _Stage:
@@ -105,7 +105,7 @@ class _Stage:
 
         self._recipe = recipe
         self._task = task
-        self._env = make_env(task.name)
+        self._env = make_env(task)
         self._behaviours: dict[str, Behaviour] = {}
 
     def run(self, seed: int) -> Episode:
@@ -119,5 +119,5 @@ class _Stage:
 
 
 @lru_cache(maxsize=2)  # jobs come task after task; two tasks meet where one ends
-def _stage(recipe: Recipe, task: str) -> _Stage:
-    return _Stage(recipe, get_task(task))
+def _stage(recipe: Recipe, task: Task) -> _Stage:
+    return _Stage(recipe, task)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,36 @@ import numpy as np
 from omegaconf import MISSING
 from rich.progress import Progress, TaskID
 
-from pwm.actor_critic import Policy, load_policy
+from pwm.actor_critic import Policy, load_critic, load_policy
 from pwm.checkpoint import is_checkpoint
 from pwm.cloning import CloningConfig, clone
 from pwm.dataset import EpisodeStore
+from pwm.devices import resolve_device
 from pwm.errors import PwmError
+from pwm.files import write_atomically
+from pwm.methods import Method, Separate, Timed, random_controller
+from pwm.planner import ActorAndCritic, Guide, PlannedEpisodes, Planner, PlannerConfig, PriorAndQ
 from pwm.progress import progress_bar
 from pwm.rundir import open_run
-from pwm.scores import Results, TaskScore, print_results, score_data, score_task, write_csv
-from pwm.suites import Suite, Task, get_suite
+from pwm.scores import (
+    DECISION_TIMES,
+    EXTRACTED,
+    Results,
+    TaskScore,
+    print_results,
+    score_data,
+    score_task,
+    write_csv,
+)
+from pwm.settings import require_at_least, require_positive, require_share
+from pwm.suites import SUITES, Suite, Task, get_suite
+from pwm.tdmpc2_checkpoints import size_name
+from pwm.world_model import ModelSize, WorldModel, load_world_model
 
-BASELINES = ("random", "bc", "bc_best", "data_mean", "data_best")
+PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
+PLANNERS = (PLANNER, PLANNER_ACTOR)
+FROM_DATA = ("bc", "bc_best", "data_mean", "data_best")
+BASELINES = ("random", *FROM_DATA, *PLANNERS)
 
 
 @dataclass
@@ -30,17 +50,24 @@ class EvaluateConfig:
     """Settings of ``pwm evaluate``.
 
     Attributes:
-        policy: a directory of policies, one a task, or one policy's directory.
-        out: gets results.json, results.csv and videos.
-        tasks: a list, a suite's name, or null for every policy found.
+        policy: a directory of policies, one a task; one policy's directory; ``planner``, which
+            plans with the policy prior and Q ensemble of a world model; or ``planner+actor``,
+            which plans with extracted policies and their critics in the place of those.
+        out: gets results.json, results.csv, decision_times.json and videos.
+        tasks: a list, a suite's name, or null for every task that there is a policy for.
         episodes: a task.
         seed: of the first episode's environment; episode i has seed + i.
-        baselines: any of random, bc, bc_best, data_mean, data_best; all but the first need data.
+        baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
+            planner, planner+actor.
         best: the share of episodes that bc_best clones.
-        data: the episode store that the baselines are made from.
+        data: the episode store that bc, bc_best, data_mean and data_best are made from.
+        checkpoint: the planners' world model: a pretraining run or one checkpoint.
+        policies: the extracted policies of planner+actor, where policy is none.
+        planner: settings of planning.
+        device: where the planners run; policies run on the CPU.
         video: episodes a task to write as MP4.
         workers: environment processes; null for one a core.
-        max_envs: environments that are alive at once.
+        max_envs: environments that are alive at once; a planner plans for all of them together.
     """
 
     policy: str = MISSING
@@ -52,6 +79,10 @@ class EvaluateConfig:
     best: float = 0.1
     cloning: CloningConfig = field(default_factory=CloningConfig)
     data: str | None = None
+    checkpoint: str | None = None
+    policies: str | None = None
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    device: str = "auto"
     video: int = 0
     workers: int | None = None
     max_envs: int = 64
@@ -64,16 +95,39 @@ class EvaluateConfig:
             raise PwmError(
                 f"unknown baseline {', '.join(unknown)}; choose from {', '.join(BASELINES)}."
             )
-        if self.data is None and set(self.baselines) - {"random"}:
+        if self.data is None and set(self.baselines) & set(FROM_DATA):
             raise PwmError(
-                f"baselines={self.baselines} are made from data; give data=DIR or baselines=[random]."
+                f"baselines={self.baselines} are made from data; give data=DIR or leave "
+                f"{', '.join(FROM_DATA)} out."
             )
-        if self.episodes < 1 or self.max_envs < 1 or self.video < 0:
-            raise PwmError("episodes and max_envs must be at least 1 and video at least 0.")
+        if self.planners and self.checkpoint is None:
+            raise PwmError(f"{self.planners[0]} plans on a world model; give it as checkpoint=DIR.")
+        if PLANNER_ACTOR in self.planners and self.policy_directory is None:
+            raise PwmError(f"{PLANNER_ACTOR} needs extracted policies; give them as policies=DIR.")
+        if self.policies is not None and self.policy not in PLANNERS:
+            raise PwmError("policies= goes with policy=planner+actor; policy= already names some.")
+        self.planner.validate()
+        require_at_least(self, 1, "episodes", "max_envs")
+        require_at_least(self, 0, "seed", "video")
+        if self.workers is not None:
+            require_at_least(self, 1, "workers")
+        require_positive(self, "best")
+        require_share(self, "best")
 
+    @property
+    def method(self) -> str:
+        """What is evaluated: ``extracted`` policies, or one of PLANNERS."""
+        return self.policy if self.policy in PLANNERS else EXTRACTED
 
-Controller = Callable[[np.ndarray], np.ndarray]
-"""Observations (n, obs_dim) of one task's n running episodes to actions (n, action_dim)."""
+    @property
+    def planners(self) -> list[str]:
+        """The planners among the methods."""
+        return [name for name in PLANNERS if name in (self.policy, *self.baselines)]
+
+    @property
+    def policy_directory(self) -> str | None:
+        """Where extracted policies are, if any are used."""
+        return self.policies if self.policy in PLANNERS else self.policy
 
 
 @dataclass
@@ -118,7 +172,7 @@ def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, P
 
 
 def run_episodes(
-    methods: Mapping[str, Mapping[str, Controller]],
+    methods: Mapping[str, Method],
     tasks: Sequence[Task],
     seeds: Sequence[int],
     workers: int | None = None,
@@ -130,7 +184,7 @@ def run_episodes(
     not depend on the number of workers.
 
     Args:
-        methods: method name -> task name -> controller.
+        methods: by name.
         tasks: what to run.
         seeds: environment seeds of a task's episodes, the same for all tasks and methods.
         workers: environment processes.
@@ -148,13 +202,11 @@ def run_episodes(
         bar = progress.add_task("evaluate", total=steps, note="")
         for first in range(0, len(tasks), per_wave):
             wave = tasks[first : first + per_wave]
-            env = make_vector_env([task.name for task in wave], len(seeds), workers)
+            env = make_vector_env(wave, len(seeds), workers)
             try:
-                for name, controllers in methods.items():
+                for name, method in methods.items():
                     progress.update(bar, note=name)
-                    chosen = [controllers[task.name] for task in wave]
-                    outcomes = _run_wave(env, wave, chosen, list(seeds), progress, bar)
-                    results[name] |= outcomes
+                    results[name] |= _run_wave(env, wave, method, list(seeds), progress, bar)
             finally:
                 env.close()
     return results
@@ -163,42 +215,37 @@ def run_episodes(
 def _run_wave(
     env: Any,
     tasks: Sequence[Task],
-    controllers: Sequence[Controller],
+    method: Method,
     seeds: list[int],
     progress: Progress,
     bar: TaskID,
 ) -> dict[str, Outcomes]:
     n = len(seeds)
-    slots = [slice(i * n, (i + 1) * n) for i in range(len(tasks))]
+    slots = {task.name: slice(i * n, (i + 1) * n) for i, task in enumerate(tasks)}
     obs, info = env.reset(seed=seeds * len(tasks))
+    method.begin(tasks, seeds)
     returns = np.zeros(env.num_envs)
     any_success = np.zeros(env.num_envs, bool)
     actions = np.zeros((env.num_envs, env.single_action_space.shape[0]), np.float32)
-    for step in range(max(task.episode_length for task in tasks)):
-        running = [i for i, task in enumerate(tasks) if step < task.episode_length]
-        for i in running:
-            own = obs[slots[i], : tasks[i].obs_dim]
-            actions[slots[i], : tasks[i].action_dim] = controllers[i](own)
-        obs, reward, _, _, info = env.step(actions)
+    done = np.zeros(env.num_envs, bool)
+    steps_shown = 0
+    while not done.all():
+        running = [task for task in tasks if not done[slots[task.name]].all()]
+        chosen = method.act({t.name: obs[slots[t.name], : t.obs_dim] for t in running})
+        for task in running:
+            actions[slots[task.name], : task.action_dim] = chosen[task.name]
+        obs, reward, terminated, truncated, info = env.step(actions)
+        done = terminated | truncated
         returns += reward
         any_success |= info["success"] > 0
         progress.advance(bar, n * len(running))
+        steps_shown += n * len(running)
+    progress.advance(bar, n * sum(task.episode_length for task in tasks) - steps_shown)
     last = info["success"] > 0
     return {
-        task.name: Outcomes(returns[s], last[s].astype(float), any_success[s].astype(float))
-        for task, s in zip(tasks, slots, strict=True)
+        name: Outcomes(returns[s], last[s].astype(float), any_success[s].astype(float))
+        for name, s in slots.items()
     }
-
-
-def random_controller(task: Task, seeds: Sequence[int]) -> Controller:
-    """Uniform actions, each episode from its own stream."""
-    streams = itertools.cycle([np.random.default_rng([seed, 1]) for seed in seeds])
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        draws = [next(streams).uniform(-1, 1, task.action_dim) for _ in obs]
-        return np.asarray(draws, np.float32)
-
-    return act
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -208,61 +255,149 @@ def evaluate(config: EvaluateConfig) -> Results:
         PwmError: for settings that do not fit, missing policies, or a simulator that fails.
     """
     config.validate()
+    model = None
+    if config.planners:
+        assert config.checkpoint is not None
+        model = load_world_model(config.checkpoint, resolve_device(config.device))
     wanted = list(get_suite(config.tasks).names) if config.tasks is not None else None
-    policies = find_policies(Path(config.policy), wanted)
-    suite = Suite(_suite_name(policies), tuple(policy.task for policy in policies.values()))
+    policies = {}
+    if config.policy_directory is not None:
+        policies = find_policies(Path(config.policy_directory), wanted)
+    suite = _suite(wanted, policies, model)
     store = EpisodeStore.open(config.data) if config.data is not None else None
     seeds = [config.seed + i for i in range(config.episodes)]
     out = Path(config.out)
     with open_run(out, "evaluate", config, config.resume, asdict(config)):
-        methods = _methods(config, suite, policies, store, seeds)
+        data_scores = _data_scores(config, suite, store) if store is not None else {}
+        methods = {
+            name: Timed(method)
+            for name, method in _methods(config, suite, policies, model, store, seeds).items()
+        }
         outcomes = run_episodes(methods, suite.tasks, seeds, config.workers, config.max_envs)
         scores = {
             method: {task.name: by_task[task.name].score(task) for task in suite}
             for method, by_task in outcomes.items()
         }
-        if store is not None:
-            scores |= _data_scores(config, suite, store)
-        extracted = scores.pop("extracted")
         results = Results.build(
-            suite, extracted, scores, episodes=config.episodes, seeds=seeds,
-            settings={"policy": config.policy, "data": config.data},
+            suite,
+            scores.pop(config.method),
+            scores | data_scores,
+            method=config.method,
+            episodes=config.episodes,
+            seeds=seeds,
+            settings=_settings(config, suite, policies, model, store),
         )
+        times = {name: method.milliseconds for name, method in methods.items()}
         results.save(out / "results.json")
         write_csv(results, out / "results.csv")
+        write_atomically(out / DECISION_TIMES, json.dumps(times, indent=1).encode())
         if config.video:
-            write_videos(policies, seeds[: config.video], out / "videos")
-    print_results(results)
+            acting = methods[config.method].method
+            write_videos(acting, suite.tasks, seeds[: config.video], out / "videos")
+    print_results(results, decision_ms=times)
     return results
 
 
-def _suite_name(policies: Mapping[str, Policy]) -> str:
-    from pwm.suites import SUITES
-
-    names = tuple(policies)
+def _suite(
+    wanted: Sequence[str] | None, policies: Mapping[str, Policy], model: WorldModel | None
+) -> Suite:
+    """The tasks to evaluate, as a suite with a known one's name if it has the same tasks."""
+    known = {name: policy.task for name, policy in policies.items()}
+    if not known:
+        assert model is not None
+        known = {name: model.suite[name] for name in wanted or model.suite.names}
     for suite in SUITES.values():
-        if set(suite.names) == set(names):
-            return suite.name
-    return ",".join(names)
+        if set(suite.names) == set(known):
+            return Suite(suite.name, tuple(known.values()))
+    return Suite(",".join(known), tuple(known.values()))
 
 
 def _methods(
     config: EvaluateConfig,
     suite: Suite,
     policies: Mapping[str, Policy],
+    model: WorldModel | None,
     store: EpisodeStore | None,
     seeds: Sequence[int],
-) -> dict[str, dict[str, Controller]]:
-    methods: dict[str, dict[str, Controller]] = {
-        "extracted": {name: policy.act for name, policy in policies.items()}
-    }
+) -> dict[str, Method]:
+    methods: dict[str, Method] = {}
+    if config.method == EXTRACTED:
+        methods[EXTRACTED] = Separate({name: policy.act for name, policy in policies.items()})
     if "random" in config.baselines:
-        methods["random"] = {task.name: random_controller(task, seeds) for task in suite}
+        methods["random"] = Separate({task.name: random_controller(task, seeds) for task in suite})
     for name, best in (("bc", 1.0), ("bc_best", config.best)):
         if name in config.baselines and store is not None:
             cloned = clone(store, suite.tasks, best, config.cloning, config.seed)
-            methods[name] = {task: policy.act for task, policy in cloned.items()}
+            methods[name] = Separate({task: policy.act for task, policy in cloned.items()})
+    for name in config.planners:
+        assert model is not None
+        for task in suite:
+            model.suite.id(task.name)  # raises for a task that the world model does not have
+        directory = Path(config.policy_directory or "")
+        guide: Guide = (
+            PriorAndQ(model) if name == PLANNER else extracted_guide(model, policies, directory)
+        )
+        planner = Planner(model, guide, config.planner)
+        methods[name] = PlannedEpisodes(planner, model.suite, model.bins.device)
     return methods
+
+
+def extracted_guide(
+    model: WorldModel, policies: Mapping[str, Policy], directory: Path
+) -> ActorAndCritic:
+    """What planner+actor plans with.
+
+    Args:
+        model: the world model that the policies were extracted from.
+        policies: what :func:`find_policies` found there.
+        directory: where they are, and their critics beside them.
+
+    Raises:
+        PwmError: for a policy without a critic, or of another world model.
+    """
+    single = is_checkpoint(directory)
+    critics = {name: load_critic(directory if single else directory / name) for name in policies}
+    return ActorAndCritic(model, policies, critics)
+
+
+def _settings(
+    config: EvaluateConfig,
+    suite: Suite,
+    policies: Mapping[str, Policy],
+    model: WorldModel | None,
+    store: EpisodeStore | None,
+) -> dict[str, Any]:
+    """What results.json says of how it was made."""
+    sizes = {
+        _millions(ModelSize(**a["model"]), a["obs_dim"], a["action_dim"])
+        for policy in policies.values()
+        if (a := policy.architecture)["model"] is not None
+    }
+    if model is not None:
+        sizes.add(_millions(model.size, model.suite.obs_dim, model.suite.action_dim))
+    settings: dict[str, Any] = {
+        "policy": config.policy,
+        "data": config.data,
+        "world_model": ", ".join(sorted(sizes)) or None,
+        "data_rows": {task.name: len(store.rows(task.name)) for task in suite} if store else None,
+    }
+    if config.planners:
+        settings["checkpoint"] = config.checkpoint
+        settings["policies"] = config.policy_directory
+        settings["planner"] = asdict(config.planner)
+    return settings
+
+
+def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
+    """A published size's name such as ``48M``, or millions of parameters without any Q ensemble."""
+    name = size_name(size, has_q=False)
+    if name != "custom":
+        return name
+    encoder = [obs_dim + size.task_dim, *[size.encoder_dim] * size.encoder_layers, size.latent_dim]
+    joint = [size.latent_dim + size.task_dim + action_dim, size.mlp_dim, size.mlp_dim]
+    nets = (encoder, [*joint, size.latent_dim], [*joint, size.num_bins])
+    count = sum((i + 3) * o for net in nets for i, o in itertools.pairwise(net))
+    return f"{count / 1e6:.1f}M"
 
 
 def _data_scores(
@@ -271,14 +406,14 @@ def _data_scores(
     scores: dict[str, dict[str, TaskScore]] = {"data_mean": {}, "data_best": {}}
     for task in suite:
         table = store.episodes(task.name)
-        mean, best = score_data(
-            task, table["return"], table["success_last"], table["success_any"]
-        )
+        mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
         scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best
     return {name: by_task for name, by_task in scores.items() if name in config.baselines}
 
 
-def write_videos(policies: Mapping[str, Policy], seeds: Sequence[int], directory: Path) -> None:
+def write_videos(
+    method: Method, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+) -> None:
     """One MP4 an episode, ``<task>_<i>.mp4``, at the environment's frame size.
 
     Raises:
@@ -293,24 +428,26 @@ def write_videos(policies: Mapping[str, Policy], seeds: Sequence[int], directory
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
     with progress_bar() as progress:
-        bar = progress.add_task("videos", total=len(policies) * len(seeds), note="")
-        for (name, policy), (i, seed) in itertools.product(policies.items(), enumerate(seeds)):
-            progress.update(bar, note=name)
-            frames = _film(policy, seed)
-            iio.imwrite(directory / f"{name}_{i}.mp4", frames, fps=25, codec="libx264")
+        bar = progress.add_task("videos", total=len(tasks) * len(seeds), note="")
+        for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
+            progress.update(bar, note=task.name)
+            frames = _film(method, task, seed)
+            iio.imwrite(directory / f"{task.name}_{i}.mp4", frames, fps=25, codec="libx264")
             progress.advance(bar)
 
 
-def _film(policy: Policy, seed: int) -> np.ndarray:
+def _film(method: Method, task: Task, seed: int) -> np.ndarray:
     from envs import make_env
 
-    env = make_env(policy.task.name, render_mode="rgb_array")
+    env = make_env(task, render_mode="rgb_array")
     try:
         obs, _ = env.reset(seed=seed)
-        frames = [env.render()]
+        method.begin([task], [seed])
+        frames: list[Any] = [env.render()]
         done = False
         while not done:
-            obs, _, terminated, truncated, _ = env.step(policy.act(obs))
+            action = method.act({task.name: obs[None]})[task.name][0]
+            obs, _, terminated, truncated, _ = env.step(action)
             frames.append(env.render())
             done = terminated or truncated
     finally:

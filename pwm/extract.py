@@ -6,6 +6,7 @@ import copy
 import shutil
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demo
 from pwm.checkpoint import (
     Checkpoint,
     is_checkpoint,
+    list_steps,
     load_latest,
     prune_steps,
     save_checkpoint,
     step_name,
 )
-from pwm.dataset import EpisodeStore
+from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.devices import resolve_device
 from pwm.errors import PwmError
 from pwm.interrupt import StopSignals
@@ -32,6 +34,7 @@ from pwm.metrics import MetricsLogger
 from pwm.progress import console, progress_bar
 from pwm.rundir import open_run
 from pwm.sampler import WindowSampler
+from pwm.settings import require_at_least
 from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task, get_suite
 from pwm.world_model import WorldModel, load_world_model
@@ -83,6 +86,14 @@ class ExtractConfig:
     save_every: int = 500
     wandb_project: str | None = None
 
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "seed")
+        require_at_least(self, 1, "pool", "group_size", "log_every", "save_every")
+        self.learner.validate()
+        require_at_least(self.finetune, 1, "batch_size")
+        self.finetune.learner.validate()
+
 
 _MAY_CHANGE = ("tasks", "device", "resume", "log_every", "save_every", "wandb_project")
 
@@ -125,6 +136,7 @@ class Group:
         self.tasks, self.config = list(tasks), config
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
+            torch.manual_seed(config.seed)  # of the value losses' noise and dropout
             model = copy.deepcopy(model).train().requires_grad_(True)
             self.tuner, self.windows = _tuner(model, store, tasks, config)
         self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed)
@@ -176,7 +188,7 @@ class Group:
             policy = Policy.from_latent_actor(
                 self.learner.model, task, self.learner.actors, index, self.config.learner.networks
             )
-            policy.save(out / task.name, made_by)
+            policy.save(out / task.name, made_by, self.learner.critic(index))
 
 
 def _pools(
@@ -225,18 +237,20 @@ def extract(config: ExtractConfig) -> Path:
         PwmError: for settings, a world model or data that do not fit.
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
-    config.learner.validate()
+    config.validate()
     device = resolve_device(config.device)
     model = load_world_model(config.checkpoint, device)
     tasks = _tasks(config, model.suite)
     store = EpisodeStore.open(config.data)
-    _require_data(store, tasks)
+    _require_data(store, model.suite, tasks)
     size = 1 if config.finetune.enabled else config.group_size
     out = Path(config.out)
     with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
         for first in range(0, len(tasks), size):
             members = tasks[first : first + size]
-            if not all(is_checkpoint(out / task.name) for task in members):
+            if not list_steps(_group_directory(out, members) / "checkpoints"):
+                members = [task for task in members if not is_checkpoint(out / task.name)]
+            if members:
                 _extract_group(Group(model, store, members, config), out)
     return out
 
@@ -247,18 +261,19 @@ def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
     return [suite[name] for name in get_suite(config.tasks).names]
 
 
-def _require_data(store: EpisodeStore, tasks: Sequence[Task]) -> None:
+def _require_data(store: EpisodeStore, suite: Suite, tasks: Sequence[Task]) -> None:
     empty = [t.name for t in tasks if t.name not in store.suite or not store.count(t.name)]
     if empty:
         raise PwmError(
             f"{store.path} has no episodes of {', '.join(empty)}; collect or convert some, or "
             "leave these tasks out of tasks=."
         )
+    shared_tasks(store, suite, [task.name for task in tasks])  # raises where sizes differ
 
 
 def _extract_group(group: Group, out: Path) -> None:
     config, total = group.config, group.config.learner.iterations
-    directory = out / "groups" / _group_name(group.tasks)
+    directory = _group_directory(out, group.tasks)
     checkpoints = directory / "checkpoints"
     checkpoint = load_latest(checkpoints, _KIND, console.print)
     step = 0
@@ -268,7 +283,7 @@ def _extract_group(group: Group, out: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     logger = MetricsLogger(directory, step, config.wandb_project)
     label = group.tasks[0].name if len(group.tasks) == 1 else f"{len(group.tasks)} tasks"
-    with StopSignals() as signals, progress_bar() as progress:
+    with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")
         while step < total:
             metrics = group.iteration(step)
@@ -287,14 +302,14 @@ def _extract_group(group: Group, out: Path) -> None:
                     f"extraction saved at iteration {step} of {total} in {out}; the same command "
                     "goes on from there."
                 )
-    logger.close()
     group.save_policies(out)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _group_name(tasks: Sequence[Task]) -> str:
+def _group_directory(out: Path, tasks: Sequence[Task]) -> Path:
     names = ",".join(task.name for task in tasks)
-    return names if len(tasks) == 1 else f"{len(tasks)}-tasks-{zlib.crc32(names.encode()):08x}"
+    short = names if len(tasks) == 1 else f"{len(tasks)}-tasks-{zlib.crc32(names.encode()):08x}"
+    return out / "groups" / short
 
 
 def _by_task(tasks: Sequence[Task], metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -32,4 +32,4 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def unfinished_path(path: Path) -> Path:
     """Where a directory is made that gets its own name, ``path``, only when it is whole."""
-    return path.with_name(path.name + ".unfinished")
+    return path.parent / f"{path.name}.unfinished"

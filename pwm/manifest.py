@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pwm.errors import PwmError
 from pwm.files import unfinished_path, write_atomically
-from pwm.suites import Suite, Task
+from pwm.suites import GYMNASIUM_FIELDS, Suite, Task
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "pwm-episodes"
@@ -168,7 +168,7 @@ class Manifest:
             "suite": self.suite.name,
             "tasks": [
                 {
-                    **dataclasses.asdict(record.task),
+                    **record.task.table(),
                     "episodes": record.episodes,
                     "rows": record.rows,
                     "segments": [dataclasses.asdict(segment) for segment in record.segments],
@@ -278,7 +278,25 @@ def _parse_task(values: Mapping[str, Any]) -> Task:
     for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
         if not 1 <= getattr(task, name) <= _MAX_DIM:
             raise _InvalidError(f"{name} of task '{task.name}' is not in 1..{_MAX_DIM}")
+    if task.domain != "gymnasium":
+        if present := sorted(set(values) & set(GYMNASIUM_FIELDS)):
+            raise _InvalidError(f"task '{task.name}' is no Gymnasium task and has {present[0]}")
+    elif not task.env_id.isprintable() or not task.env_id or not _is_json_object(task.env_kwargs):
+        raise _InvalidError(f"task '{task.name}' names no Gymnasium environment")
+    elif not _is_range(task.score_min, task.score_max):
+        raise _InvalidError(f"the score of task '{task.name}' has no range")
     return task
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_range(low: float | None, high: float | None) -> bool:
+    return (low is None and high is None) or (low is not None and high is not None and low < high)
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -33,18 +33,18 @@ def two_hot(x: Tensor, centers: Tensor) -> Tensor:
         (..., bins): at most two neighbouring entries are non-zero, they sum to one, and their mean
         under ``centers`` is symlog(x).
     """
-    step = centers[1] - centers[0]
+    step = (centers[-1] - centers[0]) / (len(centers) - 1)
     position = (symlog(x).clamp(centers[0], centers[-1]) - centers[0]) / step
     lower = position.floor().clamp(max=len(centers) - 2)
     weight = (position - lower).unsqueeze(-1)
-    index = lower.long().unsqueeze(-1)
+    index = lower.long().clamp(min=0).unsqueeze(-1)  # NaN gives no index; its weight stays NaN
     encoded = torch.zeros(*x.shape, len(centers), dtype=x.dtype, device=x.device)
     return encoded.scatter(-1, index, 1 - weight).scatter(-1, index + 1, weight)
 
 
 def expected_bin(logits: Tensor, centers: Tensor) -> Tensor:
     """Softmax expectation over bins, in symlog units: (..., bins) -> (...)."""
-    return logits.float().softmax(-1) @ centers
+    return _at_least_float32(logits).softmax(-1) @ centers
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, centers: Tensor) -> Tensor:
@@ -58,7 +58,11 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, centers: Tensor) -> Tenso
     Returns:
         (...) losses.
     """
-    return -(two_hot(target, centers) * F.log_softmax(logits.float(), -1)).sum(-1)
+    return -(two_hot(target, centers) * F.log_softmax(_at_least_float32(logits), -1)).sum(-1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def discounted_sum(reward: Tensor, discount: float) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pwm.errors import PwmError
+from pwm.files import write_atomically
 
 
 class MetricsLogger:
@@ -62,7 +63,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def _keep_until(path: Path, step: int) -> None:
     kept = [line for line in read_metrics(path) if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def _start_wandb(directory: Path, project: str):  # type: ignore[no-untyped-def]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class _RationalMish(torch.autograd.Function):
@@ -25,6 +26,7 @@ class _RationalMish(torch.autograd.Function):
         return x * gate
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         x, e, gate = ctx.saved_tensors
         slope = e.div(e + 1).mul_(x)

@@ -26,6 +26,8 @@ PALETTE: dict[str, tuple[str, str]] = {  # name: (light, dark)
     "muted": ("#5f6873", "#9aa4b0"),
     "rule": ("#dfe3e8", "#30363e"),
     "extracted": ("#0b63b0", "#5aaaf2"),
+    "planner": ("#0d8f8f", "#45c4c0"),
+    "planner_actor": ("#4a55c4", "#8f98f5"),
     "random": ("#8b939e", "#7d8793"),
     "bc": ("#e3a24a", "#d9a559"),
     "bc_best": ("#c2621b", "#ee8f4d"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,23 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from pwm.checkpoint import (
-    load_latest,
-    prune_steps,
-    save_checkpoint,
-    step_name,
-)
+from pwm.checkpoint import load_latest, prune_steps, save_checkpoint, step_name
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
-from pwm.diagnose import diagnose
+from pwm.diagnose import diagnose, held_out_windows
 from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger
+from pwm.moments import observation_moments
 from pwm.progress import console, progress_bar
 from pwm.rundir import open_run
-from pwm.moments import observation_moments
-from pwm.sampler import WindowSampler
+from pwm.sampler import Batch, WindowSampler
+from pwm.settings import require_at_least
 from pwm.suites import get_suite
+from pwm.world_model import KIND, ModelSize, WorldModel, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
-from pwm.world_model import (
-    KIND,
-    ModelSize,
-    WorldModel,
-    model_meta,
-)
+
 
 @dataclass
 class HorizonSchedule:
@@ -56,10 +48,6 @@ class HorizonSchedule:
             )
         if min(self.lengths) < 1:
             raise PwmError(f"horizon.lengths={self.lengths} must all be at least 1.")
-
-    def at(self, step: int, steps: int) -> int:
-        """The horizon of an update."""
-        return self.lengths[bisect_right(self.starts, step / steps) - 1]
 
     def phases(self, start: int, steps: int) -> Iterator[tuple[int, int, int]]:
         """(first, end, horizon) of the stretches that remain from ``start`` on."""
@@ -94,6 +82,15 @@ class PretrainConfig(LearnerConfig):
     keep_last: int = 2
     wandb_project: str | None = None
 
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        super().validate()
+        self.horizon.validate()
+        self.model.validate()
+        require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
+        if self.q_and_prior and self.model.num_q < 2:
+            raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
+
 
 def pretrain(config: PretrainConfig) -> Path:
     """Train a world model as configured, going on from the newest checkpoint if there is one.
@@ -105,22 +102,24 @@ def pretrain(config: PretrainConfig) -> Path:
         PwmError: for settings or data that do not fit.
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
+    config.validate()
     device = resolve_device(config.device)
-    config.horizon.validate()
     store = EpisodeStore.open(config.data)
-    suite = get_suite(config.suite) if config.suite else store.suite
+    suite = store.suite if config.suite is None else get_suite(config.suite)
+    # Both refuse data that lack windows, now rather than after hours of training.
+    sampler = WindowSampler(
+        store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
+        balance=config.balance, device=device,
+    )  # fmt: skip
+    held_out = held_out_windows(store, suite, config.seed, device)
     out = Path(config.out)
     with open_run(out, "pretrain", config, config.resume, _MAY_CHANGE):
-        sampler = WindowSampler(
-            store, config.horizon.at(0, 1), config.batch_size, config.seed, suite=suite,
-            balance=config.balance, device=device,
-        )
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, suite, config.q_and_prior, config.normalize_obs)
         discount = torch.tensor([task.discount for task in suite], device=device)
         learner = WorldModelLearner(model.to(device), config, discount)
         start = _restore_or_begin(learner, store, out)
-        _train(learner, sampler, store, out, start)
+        _train(learner, config, sampler, held_out, out, start)
     return out
 
 
@@ -141,11 +140,16 @@ def _restore_or_begin(learner: WorldModelLearner, store: EpisodeStore, out: Path
 
 
 def _train(
-    learner: WorldModelLearner, sampler: WindowSampler, store: EpisodeStore, out: Path, start: int
+    learner: WorldModelLearner,
+    config: PretrainConfig,
+    sampler: WindowSampler,
+    held_out: Batch,
+    out: Path,
+    start: int,
 ) -> None:
-    config, step = learner.config, start
+    step = start
     logger = MetricsLogger(out, start, config.wandb_project)
-    with StopSignals() as signals, progress_bar() as progress:
+    with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")
         for first, end, horizon in config.horizon.phases(start, config.steps):
             for batch in sampler.iterate(first, end, horizon=horizon):
@@ -157,31 +161,38 @@ def _train(
                     progress.update(bar, note=f"loss {_summary(metrics)}")
                 progress.update(bar, completed=step)
                 if step % config.diagnose_every == 0 or step == config.steps:
-                    _write_diagnostics(learner.model, store, out, step, config.seed)
+                    _write_diagnostics(learner.model, held_out, out, step)
                 if signals.requested or step % config.save_every == 0 or step == config.steps:
                     logger.flush()
-                    _save(learner, out, step)
+                    _require_finite(metrics, step, out)
+                    _save(learner, out, step, config.keep_last)
                     if step < config.steps:
                         signals.raise_if_requested(
                             f"pretraining saved at step {step} of {config.steps} in {out}; "
                             "the same command goes on from there."
                         )
-    logger.close()
 
 
 def _summary(metrics: dict[str, Tensor]) -> str:
     return f"{float(metrics['consistency_loss']):.4f} + {float(metrics['reward_loss']):.3f}"
 
 
-def _save(learner: WorldModelLearner, out: Path, step: int) -> None:
+def _require_finite(metrics: dict[str, Tensor], step: int, out: Path) -> None:
+    broken = [name for name, value in metrics.items() if not value.isfinite()]
+    if broken:
+        raise PwmError(
+            f"training diverged: {', '.join(broken)} not finite by step {step}. The checkpoints in "
+            f"{out} are from before; begin anew with a lower lr or a shorter first horizon."
+        )
+
+
+def _save(learner: WorldModelLearner, out: Path, step: int, keep_last: int) -> None:
     directory = out / "checkpoints"
     meta = {**model_meta(learner.model), "step": step}
     save_checkpoint(directory / step_name(step), KIND, learner.tensors(), meta)
-    prune_steps(directory, learner.config.keep_last)
+    prune_steps(directory, keep_last)
 
 
-def _write_diagnostics(
-    model: WorldModel, store: EpisodeStore, out: Path, step: int, seed: int
-) -> None:
-    report = {"step": step, **diagnose(model, store, seed)}
+def _write_diagnostics(model: WorldModel, held_out: Batch, out: Path, step: int) -> None:
+    report = {"step": step, **diagnose(model, held_out)}
     write_atomically(out / "diagnostics.json", json.dumps(report, indent=1).encode())

@@ -8,7 +8,7 @@ column of them never stands without its differences.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -84,7 +84,13 @@ _LABELS = {
     "dreamerv3-single-task": "DreamerV3 expert",
 }
 METHODS: tuple[str, ...] = tuple(_LABELS)
-DEFAULT_COLUMNS: tuple[str, ...] = ("pwm-48M", "tdmpc2-48M")
+MULTI_TASK: tuple[str, ...] = ("pwm-48M", "tdmpc2-48M")
+DEFAULT_COLUMNS: tuple[str, ...] = (
+    *MULTI_TASK,
+    "tdmpc2-single-task",
+    "sac-single-task",
+    "dreamerv3-single-task",
+)
 
 _HOW = {
     "pwm-48M": "world model of 48M parameters trained with H=16, one policy a task, no planning",
@@ -98,6 +104,71 @@ _DATA = {
     "mt30": "offline data of 345,690,000 rows (the TD-MPC2 set for MT30)",
     "mt80": "offline data of 550,450,000 rows (the TD-MPC2 set for MT80)",
 }
+_MODEL = "48M"
+_EPISODES = 10  # of both multi-task methods, by the configs that their authors publish
+
+
+@dataclass(frozen=True)
+class RunSetting:
+    """What a run was measured with, where published figures may differ.
+
+    Attributes:
+        world_model: its size, such as ``48M``, or None if not known.
+        data_rows: rows of offline data by task; a task without is not known.
+        episodes: evaluated a task.
+    """
+
+    world_model: str | None
+    data_rows: Mapping[str, int]
+    episodes: int
+
+
+MARKS = "mdve"
+
+
+def marks(run: RunSetting, task: str, suite: str) -> str:
+    """In what a task's row differs from the published multi-task figures, a letter each of MARKS.
+
+    Args:
+        run: the run.
+        task: the row's task.
+        suite: ``mt30`` or ``mt80``, the published figures' suite.
+
+    Returns:
+        ``m`` for another size of the world model, ``d`` for other offline data, ``v`` for
+        Meta-World v3 instead of v2, ``e`` for another number of episodes. What is not known counts
+        as another.
+    """
+    differs = {
+        "m": run.world_model != _MODEL,
+        "d": run.data_rows.get(task) != _published_rows(task, suite),
+        "v": task.startswith("mw-"),
+        "e": run.episodes != _EPISODES,
+    }
+    return "".join(letter for letter in MARKS if differs[letter])
+
+
+def describe_marks(run: RunSetting, used: str) -> str:
+    """One sentence that says what the letters in ``used`` mean."""
+    model = "unknown" if run.world_model is None else run.world_model
+    data = "other offline data" if run.data_rows else "offline data not known (data=DIR tells)"
+    meaning = {
+        "m": f"world model of {model} parameters (published {_MODEL})",
+        "d": data,
+        "v": "Meta-World v3 (published v2)",
+        "e": f"{run.episodes} episodes (published {_EPISODES})",
+    }
+    chosen = [f"{letter} {meaning[letter]}" for letter in MARKS if letter in used]
+    if not chosen:
+        return "No row differs from the published multi-task figures in what is known."
+    return f"Rows differ from the published multi-task figures in: {'; '.join(chosen)}."
+
+
+def _published_rows(task: str, suite: str) -> int:
+    """Rows of a task in the TD-MPC2 set for a suite: episodes x rows an episode."""
+    if suite == "mt30":
+        return 23_000 * 501
+    return (40_000 if task.startswith("mw-") else 115_000) * 101
 
 
 @cache

@@ -47,6 +47,8 @@ def quickstart(config: QuickstartConfig) -> Path:
     Raises:
         PwmError, Interrupted: as the stages do.
     """
+    for later in (config.pretrain, config.extract, config.evaluate):
+        later.validate()  # now rather than after the stages before it
     out = Path(config.out)
     started = time.time()
     seconds: dict[str, float] = {}

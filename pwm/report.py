@@ -21,8 +21,15 @@ from markupsafe import Markup
 from pwm import plots
 from pwm.errors import PwmError
 from pwm.files import write_atomically
-from pwm.published import METHODS, Published, describe_differences, published_columns
-from pwm.scores import METHOD_LABELS, Interval, Results, TaskScore, read_json
+from pwm.published import (
+    METHODS,
+    Published,
+    describe_differences,
+    describe_marks,
+    marks,
+    published_columns,
+)
+from pwm.scores import DECISION_TIMES, METHOD_LABELS, Interval, Results, TaskScore, read_json
 
 EMBED_LIMIT = 12 * 2**20
 """Bytes of videos and images put into the page; what does not fit is linked."""
@@ -38,7 +45,13 @@ _MEDIA_TYPES = {
     ".webp": "image/webp",
 }
 _STAGES = {"data": "Data", "world_model": "World model", "policies": "Policies", ".": "Evaluation"}
-_PUBLISHED_COLOURS = {"pwm-48M": "published_a", "tdmpc2-48M": "published_b"}
+_PUBLISHED_COLOURS = {"pwm-48M": "published_a", "tdmpc2-48M": "published_b"}  # those with bars
+_OWN_COLOURS = {"planner+actor": "planner_actor"}
+_SUBJECTS = {
+    "extracted": "the extracted policies",
+    "planner": "planning with the policy prior and Q ensemble",
+    "planner+actor": "planning with the extracted actors and critics",
+}
 _PRIMARY_CURVES = ("imagined_return", "return", "actor_loss")
 
 
@@ -85,15 +98,18 @@ def report(run_dir: str | Path) -> Path:
             f"there is no run directory {run}; give the directory that `pwm evaluate` wrote into."
         )
     results = Results.load(run / "results.json")
-    columns = published_columns(results.suite, results.task_names, tuple(_PUBLISHED_COLOURS))
     everything = published_columns(results.suite, results.task_names, METHODS)
+    times = _optional_object(run / DECISION_TIMES) or {}
     context = {
         "results": results,
-        "methods": _methods(results, columns),
+        "subject": _SUBJECTS.get(results.method, results.method),
+        "methods": _methods(results, everything),
+        "decision_ms": {METHOD_LABELS.get(m, m): _number(ms) for m, ms in times.items()},
+        **_marks(results, everything),
         "groups": _groups(results.task_names),
         "cards": len(results.task_names) <= _CARDS_UP_TO,
         "differences": describe_differences(everything),
-        "all_published": everything,
+        "published": everything,
         "stages": _stages(run),
         "settings": _flat(results.settings),
         "pretraining": _pretraining(run),
@@ -131,7 +147,7 @@ def _methods(results: Results, columns: Sequence[Published]) -> list[Method]:
     own = [
         Method(
             METHOD_LABELS.get(name, name),
-            name if name in plots.PALETTE else "muted",
+            colour if (colour := _OWN_COLOURS.get(name, name)) in plots.PALETTE else "muted",
             score.tasks,
             score.mean_normalized_score,
             score.mean_ci95,
@@ -148,8 +164,18 @@ def _methods(results: Results, columns: Sequence[Published]) -> list[Method]:
             published=True,
         )
         for column in columns
+        if column.method in _PUBLISHED_COLOURS
     ]
     return [*own, *theirs]
+
+
+def _marks(results: Results, columns: Sequence[Published]) -> dict[str, Any]:
+    """In what each row differs from the published multi-task figures, and what the letters mean."""
+    if not columns:
+        return {"marks": {}, "legend": None}
+    found = {task: marks(results.setting, task, columns[0].suite) for task in results.task_names}
+    legend = describe_marks(results.setting, "".join(found.values()))
+    return {"marks": found, "legend": legend}
 
 
 def _groups(tasks: Iterable[str]) -> dict[str, list[str]]:
@@ -178,13 +204,13 @@ def _stages(run: Path) -> list[dict[str, Any]]:
                     "facts": _flat(facts),
                     "config": text,
                     "revision": facts.get("git"),
-                    "seconds": _seconds(facts.get("seconds")),
+                    "seconds": _number(facts.get("seconds")),
                 }
             )
     return stages
 
 
-def _seconds(value: Any) -> float | None:
+def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -336,7 +362,7 @@ def _data(run: Path, results: Results) -> dict[str, Any] | None:
     tasks = []
     for task, values in returns.items():
         values = values[np.isfinite(values)]
-        score = results.extracted.tasks.get(task)
+        score = results.policy.tasks.get(task)
         if len(values):
             alt = f"Histogram of {len(values)} episode returns in the data of {task}"
             marker = None if score is None else score.episode_return

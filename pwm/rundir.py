@@ -42,20 +42,30 @@ def open_run(
     """
     if resume not in ("auto", "never"):
         raise PwmError(f"resume must be auto or never, got '{resume}'.")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PwmError(
+            f"cannot make the directory {directory} ({error.strerror}); give another out=."
+        ) from error
     with DirectoryLock(directory):
         resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
         assert isinstance(resolved, dict)
-        _check_same_run(directory, resolved, resume, set(may_change))
+        _check_same_run(directory, command, resolved, resume, set(may_change))
         write_atomically(directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
-        started = time.time()
-        _record(directory, command, resolved, started, None)
-        yield directory
-        _record(directory, command, resolved, started, time.time() - started)
+        started, before = time.time(), float(read_run(directory).get("seconds") or 0.0)
+        _record(directory, command, resolved, started, before, finished=False)
+        finished = False
+        try:
+            yield directory
+            finished = True
+        finally:
+            seconds = before + time.time() - started
+            _record(directory, command, resolved, started, seconds, finished)
 
 
 def _check_same_run(
-    directory: Path, config: dict[Any, Any], resume: str, may_change: set[str]
+    directory: Path, command: str, config: dict[Any, Any], resume: str, may_change: set[str]
 ) -> None:
     file = directory / _CONFIG
     if not file.is_file():
@@ -64,13 +74,17 @@ def _check_same_run(
         raise PwmError(
             f"{directory} already holds a run and resume=never; give another out= or delete it."
         )
+    maker = read_run(directory).get("command", command)
+    if maker != command:
+        raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
     before = OmegaConf.to_container(OmegaConf.load(file))
     if not isinstance(before, dict):
         raise PwmError(f"{file} is damaged; delete {directory} or give another out=.")
+    old, new = _settings(before, may_change), _settings(config, may_change)
     changed = [
-        f"{key}: {before.get(key)} -> {config.get(key)}"
-        for key in sorted({*map(str, before), *map(str, config)} - may_change)
-        if before.get(key) != config.get(key)
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
     ]
     if changed:
         raise PwmError(
@@ -79,11 +93,27 @@ def _check_same_run(
         )
 
 
+def _settings(config: dict[Any, Any], leave_out: set[str]) -> dict[str, Any]:
+    """The innermost settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if name in leave_out:
+            continue
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": v for inner, v in _settings(value, set()).items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
 def _record(
-    directory: Path, command: str, config: dict[Any, Any], started: float, seconds: float | None
+    directory: Path,
+    command: str,
+    config: dict[Any, Any],
+    started: float,
+    seconds: float,
+    finished: bool,
 ) -> None:
-    before = read_run(directory)
-    spent = float(before.get("seconds") or 0.0)
     record = {
         "command": command,
         "seed": config.get("seed"),
@@ -96,8 +126,8 @@ def _record(
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "seconds": round(spent + (seconds or 0.0), 2),
-        "finished": seconds is not None,
+        "seconds": round(seconds, 2),
+        "finished": finished,
     }
     write_atomically(directory / _RUN, json.dumps(record, indent=1).encode())
 

@@ -26,7 +26,12 @@ from rich.table import Table
 
 from pwm.errors import PwmError
 from pwm.files import write_atomically
-from pwm.published import describe_differences, published_columns
+from pwm.published import (
+    RunSetting,
+    describe_marks,
+    marks,
+    published_columns,
+)
 from pwm.suites import Suite, Task
 
 Interval = tuple[float, float]
@@ -34,6 +39,8 @@ Interval = tuple[float, float]
 EXTRACTED = "extracted"
 METHOD_LABELS: dict[str, str] = {
     EXTRACTED: "extracted",
+    "planner+actor": "planner, actor and critic",
+    "planner": "planner, prior and Q",
     "random": "random",
     "bc": "BC, all data",
     "bc_best": "BC, best 10 %",
@@ -43,7 +50,9 @@ METHOD_LABELS: dict[str, str] = {
 
 _RESAMPLES = 9999
 _RESAMPLES_AT_ONCE = 1000  # bounds memory: 80 tasks x 100 episodes x 9999 would need 640 MB
-_WIDE = 110
+DECISION_TIMES = "decision_times.json"
+"""Milliseconds of a decision by method. Beside results.json, which repeats bit for bit."""
+
 _CSV_HEADER = (
     "suite",
     "method",
@@ -58,7 +67,12 @@ _CSV_HEADER = (
     "success_last",
     "success_any",
 )
+_ON_EXPERTS = (
+    "Experts are agents of one task each, trained online; `pwm report` says more of every column."
+)
 _TABLE_HEADS = {
+    "planner+actor": "plan\nactor",
+    "planner": "plan\nQ",
     "bc": "BC\nall",
     "bc_best": "BC\nbest",
     "data_mean": "data\nmean",
@@ -282,24 +296,27 @@ class Results:
         episodes: evaluation episodes a task.
         seeds: the environment seeds of those episodes, the same for every method.
         settings: how it was evaluated, for the reader; any JSON values.
-        extracted: the extracted policies.
-        baselines: other methods on the same tasks, by name (see METHOD_LABELS).
+        policy: the scores of what was evaluated.
+        baselines: other methods on the same episodes, by name (see METHOD_LABELS).
+        method: what was evaluated: extracted policies or a planner.
     """
 
     suite: str
     episodes: int
     seeds: tuple[int, ...]
     settings: dict[str, Any]
-    extracted: MethodScore
+    policy: MethodScore
     baselines: dict[str, MethodScore]
+    method: str = EXTRACTED
 
     @classmethod
     def build(
         cls,
         suite: Suite,
-        extracted: Mapping[str, TaskScore],
+        policy: Mapping[str, TaskScore],
         baselines: Mapping[str, Mapping[str, TaskScore]],
         *,
+        method: str = EXTRACTED,
         episodes: int,
         seeds: Sequence[int],
         settings: Mapping[str, Any] | None = None,
@@ -308,14 +325,15 @@ class Results:
         """Results from scores a task; a baseline without any task is left out.
 
         Raises:
-            PwmError: for tasks outside the suite, or no extracted task.
+            PwmError: for tasks outside the suite, or no task.
         """
         return cls(
             suite=suite.name,
             episodes=episodes,
             seeds=tuple(int(seed) for seed in seeds),
             settings=dict(settings or {}),
-            extracted=MethodScore.build(suite, extracted, bootstrap_seed),
+            policy=MethodScore.build(suite, policy, bootstrap_seed),
+            method=method,
             baselines={
                 name: MethodScore.build(suite, tasks, bootstrap_seed)
                 for name, tasks in baselines.items()
@@ -325,27 +343,39 @@ class Results:
 
     @property
     def methods(self) -> dict[str, MethodScore]:
-        """Extracted first, then the baselines: the known ones in METHOD_LABELS' order."""
+        """What was evaluated, then the baselines: the known ones in METHOD_LABELS' order."""
         known = [name for name in METHOD_LABELS if name in self.baselines]
         others = [name for name in self.baselines if name not in METHOD_LABELS]
-        return {EXTRACTED: self.extracted, **{n: self.baselines[n] for n in [*known, *others]}}
+        return {self.method: self.policy, **{n: self.baselines[n] for n in [*known, *others]}}
 
     @property
     def task_names(self) -> tuple[str, ...]:
         """The evaluated tasks, in the suite's order."""
-        return tuple(self.extracted.tasks)
+        return tuple(self.policy.tasks)
+
+    @property
+    def setting(self) -> RunSetting:
+        """What published figures may differ in, as far as the settings tell."""
+        rows = self.settings.get("data_rows")
+        model = self.settings.get("world_model")
+        return RunSetting(
+            model if isinstance(model, str) else None,
+            rows if isinstance(rows, dict) else {},
+            self.episodes,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The object of results.json."""
-        extracted = self.extracted.to_json()
+        policy = self.policy.to_json()
         return {
             "suite": self.suite,
+            "method": self.method,
             "episodes": self.episodes,
             "seeds": list(self.seeds),
-            "mean_normalized_score": extracted["mean_normalized_score"],
-            "mean_ci95": extracted["mean_ci95"],
+            "mean_normalized_score": policy["mean_normalized_score"],
+            "mean_ci95": policy["mean_ci95"],
             "settings": self.settings,
-            "tasks": extracted["tasks"],
+            "tasks": policy["tasks"],
             "baselines": {name: score.to_json() for name, score in self.baselines.items()},
         }
 
@@ -362,7 +392,8 @@ class Results:
                 episodes=int(data["episodes"]),
                 seeds=tuple(int(seed) for seed in data["seeds"]),
                 settings=dict(data.get("settings") or {}),
-                extracted=MethodScore.from_json(data),
+                policy=MethodScore.from_json(data),
+                method=str(data.get("method", EXTRACTED)),
                 baselines={
                     str(name): MethodScore.from_json(score)
                     for name, score in data["baselines"].items()
@@ -445,40 +476,29 @@ def write_csv(results: Results, path: str | Path) -> None:
     write_atomically(Path(path), text.getvalue().encode())
 
 
-def results_table(results: Results, wide: bool = True) -> Table:
+def results_table(results: Results, decision_ms: Mapping[str, float] | None = None) -> Table:
     """A terminal table: a row a task, a column a method, the mean at the foot.
 
     Args:
         results: what to show.
-        wide: whether to add the columns of published figures, with a note on what differs; the
-            narrow table of a suite with short task names fits 80 columns.
+        decision_ms: milliseconds of a decision by method, for the caption.
     """
-    columns = published_columns(results.suite, results.task_names) if wide else []
-    baselines = {name: score for name, score in results.methods.items() if name != EXTRACTED}
+    baselines = {name: score for name, score in results.methods.items() if name != results.method}
     notes = ["Score: 0..100, mean over episodes; 95 %: bootstrap over episodes."]
-    if columns:
-        notes += ["Published figures are of other settings.", *describe_differences(columns)]
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0) if wide else 0,
-        show_edge=False,
-        show_footer=True,
-        title=f"Suite {results.suite}: {results.episodes} episodes a task",
-        title_justify="left",
-        caption="\n".join(notes),
-        caption_justify="left",
-    )
-    mean = results.extracted
+    if decision_ms:
+        times = [f"{METHOD_LABELS.get(m, m)} {ms:.3g}" for m, ms in decision_ms.items()]
+        notes.append(f"Milliseconds a decision: {'; '.join(times)}.")
+    label = METHOD_LABELS.get(results.method, results.method)
+    table = _table(f"Suite {results.suite}: {label}, {results.episodes} episodes a task", notes)
+    mean = results.policy
     table.add_column("task", footer="mean", overflow="fold", vertical="bottom")
     _number_column(table, "score", _fixed(mean.mean_normalized_score), style="bold")
     _number_column(table, "95 %", _span(mean.mean_ci95))
     _number_column(table, "return", "")
     _number_column(table, "succ.", _fixed(_mean_success(mean.tasks.values()), 2))
     for name, method in baselines.items():
-        label = _TABLE_HEADS.get(name, name)
-        _number_column(table, label, _fixed(method.mean_normalized_score))
-    for column in columns:
-        _number_column(table, column.label.replace(" ", "\n", 1), _fixed(column.mean), style="dim")
+        head = _TABLE_HEADS.get(name, name)
+        _number_column(table, head, _fixed(method.mean_normalized_score))
     for task, score in mean.tasks.items():
         others = (method.tasks.get(task) for method in baselines.values())
         table.add_row(
@@ -488,15 +508,57 @@ def results_table(results: Results, wide: bool = True) -> Table:
             _fixed(score.episode_return),
             _fixed(score.success_last, 2),
             *(_fixed(other.normalized_score if other else None) for other in others),
-            *(_fixed(column.score(task)) for column in columns),
         )
     return table
 
 
-def print_results(results: Results, console: Console | None = None) -> None:
-    """Print the terminal table, with the published figures where the terminal is wide enough."""
+def published_table(results: Results) -> Table | None:
+    """A terminal table of published figures beside the score, each row marked by what differs.
+
+    Returns:
+        None where there are no published figures of any of the tasks.
+    """
+    columns = published_columns(results.suite, results.task_names)
+    if not columns:
+        return None
+    differs = {task: marks(results.setting, task, columns[0].suite) for task in results.task_names}
+    used = "".join(set("".join(differs.values())))
+    notes = [describe_marks(results.setting, used), _ON_EXPERTS]
+    table = _table("\nBeside published figures", notes)
+    table.add_column("task", footer="mean", overflow="fold", vertical="bottom")
+    _number_column(table, "score", _fixed(results.policy.mean_normalized_score), style="bold")
+    for column in columns:
+        _number_column(table, column.label.replace(" ", "\n", 1), _fixed(column.mean))
+    table.add_column("diff.", vertical="bottom")
+    for task, score in results.policy.tasks.items():
+        figures = (_fixed(column.score(task)) for column in columns)
+        table.add_row(escape(task), _fixed(score.normalized_score), *figures, differs[task])
+    return table
+
+
+def _table(title: str, notes: Sequence[str]) -> Table:
+    return Table(
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+        show_footer=True,
+        title=title,
+        title_justify="left",
+        caption="\n".join(notes),
+        caption_justify="left",
+    )
+
+
+def print_results(
+    results: Results,
+    console: Console | None = None,
+    decision_ms: Mapping[str, float] | None = None,
+) -> None:
+    """Print the results, and published figures beside them where there are any."""
     console = console or Console()
-    console.print(results_table(results, wide=console.width >= _WIDE))
+    console.print(results_table(results, decision_ms))
+    if (published := published_table(results)) is not None:
+        console.print(published)
 
 
 def _number_column(table: Table, header: str, footer: str, style: str | None = None) -> None:

@@ -14,8 +14,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from pwm.errors import PwmError
+from pwm.own_tasks import is_task_file, read_task_file
 
-Domain = Literal["dmcontrol", "metaworld"]
+Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
+
+GYMNASIUM_FIELDS = ("env_id", "env_kwargs", "score_min", "score_max")
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,16 @@ class Task:
 
     Attributes:
         name: the task's public name, such as ``walker-run`` or ``mw-push``.
-        domain: the simulator family that runs it.
+        domain: the simulator family that runs it; ``gymnasium`` for a user's own task, which a
+            file describes (:mod:`pwm.own_tasks`).
         obs_dim: length of the unpadded observation.
         action_dim: length of the unpadded action, every entry in [-1, 1].
         episode_length: decision steps in an episode.
         action_repeat: simulator control steps in a decision step; rewards are summed over them.
+        env_id: of an own task, what ``gymnasium.make`` takes.
+        env_kwargs: of an own task, the environment's arguments as the text of a JSON object.
+        score_min: of an own task, the return that scores 0; None if success is the score.
+        score_max: of an own task, the return that scores 100; likewise.
     """
 
     name: str
@@ -37,11 +45,15 @@ class Task:
     action_dim: int
     episode_length: int
     action_repeat: int = 2
+    env_id: str = ""
+    env_kwargs: str = "{}"
+    score_min: float | None = None
+    score_max: float | None = None
 
     @property
     def scored_by_success(self) -> bool:
         """Whether the score is a success rate (Meta-World) rather than a return."""
-        return self.domain == "metaworld"
+        return self.domain == "metaworld" or (self.domain == "gymnasium" and self.score_min is None)
 
     @property
     def discount(self) -> float:
@@ -50,8 +62,23 @@ class Task:
         return min(max((effective - 1) / effective, 0.95), 0.995)
 
     def normalized_score(self, episode_return: float, success: float) -> float:
-        """A score in 0..100: return / 10 for dm_control, 100 x success (0..1) for Meta-World."""
-        return 100.0 * success if self.scored_by_success else episode_return / 10.0
+        """A score in 0..100: return / 10 for dm_control, 100 x success (0..1) for Meta-World.
+
+        An own task scores by success, or linearly in the return, also below 0 and above 100.
+        """
+        if self.scored_by_success:
+            return 100.0 * success
+        if self.score_min is None or self.score_max is None:
+            return episode_return / 10.0
+        return 100.0 * (episode_return - self.score_min) / (self.score_max - self.score_min)
+
+    def table(self) -> dict[str, Any]:
+        """The fields as plain data for JSON; what only own tasks have is left out of others."""
+        table = asdict(self)
+        if self.domain != "gymnasium":
+            for name in GYMNASIUM_FIELDS:
+                del table[name]
+        return table
 
 
 @dataclass(frozen=True)
@@ -179,11 +206,17 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def get_task(name: str) -> Task:
-    """A task by name.
+    """A task by name, or the one that a file describes (:mod:`pwm.own_tasks`).
 
     Raises:
-        PwmError: for an unknown name, with the nearest known one.
+        PwmError: for an unknown name, with the nearest known one; for a file that cannot be used
+            or has several tasks.
     """
+    if is_task_file(name):
+        tasks = _file_tasks(name)
+        if len(tasks) > 1:
+            raise PwmError(f"{name} has {len(tasks)} tasks; give a file of one task here.")
+        return tasks[0]
     if name not in _TASKS:
         raise PwmError(
             f"unknown task '{name}'{_nearest(name, list(_TASKS)) or '.'} "
@@ -192,37 +225,65 @@ def get_task(name: str) -> Task:
     return _TASKS[name]
 
 
+def _file_tasks(path: str) -> list[Task]:
+    tasks = []
+    for entry in read_task_file(path):
+        if isinstance(entry, str):
+            if entry not in _TASKS:
+                raise PwmError(
+                    f"{path}: unknown task '{entry}'{_nearest(entry, list(_TASKS)) or '.'}"
+                )
+            tasks.append(_TASKS[entry])
+        elif entry["name"] in _TASKS or entry["name"] in SUITES:
+            raise PwmError(
+                f"{path}: name {entry['name']} is a task or suite of the benchmark; give your own "
+                "task another name."
+            )
+        else:
+            tasks.append(Task(**entry))
+    return tasks
+
+
 def get_suite(spec: str | Sequence[str]) -> Suite:
     """A suite by name, a single task as a suite of one, or a list of tasks as a suite.
 
     Args:
         spec: ``"mt30"``, ``"walker-run"``, ``"walker-run,mw-push"`` or a sequence of task names.
+            A path that ends in .yaml stands for the tasks that the file describes.
 
     Raises:
-        PwmError: for unknown names, an empty list or a task named twice.
+        PwmError: for unknown names, an empty list, a task named twice or what is no name.
     """
     if isinstance(spec, str):
         if spec in SUITES:
             return SUITES[spec]
         names = [name.strip() for name in spec.split(",") if name.strip()]
-    else:
+    elif isinstance(spec, Sequence) and all(isinstance(name, str) for name in spec):
         names = list(spec)
+    else:
+        raise PwmError(
+            f"{spec!r} names no tasks; give a suite such as mt30, a task, or a list of tasks."
+        )
     if not names:
         raise PwmError("no task was named; give a suite such as mt30 or a list of task names.")
-    if len(names) == 1 and names[0] not in _TASKS:
+    if len(names) == 1 and names[0] not in _TASKS and not is_task_file(names[0]):
         known = [*SUITES, *_TASKS]
         raise PwmError(
             f"unknown suite or task '{names[0]}'{_nearest(names[0], known)} "
             f"Suites are {', '.join(SUITES)}; tasks are those of mt80."
         )
+    tasks: list[Task] = []
+    for name in names:
+        tasks += _file_tasks(name) if is_task_file(name) else [get_task(name)]
+    names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise PwmError(f"a task is named twice in {', '.join(names)}; name each task once.")
-    return Suite(",".join(names), tuple(get_task(name) for name in names))
+    return Suite(",".join(names), tuple(tasks))
 
 
 def suite_table(suite: Suite) -> dict[str, Any]:
     """A suite as plain data for JSON: its name and every task's fields."""
-    return {"name": suite.name, "tasks": [asdict(task) for task in suite]}
+    return {"name": suite.name, "tasks": [task.table() for task in suite]}
 
 
 def suite_from_table(table: Mapping[str, Any]) -> Suite:

@@ -20,6 +20,7 @@ from pwm.errors import PwmError
 from pwm.math import bin_centers, expected_bin, soft_cross_entropy, symexp
 from pwm.nets import SimNorm, StackedMLP, init_weights, mlp
 from pwm.sampler import Batch
+from pwm.settings import require_at_least, require_share
 from pwm.suites import Suite, suite_from_table, suite_table
 
 KIND = "world_model"
@@ -48,6 +49,20 @@ class ModelSize:
     vmin: float = -10.0
     vmax: float = 10.0
     dropout: float = 0.01
+
+    def validate(self) -> None:
+        """Raise PwmError for sizes that cannot work."""
+        require_at_least(self, 1, "encoder_dim", "encoder_layers", "mlp_dim", "num_q")
+        require_at_least(self, 1, "latent_dim", "simnorm_dim")
+        require_at_least(self, 0, "task_dim")
+        require_at_least(self, 2, "num_bins")
+        require_share(self, "dropout")
+        if self.latent_dim % self.simnorm_dim:
+            raise PwmError(
+                f"simnorm_dim={self.simnorm_dim} must divide latent_dim={self.latent_dim}."
+            )
+        if not self.vmin < self.vmax:
+            raise PwmError(f"vmin={self.vmin} must be below vmax={self.vmax}.")
 
 
 class WorldModel(nn.Module):
@@ -148,7 +163,7 @@ class WorldModel(nn.Module):
 
     def _stacked(self, net: StackedMLP, x: Tensor) -> Tensor:
         flat = net(x.reshape(1, -1, x.shape[-1]))
-        return flat.unflatten(1, x.shape[:-1])
+        return flat.reshape(len(flat), *x.shape[:-1], flat.shape[-1])
 
     def q_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         """Logits of every member of the Q ensemble: (num_q, ..., bins)."""
@@ -223,9 +238,9 @@ def roll_out(model: WorldModel, batch: Batch) -> Rollout:
     return Rollout(torch.stack(latents), targets)
 
 
-def horizon_weights(horizon: int, rho: float, device: torch.device) -> Tensor:
-    """rho^t / H for t = 0..H-1."""
-    return rho ** torch.arange(horizon, device=device) / horizon
+def horizon_weights(steps: Tensor, rho: float) -> Tensor:
+    """rho^t / H for t = 0..H-1, where H is the length, and the dtype that, of ``steps``."""
+    return rho ** torch.arange(len(steps), device=steps.device, dtype=steps.dtype) / len(steps)
 
 
 def world_model_loss(
@@ -239,7 +254,7 @@ def world_model_loss(
     Returns:
         The weighted scalar loss, and its unweighted parts as detached scalars.
     """
-    steps = horizon_weights(len(batch.action), rho, batch.obs.device)
+    steps = horizon_weights(batch.action, rho)
     error = F.mse_loss(rollout.latents[1:], rollout.targets, reduction="none")
     consistency = error.mean((1, 2)) @ steps
     logits = model.reward_logits(rollout.latents[:-1], batch.action, batch.task)
@@ -274,7 +289,7 @@ def value_loss(
         target = batch.reward + discount * pair.amin(0)
     logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
     loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
-    return loss.mean((0, 2)) @ horizon_weights(len(batch.action), rho, batch.obs.device)
+    return loss.mean((0, 2)) @ horizon_weights(batch.action, rho)
 
 
 def prior_loss(
@@ -298,8 +313,7 @@ def prior_loss(
     action, log_prob = model.sample_prior(z, task, noise.policy)
     logits = model.q_logits(z, action, task)[noise.members[2:]]
     q = symexp(expected_bin(logits, model.bins)).mean(0)
-    weights = rho ** torch.arange(len(z), device=z.device) / len(z)
-    loss = (entropy_weight * log_prob - q / q_scale).mean(1) @ weights
+    loss = (entropy_weight * log_prob - q / q_scale).mean(1) @ horizon_weights(z, rho)
     return loss, q[0].detach()
 
 

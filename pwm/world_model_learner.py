@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.math import percentile_range
 from pwm.sampler import Batch
+from pwm.settings import require_at_least, require_positive, require_share
 from pwm.world_model import (
     LossWeights,
     PriorNoise,
@@ -46,6 +47,14 @@ class LearnerConfig:
     grad_clip: float = 20.0
     target_tau: float = 0.01
 
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 1, "steps")
+        require_at_least(self, 0, "lr", "lr_final", "warmup", "encoder_lr_scale")
+        require_at_least(self.loss, 0, "consistency", "reward", "value")
+        require_positive(self, "rho", "grad_clip")
+        require_share(self, "rho", "target_tau")
+
 
 class WorldModelLearner:
     """The world model with everything an update changes.
@@ -56,11 +65,10 @@ class WorldModelLearner:
 
     def __init__(self, model: WorldModel, config: LearnerConfig, discount: Tensor) -> None:
         self.model, self.config, self.discount = model, config, discount
-        prior = set(model.prior.parameters()) if model.has_q else set()
-        encoder = set(model.encoder.parameters())
-        rest = [
-            p for p in model.parameters() if p.requires_grad and p not in encoder and p not in prior
-        ]
+        apart = set(model.encoder.parameters())
+        if model.has_q:
+            apart |= {*model.prior.parameters(), *model.q_target.parameters()}
+        rest = [p for p in model.parameters() if p not in apart]
         groups = [
             {"params": list(model.encoder.parameters()), "scale": config.encoder_lr_scale},
             {"params": rest, "scale": 1.0},

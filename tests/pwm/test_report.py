@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -199,7 +200,7 @@ def test_page_shows_published_figures_with_what_differs(quick: tuple[Path, Resul
     reach, pendulum = (page.row(name, CELLS) for name in ("mw-reach", "pendulum-swingup"))
     assert (reach[10], reach[12], reach[16]) == ("80.0", "80.0", "mdve")
     assert (pendulum[10], pendulum[16]) == ("88.8", "mde")
-    assert "e 6 episodes, published 10" in page.text
+    assert "e 6 episodes (published 10)" in page.text
     assert "Meta-World v2 where this project runs v3" in page.text
     assert "48M parameters" in page.text
 
@@ -326,6 +327,28 @@ def test_a_baseline_of_fewer_tasks_says_so(tmp_path: Path) -> None:
     )
     _, page = read(tmp_path)
     assert "BC, all data: mean of 1 of 5 tasks" in page.text
+
+
+def test_a_planner_beside_others_and_the_time_of_a_decision(tmp_path: Path) -> None:
+    results = make_results(get_suite("quick"))
+    baselines = results.baselines | {"planner+actor": results.baselines["bc"]}
+    replace(results, method="planner", baselines=baselines).save(tmp_path / "results.json")
+    times = {"planner": 61.25, "planner+actor": 50.5}
+    (tmp_path / "decision_times.json").write_text(json.dumps(times))
+    text, page = read(tmp_path)
+    assert "mean normalized score of planning with the policy prior and Q ensemble" in page.text
+    assert "planner, prior and Q 61.250; planner, actor and critic 50.500." in page.text
+    assert page.row("mw-reach", CELLS + 1)
+    assert "--c:var(--planner-actor)" in text
+
+
+def test_rows_that_differ_in_nothing_have_no_marks(tmp_path: Path) -> None:
+    results = make_results(get_suite("walker-run"), episodes=10)
+    settings = {"world_model": "48M", "data_rows": {"walker-run": 23_000 * 501}}
+    replace(results, settings=settings).save(tmp_path / "results.json")
+    _, page = read(tmp_path)
+    assert page.row("walker-run", CELLS)[-1] == ""
+    assert "No row differs from the published multi-task figures" in page.text
 
 
 def test_videos_beyond_the_cap_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

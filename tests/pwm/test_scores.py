@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from pwm.published import (
     figure,
     marks,
     published_columns,
-    size_name,
 )
 from pwm.scores import (
     MethodScore,
@@ -37,7 +36,6 @@ from pwm.scores import (
     write_csv,
 )
 from pwm.suites import SUITES, get_suite, get_task
-from pwm.world_model import ModelSize
 
 WALKER = get_task("walker-run")
 REACH = get_task("mw-reach")
@@ -272,7 +270,7 @@ def test_table_shows_every_task_method_and_the_mean() -> None:
     assert "90.0" in row and "50.0" in row and "2.5" in row
     mean = next(line for line in text.splitlines() if line.startswith("mean"))
     assert mean.split()[1] == "70.0"
-    assert "v Meta-World v3, published v2" in " ".join(text.split())
+    assert "v Meta-World v3 (published v2)" in " ".join(text.split())
 
 
 def test_tables_of_the_longest_names_fit_80_columns() -> None:
@@ -320,7 +318,7 @@ def test_marks_say_in_what_a_row_differs() -> None:
 
 def test_marks_are_explained_by_what_the_run_had() -> None:
     text = describe_marks(RunSetting("0.3M", {"mw-reach": 5}, 3), "mdve")
-    for part in ("of 0.3M parameters, published 48M", "v3, published v2", "3 episodes, published"):
+    for part in ("of 0.3M parameters (published 48M)", "v3 (published v2)", "3 episodes (pub"):
         assert part in text
     assert "not known" in describe_marks(RunSetting(None, {}, 10), "d")
 
@@ -330,15 +328,6 @@ def test_settings_tell_what_published_figures_differ_in() -> None:
     results = replace(small_results(), settings=settings)
     assert results.setting == RunSetting("5M", {"mw-reach": 7}, 4)
     assert replace(results, settings={}).setting == RunSetting(None, {}, 4)
-
-
-def test_sizes_have_their_published_names() -> None:
-    tiny = {"encoder_dim": 256, "encoder_layers": 1, "mlp_dim": 256, "latent_dim": 128}
-    tiny |= {"task_dim": 16, "num_bins": 101}
-    assert size_name(tiny, 39, 4) == "0.3M"
-    assert size_name(asdict(ModelSize()), 39, 6) == "5M"
-    large = {"encoder_dim": 1792, "encoder_layers": 3, "mlp_dim": 1792, "latent_dim": 768}
-    assert size_name(large, 39, 6) == "48M"
 
 
 def test_other_method_than_extracted_policies(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""A user's own task: any Gymnasium environment with numbers in and numbers out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, RescaleAction
+
+from envs.core import Action, Observation, TaskEnv
+from pwm.errors import PwmError
+from pwm.suites import Task
+
+
+class GymnasiumEnv(TaskEnv):
+    """An environment that ``gymnasium.make`` makes, with the face of a suite's task.
+
+    The observation is flattened as Gymnasium's own FlattenObservation does, the action is rescaled
+    from [-1, 1] to the environment's bounds, and an action is repeated with the rewards summed. An
+    episode ends where the environment ends it, and is truncated after the task's episode length;
+    the time limit that the environment is registered with does not apply. Success is what the
+    environment's info says under ``success`` or ``is_success``, else 0.
+    """
+
+    def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
+        """Makes the environment and compares its sizes with the task's.
+
+        Args:
+            task: of the domain ``gymnasium``.
+            seed: as for ``reset``.
+            render_mode: None or ``"rgb_array"``.
+
+        Raises:
+            PwmError: if the environment cannot be made, is not of numbers, has other sizes than
+                the task or unbounded actions; for an unknown render mode or a bad seed.
+        """
+        self._seed: int | None = None
+        self._ends = (False, False)
+        super().__init__(task, seed, render_mode)
+        env = _make(task, render_mode)
+        try:
+            bounds = check_spaces(
+                task, env.observation_space, env.action_space, f"environment {task.env_id}"
+            )
+        except PwmError:
+            env.close()
+            raise
+        self._env = RescaleAction(FlattenObservation(env), np.float32(-1), np.float32(1))
+        self.action_bounds = bounds
+        self.metadata = {**self.metadata, "render_fps": env.metadata.get("render_fps", 20)}
+
+    def _start_stream(self, seed: int) -> None:
+        self._seed = seed
+
+    def _begin(self) -> Observation:
+        observation, _ = self._env.reset(seed=self._seed)
+        self._seed = None
+        return np.array(observation, np.float32)
+
+    def _advance(self, action: Action) -> tuple[Observation, float, float]:
+        total = 0.0
+        action = np.asarray(action, np.float32)
+        for _ in range(self.task.action_repeat):
+            observation, reward, terminated, truncated, info = self._env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        self._ends = bool(terminated), bool(truncated)
+        success = info.get("success", info.get("is_success", False))
+        return np.array(observation, np.float32), total, float(bool(success))
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Takes one decision step, which ends early with the episode.
+
+        Arguments and errors are those of :meth:`TaskEnv.step`, and so is what it returns, but for
+        the third: whether the environment has terminated the episode.
+        """
+        observation, reward, _, out_of_time, info = super().step(action)
+        terminated, truncated = self._ends
+        if terminated or truncated:
+            self._steps_left = 0
+        return observation, reward, terminated, truncated or out_of_time, info
+
+    def render(self) -> np.ndarray | None:
+        """The current frame, (height, width, 3) uint8, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return np.asarray(self._env.render())
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._env.close()
+
+
+def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
+    arguments = json.loads(task.env_kwargs)
+    if render_mode is not None:
+        arguments["render_mode"] = render_mode
+    try:
+        return gymnasium.make(
+            task.env_id, max_episode_steps=-1, disable_env_checker=True, **arguments
+        )
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise PwmError(
+            f"task '{task.name}' needs the Gymnasium environment {task.env_id}, which cannot be "
+            f"made ({error}); correct env_id or env_kwargs, or install its package."
+        ) from error
+
+
+def check_spaces(
+    task: Task, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], owner: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compares spaces with a task's sizes.
+
+    Args:
+        task: the task.
+        observation_space: a box, or a dictionary or tuple of boxes.
+        action_space: a bounded box (action_dim,).
+        owner: what has these spaces, for messages.
+
+    Returns:
+        The lowest and the highest action, (action_dim,) each.
+
+    Raises:
+        PwmError: for other spaces or other sizes.
+    """
+    _require_boxes(task, observation_space, owner)
+    size = spaces.flatdim(observation_space)
+    if size != task.obs_dim:
+        raise PwmError(
+            f"the flattened observation of {owner} has {size} entries, and task '{task.name}' "
+            f"states obs_dim {task.obs_dim}; correct obs_dim."
+        )
+    if not isinstance(action_space, spaces.Box) or action_space.dtype.kind != "f":
+        raise PwmError(
+            f"the action space of {owner} is {action_space}; task '{task.name}' needs continuous "
+            "actions, a Box of floating-point numbers."
+        )
+    if action_space.shape != (task.action_dim,):
+        raise PwmError(
+            f"the action of {owner} has shape {action_space.shape}, and task '{task.name}' states "
+            f"action_dim {task.action_dim}; correct action_dim."
+        )
+    low, high = action_space.low, action_space.high
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise PwmError(
+            f"the action space of {owner} is {action_space}; task '{task.name}' needs bounds to "
+            "scale actions by, so wrap the environment such that its actions have some."
+        )
+    return low, high
+
+
+def _require_boxes(task: Task, space: spaces.Space[Any], owner: str) -> None:
+    if isinstance(space, spaces.Dict):
+        parts = list(space.spaces.values())
+    elif isinstance(space, spaces.Tuple):
+        parts = list(space.spaces)
+    elif isinstance(space, spaces.Box):
+        return
+    else:
+        raise PwmError(
+            f"the observation of {owner} has a part {space}; task '{task.name}' needs continuous "
+            "observations, a Box or a dictionary of them."
+        )
+    for part in parts:
+        _require_boxes(task, part, owner)

@@ -1,0 +1,65 @@
+"""``pwm export``: a world model becomes a checkpoint that its authors' code loads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import MISSING
+
+from pwm.errors import PwmError
+from pwm.files import fsync_directory
+from pwm.progress import console
+from pwm.tdmpc2_checkpoints import published_layout, to_published
+from pwm.world_model import load_world_model
+
+
+@dataclass
+class ExportConfig:
+    """Settings of ``pwm export``.
+
+    Attributes:
+        checkpoint: a world model: a pretraining run, one checkpoint, or an imported model.
+        out: the file to write; it must not exist.
+        placeholders: for TD-MPC2 under a tensordict release newer than 0.12, which also asks for
+            tensors without content that older ones refuse.
+    """
+
+    checkpoint: str = MISSING
+    out: str = MISSING
+    placeholders: bool = False
+
+
+def export_checkpoint(config: ExportConfig) -> Path:
+    """Export a world model for TD-MPC2's code, in its new layout.
+
+    A model without Q ensemble and prior is written in PWM's layout. Importing the file gives the
+    same weights bit for bit.
+
+    Returns:
+        The file.
+
+    Raises:
+        PwmError: if there is no world model, the layout cannot express it (observation
+            normalization), or the file exists.
+    """
+    out = Path(config.out)
+    if out.exists():
+        raise PwmError(f"{out} exists; give another out= or delete it.")
+    model = load_world_model(config.checkpoint)
+    state = to_published(model, config.placeholders)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    with open(temporary, "wb") as file:
+        torch.save({"model": state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, out)
+    fsync_directory(out.parent)
+    console.print(
+        f"{config.checkpoint}, of suite {model.suite.name}, is written to {out} in layout "
+        f"{published_layout(model)}."
+    )
+    return out

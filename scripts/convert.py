@@ -1,0 +1,10 @@
+"""``pwm convert`` from a checkout, without installing: ``python scripts/convert.py key=value ...``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pwm.cli import main
+
+sys.exit(main(["convert", *sys.argv[1:]]))

@@ -1,0 +1,10 @@
+"""``pwm export`` from a checkout, without installing: ``python scripts/export.py key=value ...``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pwm.cli import main
+
+sys.exit(main(["export", *sys.argv[1:]]))

@@ -1,0 +1,10 @@
+"""``pwm import`` from a checkout, without installing: ``python scripts/import.py key=value ...``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pwm.cli import main
+
+sys.exit(main(["import", *sys.argv[1:]]))

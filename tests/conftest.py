@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from pwm.dataset import Episode, EpisodeStore
+from pwm.suites import Task, get_suite
+
+# Several tests run side by side on few cores, and one thread makes sums repeat bit for bit.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Examples are the same in every run; a slow machine is no failure.
+settings.register_profile(
+    "pwm",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("pwm")
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks():
+    """A test leaves the global random stream and the default dtype as it found them."""
+    state, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    yield
+    torch.set_rng_state(state)
+    torch.set_default_dtype(dtype)
+
+
+class Toy:
+    """Made-up data of two tasks with learnable dynamics, and commands that take seconds on it.
+
+    The tasks have real names, so that every command takes them, and invented episodes.
+
+    Attributes:
+        tasks: their names.
+        data: the store's directory.
+    """
+
+    tasks = ("reacher-easy", "pendulum-swingup")
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        suite = get_suite(self.tasks)
+        with EpisodeStore.create(self.data, suite) as store:
+            store.add_source("toy", {})
+            for task in suite:
+                store.append(task.name, [_toy_episode(task, i) for i in range(24)], "toy")
+
+    def pretrain(self, out: Path, *overrides: str) -> list[str]:
+        """The words of a pretraining command of 24 updates."""
+        return [
+            "pretrain", f"data={self.data}", f"out={out}", "device=cpu", "steps=24",
+            "batch_size=8", "horizon.lengths=[2,4]", "horizon.starts=[0.0,0.5]", "warmup=2",
+            "model=tiny", "model.encoder_dim=16", "model.mlp_dim=16", "model.latent_dim=16",
+            "model.num_bins=21", "log_every=1", "save_every=10", "diagnose_every=1000",
+            *overrides,
+        ]  # fmt: skip
+
+    def extract(self, world_model: Path, out: Path, *overrides: str) -> list[str]:
+        """The words of an extraction command of 12 iterations."""
+        return [
+            "extract", f"data={self.data}", f"checkpoint={world_model}", f"out={out}",
+            "device=cpu", "pool=64", "log_every=1", "save_every=5", "learner.iterations=12",
+            "learner.batch_size=8", "learner.horizon=3", "learner.networks.actor=[8]",
+            "learner.networks.critic=[8]", "learner.networks.critics=2",
+            "learner.critic_passes=1", "learner.critic_minibatches=2",
+            "learner.clone_weight=0.1", *overrides,
+        ]  # fmt: skip
+
+
+def _toy_episode(task: Task, seed: int, steps: int = 30) -> Episode:
+    """The state drifts towards the actions, and is rewarded for being near the origin."""
+    rng = np.random.default_rng([seed, task.obs_dim])
+    push = np.random.default_rng(task.obs_dim).standard_normal((task.obs_dim, task.action_dim))
+    action = np.clip(rng.normal(rng.uniform(-0.5, 0.5), 0.5, (steps, task.action_dim)), -1, 1)
+    obs = np.empty((steps + 1, task.obs_dim))
+    obs[0] = rng.standard_normal(task.obs_dim)
+    for t in range(steps):
+        obs[t + 1] = 0.9 * obs[t] + 0.4 * push @ action[t]
+    reward = 2 * np.exp(-np.square(obs[1:]).sum(1) / task.obs_dim)
+    false = np.zeros(steps, bool)
+    return Episode(
+        obs.astype(np.float32),
+        action.astype(np.float32),
+        reward.astype(np.float32),
+        false,
+        reward > 1.5,
+        "toy",
+        seed,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Toy:
+    return Toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def toy_world_model(toy, tmp_path_factory) -> Path:
+    """A finished pretraining run on the toy data; not to be written into."""
+    from pwm.cli import main
+
+    out = tmp_path_factory.mktemp("toy_world_model") / "run"
+    assert main(toy.pretrain(out)) == 0
+    return out

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+import yaml
+
+from pwm.errors import PwmError
+from pwm.rundir import git_revision, open_run, read_run, versions
+
+
+@dataclass
+class Inner:
+    width: int = 4
+    rate: float = 1e-5
+
+
+@dataclass
+class Config:
+    seed: int = 3
+    name: str | None = None
+    workers: int = 1
+    inner: Inner = field(default_factory=Inner)
+    layers: list[int] = field(default_factory=lambda: [8, 8])
+
+
+def run(directory, config=None, command="test", resume="auto", may_change=("workers",)):
+    with open_run(directory, command, config or Config(), resume, may_change) as path:
+        return path
+
+
+def test_a_run_records_its_settings_versions_and_seed(tmp_path):
+    assert run(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    config = yaml.safe_load((tmp_path / "a" / "b" / "config.yaml").read_text())
+    assert config == {
+        "seed": 3, "name": None, "workers": 1, "inner": {"width": 4, "rate": 1e-5},
+        "layers": [8, 8],
+    }  # fmt: skip
+    record = read_run(tmp_path / "a" / "b")
+    assert record["command"] == "test"
+    assert record["seed"] == 3
+    assert record["versions"]["torch"] == versions()["torch"]
+    assert record["git"] == git_revision()
+    assert record["finished"] is True
+    assert record["seconds"] >= 0
+
+
+def test_the_same_settings_go_on(tmp_path):
+    run(tmp_path)
+    run(tmp_path, Config())
+    run(tmp_path, Config(workers=9))  # one of may_change
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Config(seed=4), "seed: 3 -> 4"),
+        (Config(name="x"), "name: None -> x"),
+        (Config(inner=Inner(width=5)), "inner.width: 4 -> 5"),
+        (Config(layers=[8]), "layers: [8, 8] -> [8]"),
+    ],
+)
+def test_other_settings_are_refused_and_named(tmp_path, config, words):
+    run(tmp_path)
+    before = (tmp_path / "config.yaml").read_bytes()
+    with pytest.raises(PwmError) as caught:
+        run(tmp_path, config)
+    assert f"({words})" in str(caught.value)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_another_command_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(PwmError, match="run of `pwm test`"):
+        run(tmp_path, command="other")
+
+
+def test_resume_never_and_unknown_resume(tmp_path):
+    run(tmp_path / "a", resume="never")
+    with pytest.raises(PwmError, match="resume=never"):
+        run(tmp_path / "a", resume="never")
+    with pytest.raises(PwmError, match="auto or never"):
+        run(tmp_path / "b", resume="always")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_failed_run_is_not_finished_and_its_time_counts(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("pwm.rundir.time.time", lambda: float(next(clock)))
+    with pytest.raises(KeyError), open_run(tmp_path, "test", Config(), "auto"):
+        raise KeyError
+    record = read_run(tmp_path)
+    assert record["finished"] is False
+    assert record["seconds"] == 10
+    run(tmp_path)
+    record = read_run(tmp_path)
+    assert record["finished"] is True
+    assert record["seconds"] == 20
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with (
+        open_run(tmp_path, "test", Config(), "auto"),
+        pytest.raises(PwmError, match="being written by process"),
+    ):
+        run(tmp_path)
+    run(tmp_path)
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(PwmError, match="another out="):
+            run(path)
+
+
+def test_a_damaged_config_is_refused(tmp_path):
+    run(tmp_path)
+    (tmp_path / "config.yaml").write_text("- 1\n")
+    with pytest.raises(PwmError, match="damaged"):
+        run(tmp_path)
+
+
+def test_no_run_reads_as_empty(tmp_path):
+    assert read_run(tmp_path) == {}
+
+
+def test_the_revision_is_that_of_this_checkout_or_none():
+    revision = git_revision()
+    assert revision is None or len(revision.removesuffix("-dirty")) >= 7
+
+
+def test_versions_name_what_results_depend_on():
+    found = versions()
+    assert {"torch", "numpy", "gymnasium", "dm-control", "metaworld", "mujoco"} <= set(found)
+    assert json.loads(json.dumps(found)) == found
