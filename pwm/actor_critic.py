@@ -214,7 +214,9 @@ class Policy(nn.Module):
             PwmError: if the last dimension is not the task's observation size.
         """
         # A copy: torch takes no read-only or reversed arrays, which simulators and users have.
-        given = obs.float() if isinstance(obs, Tensor) else torch.from_numpy(np.array(obs, np.float32))
+        given = (
+            obs.float() if isinstance(obs, Tensor) else torch.from_numpy(np.array(obs, np.float32))
+        )
         if given.shape[-1:] != (self.task.obs_dim,):
             raise PwmError(
                 f"the policy of {self.task.name} takes observations of size {self.task.obs_dim}, "

@@ -81,7 +81,9 @@ class ActorCriticConfig:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise PwmError(f"betas={self.betas} must be two numbers of at least 0 and below 1.")
         if self.scale_values and self.discount == 1:
-            raise PwmError("scale_values needs a discount below 1, since it divides by 1 - discount.")
+            raise PwmError(
+                "scale_values needs a discount below 1, since it divides by 1 - discount."
+            )
         widths = [*self.networks.actor, *self.networks.critic, self.networks.critics]
         if min(widths) < 1:
             raise PwmError("networks: critics and all layer widths must be at least 1.")
@@ -145,8 +147,8 @@ class ActorCriticLearner:
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(), lr=config.critic_lr, betas=betas, fused=True
         )
-        count = len(tasks)
-        self.moments = tuple(torch.zeros(count, device=device) for _ in range(3))
+        none = torch.zeros(len(tasks), device=device)
+        self.moments = (none, none, none)
 
     def _initialize(self, seed: int) -> None:
         """Give each task the weights that it would get alone."""
@@ -297,7 +299,8 @@ class ActorCriticLearner:
         load_optimizer_tensors(self.actor_optimizer, groups["actor_optimizer"])
         load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
         device = self.task_ids.device
-        self.moments = tuple(groups["moments"][str(i)].to(device) for i in range(3))
+        mean, var, count = (groups["moments"][str(i)].to(device) for i in range(3))
+        self.moments = (mean, var, count)
         for i, generator in enumerate([*self._generators, self._order_generator]):
             generator.set_state(groups["random"][str(i)])
 

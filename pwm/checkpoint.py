@@ -131,7 +131,7 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
             f"{path} has checkpoint format {version}, this version of pwm reads "
             f"{FORMAT_VERSION}; upgrade pwm."
         )
-    if checksum is not None and checksum != _checksum(index) or len(index) != 4:
+    if (checksum is not None and checksum != _checksum(index)) or len(index) != 4:
         raise PwmError(f"{file} is damaged (its checksum differs); use another checkpoint.")
     if found != kind:
         raise PwmError(f"{path} holds a {found} checkpoint, expected a {kind} one.")

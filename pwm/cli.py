@@ -36,48 +36,66 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "pwm.quickstart", "quickstart", "QuickstartConfig",
+        "pwm.quickstart",
+        "quickstart",
+        "QuickstartConfig",
         "the whole pipeline on five tasks, in minutes on a laptop",
         "pwm quickstart out=runs/quickstart",
     ),
     "collect": Command(
-        "pwm.collect", "collect", "CollectConfig",
+        "pwm.collect",
+        "collect",
+        "CollectConfig",
         "run behaviours in the simulators and store the episodes",
         "pwm collect suite=mt30 episodes=200 out=runs/mt30/data",
     ),
     "convert": Command(
-        "pwm.convert", "convert", "ConvertConfig",
+        "pwm.convert",
+        "convert",
+        "ConvertConfig",
         "published data files into an episode store, or a store into such files",
         "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
     ),
     "import": Command(
-        "pwm.import_checkpoint", "import_checkpoint", "ImportConfig",
+        "pwm.import_checkpoint",
+        "import_checkpoint",
+        "ImportConfig",
         "a published TD-MPC2 or PWM world model into one that pwm opens",
         "pwm import checkpoint=downloads/mt80-48M.pt suite=mt80 out=models/mt80-48M",
     ),
     "export": Command(
-        "pwm.export_checkpoint", "export_checkpoint", "ExportConfig",
+        "pwm.export_checkpoint",
+        "export_checkpoint",
+        "ExportConfig",
         "a world model into a checkpoint file for TD-MPC2's own code",
         "pwm export checkpoint=runs/mt30/world_model out=mt30.pt",
     ),
     "pretrain": Command(
-        "pwm.pretrain", "pretrain", "PretrainConfig",
+        "pwm.pretrain",
+        "pretrain",
+        "PretrainConfig",
         "train one world model on all tasks of a store",
         "pwm pretrain data=runs/mt30/data model=5M out=runs/mt30/world_model",
     ),
     "extract": Command(
-        "pwm.extract", "extract", "ExtractConfig",
+        "pwm.extract",
+        "extract",
+        "ExtractConfig",
         "learn a policy per task by first-order gradients through the world model",
         "pwm extract tasks=[walker-run] checkpoint=runs/mt30/world_model data=runs/mt30/data "
         "out=runs/mt30/policies",
     ),
     "evaluate": Command(
-        "pwm.evaluate", "evaluate", "EvaluateConfig",
+        "pwm.evaluate",
+        "evaluate",
+        "EvaluateConfig",
         "score policies and baselines in the simulators",
         "pwm evaluate policy=runs/mt30/policies episodes=10 out=runs/mt30",
     ),
     "report": Command(
-        "pwm.report_command", "report_command", "ReportConfig",
+        "pwm.report_command",
+        "report_command",
+        "ReportConfig",
         "make one HTML page of a run",
         "pwm report run=runs/mt30",
     ),
@@ -132,9 +150,7 @@ def _dispatch(words: list[str]) -> None:
         known = [*COMMANDS, "data"]
         close = difflib.get_close_matches(words[0], known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
-        raise PwmError(
-            f"unknown command '{words[0]}'{hint} The commands are {', '.join(known)}."
-        )
+        raise PwmError(f"unknown command '{words[0]}'{hint} The commands are {', '.join(known)}.")
 
 
 def _overview() -> str:
@@ -246,7 +262,7 @@ def _all_keys(config_type: type) -> list[str]:
 
     def walk(node: DictConfig, prefix: str) -> list[str]:
         keys = []
-        for key in node:
+        for key in map(str, node):
             keys.append(f"{prefix}{key}")
             if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
                 keys += walk(node[key], f"{prefix}{key}.")
@@ -289,9 +305,7 @@ def resolved_groups(name: str) -> set[str]:
     loaded = OmegaConf.to_container(OmegaConf.load(config_directory() / f"{name}.yaml"))
     assert isinstance(loaded, dict)
     entries = loaded.get("defaults", [])
-    return {
-        str(key).split("@")[0] for entry in entries if isinstance(entry, dict) for key in entry
-    }
+    return {str(key).split("@")[0] for entry in entries if isinstance(entry, dict) for key in entry}
 
 
 if __name__ == "__main__":

@@ -41,7 +41,11 @@ def clone(
     """Clone each task's data by regression of the actions, all tasks in one stack of networks.
 
     Args:
+        store: the data.
+        tasks: of the store.
         best: the share of a task's episodes to clone, those of the highest return; 1 for all.
+        config: see :class:`CloningConfig`.
+        seed: of the rows drawn and the networks' first weights.
 
     Returns:
         A policy a task name, on the CPU.

@@ -423,6 +423,7 @@ class _Conversion:
         return {
             "fingerprint": chunk.file.fingerprint,
             "steps_an_episode": steps,
+            "success_known": False,
             "pieces_of_episodes": [t.name for t in self.chosen if t.episode_length > steps],
             "episodes": {name: len(positions) for name, positions in usable.items()},
             "rows": {name: len(positions) * chunk.rows for name, positions in usable.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,16 +19,22 @@ _WINDOWS_PER_TASK = 256
 
 
 def held_out_windows(
-    store: EpisodeStore, suite: Suite, seed: int, device: torch.device | str
+    store: EpisodeStore,
+    suite: Suite,
+    seed: int,
+    device: torch.device | str,
+    tasks: Sequence[str] | None = None,
 ) -> Batch:
     """The windows of held-out episodes that :func:`diagnose` judges a model by.
+
+    They are of the named tasks of the suite, by default of all that the store has.
 
     Raises:
         PwmError: if a task has no held-out episode of 17 rows.
     """
-    tasks = len(shared_tasks(store, suite))
+    windows = _WINDOWS_PER_TASK * len(shared_tasks(store, suite, tasks))
     sampler = WindowSampler(
-        store, max(STEPS), _WINDOWS_PER_TASK * tasks, seed, split="held_out", suite=suite,
+        store, max(STEPS), windows, seed, split="held_out", suite=suite, tasks=tasks,
         device=device,
     )  # fmt: skip
     return sampler.batch(0)
@@ -38,6 +45,7 @@ def diagnose(model: WorldModel, batch: Batch) -> dict[str, Any]:
     """Open-loop prediction quality at 1, 4 and 16 steps.
 
     Args:
+        model: the world model.
         batch: windows of 16 steps, of some or all of the model's tasks.
 
     Returns:

@@ -37,6 +37,7 @@ from pwm.scores import (
 from pwm.settings import require_at_least, require_positive, require_share
 from pwm.suites import SUITES, Suite, Task, get_suite
 from pwm.tdmpc2_checkpoints import size_name
+from pwm.tdmpc2_data import unscorable
 from pwm.world_model import ModelSize, WorldModel, load_world_model
 
 PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
@@ -404,7 +405,14 @@ def _data_scores(
     config: EvaluateConfig, suite: Suite, store: EpisodeStore
 ) -> dict[str, dict[str, TaskScore]]:
     scores: dict[str, dict[str, TaskScore]] = {"data_mean": {}, "data_best": {}}
+    if not set(scores) & set(config.baselines):
+        return {}
     for task in suite:
+        if fault := unscorable(store, task):
+            raise PwmError(
+                f"{config.data} has {fault} of {task.name}, which cannot be scored; leave "
+                "data_mean and data_best out of baselines."
+            )
         table = store.episodes(task.name)
         mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
         scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best

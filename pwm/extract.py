@@ -192,13 +192,22 @@ class Group:
 
 
 def _pools(
-    store: EpisodeStore, tasks: Sequence[Task], model: WorldModel, config: ExtractConfig, best: float
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    model: WorldModel,
+    config: ExtractConfig,
+    best: float,
 ) -> tuple[Tensor, Tensor]:
     """(K, n, obs_dim) observations and (K, n, action_dim) what was done there."""
     pools = [
         StatePool.draw(
-            store, task.name, config.pool, config.seed, suite=model.suite,
-            discount=config.learner.discount, best=best,
+            store,
+            task.name,
+            config.pool,
+            config.seed,
+            suite=model.suite,
+            discount=config.learner.discount,
+            best=best,
         )
         for task in tasks
     ]
@@ -218,8 +227,13 @@ def _tuner(
 ) -> tuple[WorldModelLearner, WindowSampler]:
     device, settings = model.bins.device, config.finetune
     windows = WindowSampler(
-        store, config.learner.horizon, settings.batch_size, config.seed, suite=model.suite,
-        tasks=[task.name for task in tasks], device=device,
+        store,
+        config.learner.horizon,
+        settings.batch_size,
+        config.seed,
+        suite=model.suite,
+        tasks=[task.name for task in tasks],
+        device=device,
     )
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     learner = copy.copy(settings.learner)

@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - no error: what was asked for
     """The loop has saved its state and stopped because a signal asked for it.
 
     Attributes:
@@ -46,7 +46,10 @@ class StopSignals:
         self._previous = {}
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self._restore()
 

@@ -1,4 +1,4 @@
-"""Scalar transforms, categorical regression, returns and running moments. Pure functions on tensors."""
+"""Scalar transforms, categorical regression, returns, running moments: functions on tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def symexp(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
-def bin_centers(num_bins: int, vmin: float, vmax: float, device: torch.device | str = "cpu") -> Tensor:
+def bin_centers(
+    num_bins: int, vmin: float, vmax: float, device: torch.device | str = "cpu"
+) -> Tensor:
     """Evenly spaced bin centers in symlog space, shape (num_bins,)."""
     return torch.linspace(vmin, vmax, num_bins, device=device)
 
@@ -99,7 +101,9 @@ def running_moments(
     """Running mean and variance over the last dimension, one estimate a leading entry.
 
     Args:
-        mean, var, count: (K,) state; start from zeros.
+        mean: (K,); start from zeros.
+        var: (K,); start from zeros.
+        count: (K,), the weight of what was seen; start from zeros.
         batch: (K, n) new samples.
         decay: 1 weighs all batches alike; below 1 the estimate forgets with that rate and is
             unbiased from the first batch on.

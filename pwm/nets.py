@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class _RationalMish(torch.autograd.Function):
 
 
 def mish(x: Tensor) -> Tensor:
-    """x tanh(log(1 + e^x)), elementwise (Misra, 2019)."""
+    """Mish, x tanh(log(1 + e^x)), elementwise (Misra, 2019)."""
     return F.mish(x) if x.is_cuda else _RationalMish.apply(x)
 
 
@@ -42,6 +43,7 @@ class Mish(nn.Module):
     """:func:`mish` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
         return mish(x)
 
 
@@ -57,6 +59,7 @@ class SimNorm(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., features) to the same shape."""
         return x.unflatten(-1, (-1, self.group)).softmax(-1).flatten(-2)
 
 
@@ -69,6 +72,7 @@ class NormedLinear(nn.Linear):
         self.act = act if act is not None else Mish()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
         return self.act(self.ln(super().forward(x)))
 
 
@@ -77,7 +81,7 @@ def mlp(
 ) -> nn.Sequential:
     """Normed hidden layers, then a plain linear layer, or a normed one if ``act`` is given."""
     sizes = [inputs, *hidden]
-    layers: list[nn.Module] = [NormedLinear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)]
+    layers: list[nn.Module] = [NormedLinear(i, o) for i, o in pairwise(sizes)]
     last = NormedLinear(sizes[-1], outputs, act) if act else nn.Linear(sizes[-1], outputs)
     return nn.Sequential(*layers, last)
 
@@ -91,6 +95,7 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(stack, features))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, n, features) to the same shape."""
         normed = F.layer_norm(x, x.shape[-1:])
         return torch.addcmul(self.bias.unsqueeze(1), normed, self.weight.unsqueeze(1))
 
@@ -122,6 +127,7 @@ class StackedLinear(nn.Module):
         return y.reshape(stack, -1, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(G, n, inputs) -> (N, n, outputs)."""
         y = self._linear(x)
         if self.dropout:
             y = F.dropout(y, self.dropout, self.training)

@@ -27,7 +27,7 @@ from pwm.rundir import open_run
 from pwm.sampler import Batch, WindowSampler
 from pwm.settings import require_at_least
 from pwm.suites import get_suite
-from pwm.world_model import KIND, ModelSize, WorldModel, model_meta
+from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 
 
@@ -59,10 +59,18 @@ class HorizonSchedule:
 
 @dataclass
 class PretrainConfig(LearnerConfig):
-    """Settings of ``pwm pretrain``; the values are those of the paper unless a config differs."""
+    """Settings of ``pwm pretrain``; the values are those of the paper unless a config differs.
+
+    Attributes:
+        init: a world model to start from: a pretraining run, a checkpoint or an imported model.
+            Its architecture, task ids, normalization, and Q and prior if it has them, hold in
+            place of ``model``, ``normalize_obs`` and ``q_and_prior``.
+        suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
+    """
 
     data: str = MISSING
     out: str = MISSING
+    init: str | None = None
     suite: Any = None
     seed: int = 0
     device: str = "auto"
@@ -105,20 +113,26 @@ def pretrain(config: PretrainConfig) -> Path:
     config.validate()
     device = resolve_device(config.device)
     store = EpisodeStore.open(config.data)
-    suite = store.suite if config.suite is None else get_suite(config.suite)
+    given = None if config.init is None else load_world_model(config.init).unfreeze()
+    chosen = store.suite if config.suite is None else get_suite(config.suite)
+    suite, names = chosen, None
+    if given is not None:
+        suite, names = given.suite, None if config.suite is None else chosen.names
     # Both refuse data that lack windows, now rather than after hours of training.
     sampler = WindowSampler(
         store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
-        balance=config.balance, device=device,
+        tasks=names, balance=config.balance, device=device,
     )  # fmt: skip
-    held_out = held_out_windows(store, suite, config.seed, device)
+    held_out = held_out_windows(store, suite, config.seed, device, names)
     out = Path(config.out)
     with open_run(out, "pretrain", config, config.resume, _MAY_CHANGE):
         torch.manual_seed(config.seed)
-        model = WorldModel(config.model, suite, config.q_and_prior, config.normalize_obs)
+        model = given
+        if model is None:
+            model = WorldModel(config.model, suite, config.q_and_prior, config.normalize_obs)
         discount = torch.tensor([task.discount for task in suite], device=device)
         learner = WorldModelLearner(model.to(device), config, discount)
-        start = _restore_or_begin(learner, store, out)
+        start = _restore_or_begin(learner, store, out, keep_moments=given is not None)
         _train(learner, config, sampler, held_out, out, start)
     return out
 
@@ -126,13 +140,15 @@ def pretrain(config: PretrainConfig) -> Path:
 _MAY_CHANGE = ("device", "resume", "log_every", "save_every", "keep_last", "wandb_project")
 
 
-def _restore_or_begin(learner: WorldModelLearner, store: EpisodeStore, out: Path) -> int:
+def _restore_or_begin(
+    learner: WorldModelLearner, store: EpisodeStore, out: Path, keep_moments: bool
+) -> int:
     checkpoint = load_latest(out / "checkpoints", KIND, console.print)
     if checkpoint is not None:
         learner.load(checkpoint)
         return int(checkpoint.meta["step"])
     model = learner.model
-    if model.normalize_obs:
+    if model.normalize_obs and not keep_moments:
         mean, scale = observation_moments(store, model.suite)
         model.obs_mean.copy_(torch.as_tensor(mean))
         model.obs_scale.copy_(torch.as_tensor(scale))

@@ -22,6 +22,7 @@ class RateColumn(ProgressColumn):
     """Completed units a second."""
 
     def render(self, task: Task) -> Text:
+        """The rate as text, empty before the first step."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.1f}/s", style="progress.data.speed")
 

@@ -19,7 +19,16 @@ from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.locks import DirectoryLock
 
-_PACKAGES = ("pwm", "torch", "numpy", "tensordict", "gymnasium", "dm-control", "metaworld", "mujoco")
+_PACKAGES = (
+    "pwm",
+    "torch",
+    "numpy",
+    "tensordict",
+    "gymnasium",
+    "dm-control",
+    "metaworld",
+    "mujoco",
+)
 _CONFIG, _RUN = "config.yaml", "run.json"
 
 
@@ -52,7 +61,9 @@ def open_run(
         resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
         assert isinstance(resolved, dict)
         _check_same_run(directory, command, resolved, resume, set(may_change))
-        write_atomically(directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
+        write_atomically(
+            directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode()
+        )
         started, before = time.time(), float(read_run(directory).get("seconds") or 0.0)
         _record(directory, command, resolved, started, before, finished=False)
         finished = False

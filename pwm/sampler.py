@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,8 @@ from torch import Tensor
 
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.errors import PwmError
-from pwm.moments import observation_moments
 from pwm.splits import Split, episodes_in_split
-from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task
-
-__all__ = ["Balance", "Batch", "StatePool", "WindowSampler", "observation_moments"]
-
-Balance = Literal["task", "rows"]
 
 _PREFETCHED = 4
 _THREADS = 2  # two gathers wait for the disk together where the data do not fit memory
@@ -74,7 +68,7 @@ class WindowSampler:
         split: Split = "train",
         suite: Suite | None = None,
         tasks: Sequence[str] | None = None,
-        balance: Balance = "task",
+        balance: str = "task",
         device: torch.device | str = "cpu",
     ) -> None:
         """Checks that every task has windows.
@@ -108,7 +102,7 @@ class WindowSampler:
         self.seed = seed
         self.split: Split = split
         self.suite = suite or store.suite
-        self.balance: Balance = balance
+        self.balance = balance
         self.device = torch.device(device)
         self.tasks = shared_tasks(store, self.suite, tasks)
         self._indexes: dict[int, _WindowIndex] = {}

@@ -222,6 +222,16 @@ def _listed(entries: dict[object, object]) -> str:
     return ", ".join(names) or "nothing"
 
 
+def unscorable(store: EpisodeStore, task: Task) -> str | None:
+    """Why the stored episodes of a task have no score, or None if nothing is known against it."""
+    for key, source in store.sources.items():
+        pieces = task.name in source.get("pieces_of_episodes", ())
+        unknown = task.scored_by_success and source.get("success_known") is False
+        if (pieces or unknown) and store.count(task.name, key):
+            return "pieces of episodes" if pieces else "episodes whose success is not known"
+    return None
+
+
 @dataclass(frozen=True)
 class PieceTable:
     """Where the fixed-length pieces of a task's stored episodes begin.

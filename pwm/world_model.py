@@ -122,6 +122,13 @@ class WorldModel(nn.Module):
             self.q_target.load_state_dict(self.q_ensemble.state_dict())
             self.q_target.requires_grad_(False)
 
+    def unfreeze(self) -> WorldModel:
+        """Make a model that :func:`load_world_model` opened trainable, except the target Q."""
+        self.train().requires_grad_(True)
+        if self.has_q:
+            self.q_target.requires_grad_(False)
+        return self
+
     @staticmethod
     def _last_weight(net: nn.Sequential) -> Tensor:
         weight = net[-1].weight
@@ -140,7 +147,7 @@ class WorldModel(nn.Module):
         return torch.cat([x, embedding.expand(*x.shape[:-1], -1), *rest], -1)
 
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
-        """Observations (..., obs_dim), zero-padded to the suite's size, to latents (..., latent)."""
+        """Observations (..., obs_dim), zero-padded to the suite's size -> (..., latent)."""
         if self.normalize_obs:
             obs = (obs - self.obs_mean[task]) / self.obs_scale[task]
         return self.encoder(self._with_task(obs, task))
@@ -197,6 +204,8 @@ class WorldModel(nn.Module):
         """A reparameterized action of the policy prior and its log-probability.
 
         Args:
+            z: (..., latent).
+            task: ids that broadcast against the leading dimensions.
             noise: standard normal, (..., action_dim).
 
         Returns:
@@ -249,7 +258,11 @@ def world_model_loss(
     """Latent consistency and reward loss of a batch of windows (TD-MPC2, eq. 3).
 
     Args:
+        model: the world model.
+        batch: windows of H steps.
+        rollout: their :func:`roll_out`.
         rho: weight of a step relative to the one before it.
+        weights: coefficients of the terms.
 
     Returns:
         The weighted scalar loss, and its unweighted parts as detached scalars.
@@ -272,12 +285,22 @@ class PriorNoise(NamedTuple):
 
 
 def value_loss(
-    model: WorldModel, batch: Batch, rollout: Rollout, discount: Tensor, rho: float, noise: PriorNoise
+    model: WorldModel,
+    batch: Batch,
+    rollout: Rollout,
+    discount: Tensor,
+    rho: float,
+    noise: PriorNoise,
 ) -> Tensor:
     """Cross-entropy of every Q member to the one-step TD target of the policy prior.
 
     Args:
+        model: a world model with Q ensemble and prior.
+        batch: windows of H steps.
+        rollout: their :func:`roll_out`.
         discount: (B,) per-task discount.
+        rho: weight of a step relative to the one before it.
+        noise: the update's random numbers.
 
     Returns:
         A scalar, averaged over members and steps with the weights rho^t.
@@ -304,7 +327,13 @@ def prior_loss(
     """Maximum-entropy objective of the policy prior on detached latents (TD-MPC2, eq. 4).
 
     Args:
+        model: a world model with Q ensemble and prior.
+        rollout: a batch's :func:`roll_out`.
+        task: (B,) ids.
         q_scale: scalar that Q-values are divided by.
+        rho: weight of a step relative to the one before it.
+        noise: the update's random numbers.
+        entropy_weight: of the prior's log-probability.
 
     Returns:
         The scalar loss, and the detached Q-values at t = 0, (B,), for the running scale.

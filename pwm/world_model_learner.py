@@ -69,11 +69,12 @@ class WorldModelLearner:
         if model.has_q:
             apart |= {*model.prior.parameters(), *model.q_target.parameters()}
         rest = [p for p in model.parameters() if p not in apart]
+        encoder = list(model.encoder.parameters())
         groups = [
-            {"params": list(model.encoder.parameters()), "scale": config.encoder_lr_scale},
+            {"params": encoder, "scale": config.encoder_lr_scale},
             {"params": rest, "scale": 1.0},
         ]
-        self.trained = [p for group in groups for p in group["params"]]
+        self.trained = [*encoder, *rest]
         self.optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
         self.prior_parameters = list(model.prior.parameters()) if model.has_q else []
         self.prior_optimizer = (
@@ -115,9 +116,7 @@ class WorldModelLearner:
 
     def _update_prior(self, batch: Batch, rollout: Rollout, noise: PriorNoise) -> dict[str, Tensor]:
         assert self.prior_optimizer is not None
-        loss, q = prior_loss(
-            self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
-        )
+        loss, q = prior_loss(self.model, rollout, batch.task, self.q_scale, self.config.rho, noise)
         grads = torch.autograd.grad(loss, self.prior_parameters)
         for parameter, grad in zip(self.prior_parameters, grads, strict=True):
             parameter.grad = grad
@@ -128,8 +127,8 @@ class WorldModelLearner:
 
     @torch.no_grad()
     def _update_target(self) -> None:
-        target = list(self.model.q_target.parameters())
-        online = list(self.model.q_ensemble.parameters())
+        target: list[Tensor] = list(self.model.q_target.parameters())
+        online: list[Tensor] = list(self.model.q_ensemble.parameters())
         torch._foreach_lerp_(target, online, self.config.target_tau)
 
     def set_learning_rate(self, step: int) -> float:

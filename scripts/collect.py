@@ -1,4 +1,4 @@
-"""``pwm collect`` from a checkout, without installing: ``python scripts/collect.py key=value ...``."""
+"""``pwm collect`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``pwm convert`` from a checkout, without installing: ``python scripts/convert.py key=value ...``."""
+"""``pwm convert`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

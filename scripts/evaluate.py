@@ -1,4 +1,4 @@
-"""``pwm evaluate`` from a checkout, without installing: ``python scripts/evaluate.py key=value ...``."""
+"""``pwm evaluate`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``pwm export`` from a checkout, without installing: ``python scripts/export.py key=value ...``."""
+"""``pwm export`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

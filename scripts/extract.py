@@ -1,4 +1,4 @@
-"""``pwm extract`` from a checkout, without installing: ``python scripts/extract.py key=value ...``."""
+"""``pwm extract`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

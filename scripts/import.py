@@ -1,4 +1,4 @@
-"""``pwm import`` from a checkout, without installing: ``python scripts/import.py key=value ...``."""
+"""``pwm import`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``pwm pretrain`` from a checkout, without installing: ``python scripts/pretrain.py key=value ...``."""
+"""``pwm pretrain`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

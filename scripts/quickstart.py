@@ -1,4 +1,4 @@
-"""``pwm quickstart`` from a checkout, without installing: ``python scripts/quickstart.py key=value ...``."""
+"""``pwm quickstart`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

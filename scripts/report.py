@@ -1,4 +1,4 @@
-"""``pwm report`` from a checkout, without installing: ``python scripts/report.py key=value ...``."""
+"""``pwm report`` from a checkout, without installing."""
 
 import sys
 from pathlib import Path

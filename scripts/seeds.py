@@ -1,7 +1,7 @@
 """Run a recipe over several seeds and print one Markdown table of normalized scores.
 
-``python scripts/seeds.py --recipe quick --seeds 5 --out runs/quick_seeds`` goes on where it stopped:
-a seed whose results are there is not run again.
+``python scripts/seeds.py --recipe quick --seeds 5 --out runs/quick_seeds`` goes on where it
+stopped: a seed whose results are there is not run again.
 """
 
 import argparse

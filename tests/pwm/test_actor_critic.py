@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 
 import pwm
-from pwm.actor_critic import ActorCriticSize, Actors, Critics, Policy, action_masks, load_policy
+from pwm.actor_critic import (
+    ActorCriticSize,
+    Actors,
+    Critics,
+    Policy,
+    TaskCritic,
+    action_masks,
+    load_critic,
+    load_policy,
+)
 from pwm.errors import PwmError
 from pwm.suites import Suite, Task
 from pwm.world_model import ModelSize, WorldModel
@@ -215,6 +224,21 @@ def test_a_saved_policy_opens_equal(make, tmp_path):
     loaded.save(tmp_path / "again", {"command": "test"})
     for file in (tmp_path / "narrow").iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_critic_is_saved_beside_a_policy(tmp_path):
+    policy, *_ = latent_policy(1)
+    critic = TaskCritic(randomized(Critics(1, 16, SIZE, scale=50.0)), "symlog", 0.9)
+    policy.save(tmp_path / "p", critic=critic)
+    loaded, latent = load_critic(tmp_path / "p"), torch.randn(1, 4, 16)
+    assert torch.equal(loaded.values(latent), critic.values(latent))
+    assert (loaded.reward_units, loaded.discount) == ("symlog", 0.9)
+    assert not any(p.requires_grad for p in loaded.values.parameters())
+    obs = np.zeros((2, 5), np.float32)
+    np.testing.assert_array_equal(load_policy(tmp_path / "p").act(obs), policy.act(obs))
+    observation_policy().save(tmp_path / "cloned")
+    with pytest.raises(PwmError, match="without its critic"):
+        load_critic(tmp_path / "cloned")
 
 
 def test_a_world_model_is_no_policy(tmp_path):

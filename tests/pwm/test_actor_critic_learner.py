@@ -246,9 +246,7 @@ def test_a_task_with_non_finite_gradients_does_not_touch_the_others(value):
     iterate(healthy, pools, 0, 4)
     metrics = iterate(poisoned, pools, 0, 4)
     assert not metrics[-1]["imagined_return"][1].isfinite()
-    for ours, theirs in zip(
-        poisoned.actors.parameters(), healthy.actors.parameters(), strict=True
-    ):
+    for ours, theirs in zip(poisoned.actors.parameters(), healthy.actors.parameters(), strict=True):
         assert ours.isfinite().all()
         assert torch.equal(ours[[0, 2]], theirs[[0, 2]])
     for net in (poisoned.actors, poisoned.critics):
@@ -312,7 +310,9 @@ def test_critics_learn_td_lambda_targets_of_the_least_member(scale_values):
     metrics = learner.iteration(start, noise, None, 0.0)
     wanted = (errors / scale).square().mean((1, 2, 3))
     torch.testing.assert_close(metrics["critic_loss"].double(), wanted, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(metrics["value"].double(), targets.mean((1, 2)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        metrics["value"].double(), targets.mean((1, 2)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_critics_approach_their_targets():
@@ -361,7 +361,10 @@ def test_cloning_adds_the_mean_squared_distance_of_used_dimensions():
     cloning, _, metrics = learner.actor_loss(starts, noise, demonstrations, 0.7)
     mode = learner.actors(starts)
     wanted = torch.stack(
-        [(mode[k, :, :used] - shown[k, :, :used]).square().mean() for k, used in ((0, 1), (1, 2), (2, 2))]
+        [
+            (mode[k, :, :used] - shown[k, :, :used]).square().mean()
+            for k, used in ((0, 1), (1, 2), (2, 2))
+        ]
     )
     torch.testing.assert_close(metrics["clone_error"], wanted)
     torch.testing.assert_close(cloning - plain, 0.7 * wanted)

@@ -114,7 +114,7 @@ def test_replacing_leaves_the_new_one_alone(tmp_path):
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-class Crash(Exception):
+class Killed(BaseException):
     """Stands for the process being killed."""
 
 
@@ -129,11 +129,11 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_one(call, tmp_path, monke
             nonlocal calls
             calls += 1
             if calls == call:
-                raise Crash
+                raise Killed
             result = function(*args, **kwargs)
             calls += 1
             if calls == call:
-                raise Crash
+                raise Killed
             return result
 
         return wrapped
@@ -144,7 +144,7 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_one(call, tmp_path, monke
         try:
             save(path, fill=2.0, step=4)
             crashed = False
-        except Crash:
+        except Killed:
             crashed = True
     assert crashed or calls < call
     checkpoint = load_checkpoint(path, "thing")
@@ -161,26 +161,33 @@ def test_a_half_written_file_is_not_taken_for_the_old_one(tmp_path, monkeypatch)
     def torn(fd):
         os.ftruncate(fd, 5)
         whole(fd)
-        raise Crash
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(pwm.files.os, "fsync", torn)
-        with pytest.raises(Crash):
+        with pytest.raises(Killed):
             save(path, fill=2.0)
-        with pytest.raises(Crash):
+        with pytest.raises(Killed):
             save(path, fill=1.0)  # the same names as those on disk
     assert load_checkpoint(path, "thing").tensors["weights"]["a"].eq(1).all()
 
 
 def test_a_first_save_that_dies_leaves_no_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(pwm.files.os, "replace", lambda *_: (_ for _ in ()).throw(Crash))
-    with pytest.raises(Crash):
+    monkeypatch.setattr(pwm.files.os, "replace", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
         save(tmp_path / "c")
     assert not is_checkpoint(tmp_path / "c")
     assert_refused(tmp_path / "c", "not a checkpoint")
 
 
 # --- damage --------------------------------------------------------------------------------------
+
+
+def same_json(a: bytes, b: bytes) -> bool:
+    try:
+        return json.loads(a) == json.loads(b)
+    except ValueError:
+        return False
 
 
 @settings(max_examples=150)
@@ -192,14 +199,11 @@ def test_any_flipped_bit_is_noticed(saved, tmp_path_factory, data):
     position = data.draw(st.integers(0, len(raw) - 1))
     raw[position] ^= 1 << data.draw(st.integers(0, 7))
     (path / name).write_bytes(raw)
-    try:
-        checkpoint = load_checkpoint(path, "thing")
-    except PwmError as error:
-        assert "\n" not in str(error)
-    else:  # white space between JSON tokens, or an escape's other spelling, means nothing
-        assert name == "checkpoint.json"
-        assert checkpoint.meta == META
-        assert json.loads(raw) == json.loads((saved / name).read_bytes())
+    if name == "checkpoint.json" and same_json(raw, (saved / name).read_bytes()):
+        # White space between tokens means nothing.
+        assert load_checkpoint(path, "thing").meta == META
+    else:
+        assert_refused(path)
 
 
 @settings(max_examples=60)

@@ -108,7 +108,9 @@ def test_help_of_a_command_lists_its_settings_with_defaults(name, capsys):
     assert f"pwm {name}" in shown
     assert COMMANDS[name].example in shown
     settings = yaml.safe_load((config_directory() / f"{name}.yaml").read_text())
-    assert set(settings) - {"defaults", "hydra"} <= {line.split(":")[0] for line in shown.split("\n")}
+    assert set(settings) - {"defaults", "hydra"} <= {
+        line.split(":")[0] for line in shown.split("\n")
+    }
     required = {"pretrain": "data: ???", "collect": "out: ???", "evaluate": "policy: ???"}
     assert required.get(name, "") in shown
 

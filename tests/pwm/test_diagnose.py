@@ -96,7 +96,9 @@ def test_windows_are_of_held_out_episodes_alone(toy):
     for index, task in enumerate(store.suite):
         held_out = episodes_in_split(store.count(task.name), "held_out")
         episodes = [store.episode(task.name, i) for i in range(len(held_out))]
-        known = torch.cat([torch.from_numpy(e.obs[:-16]) for e, h in zip(episodes, held_out, strict=True) if h])
+        known = torch.cat(
+            [torch.from_numpy(e.obs[:-16]) for e, h in zip(episodes, held_out, strict=True) if h]
+        )
         first = batch.obs[0, batch.task == index, : task.obs_dim]
         assert len(first) == 256
         assert (first.unsqueeze(1) == known).all(-1).any(1).all()

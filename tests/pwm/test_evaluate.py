@@ -264,7 +264,9 @@ def test_data_without_a_task_are_refused_before_any_episode(fake, toy, policies,
 
 
 def test_missing_policies_are_named(policies, tmp_path):
-    with pytest.raises(PwmError, match="no policy for walker-run; it has pendulum-swingup, reacher"):
+    with pytest.raises(
+        PwmError, match="no policy for walker-run; it has pendulum-swingup, reacher"
+    ):
         find_policies(policies, ["walker-run"])
     with pytest.raises(PwmError, match="holds no policy"):
         find_policies(tmp_path)
@@ -272,7 +274,9 @@ def test_missing_policies_are_named(policies, tmp_path):
         find_policies(tmp_path / "nothing")
 
 
-def test_videos_without_the_library_say_what_to_install(fake, policies, tmp_path, monkeypatch, capsys):
+def test_videos_without_the_library_say_what_to_install(
+    fake, policies, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert main(words(policies, tmp_path, "video=1")) == 1
     assert "pip install 'pwm[video]'" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.extract import ExtractConfig, StartStates, extract
 from pwm.rundir import read_run
-from pwm.sampler import StatePool
+from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task
 from pwm.world_model import load_world_model
 from pwm.world_model_learner import WorldModelLearner
@@ -31,8 +31,7 @@ ROOT = Path(pwm.__file__).parent.parent
 def tensor_files(out: Path) -> dict[str, bytes]:
     """The weights of every policy; their config names the directory, which may differ."""
     return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for path in out.glob("*/*.safetensors")
+        f"{path.parent.name}/{path.name}": path.read_bytes() for path in out.glob("*/*.safetensors")
     }
 
 

@@ -329,6 +329,14 @@ def test_divergence_ends_the_run_and_keeps_the_good_checkpoint(toy, tmp_path, mo
     assert all(p.isfinite().all() for p in load_world_model(tmp_path).parameters())
 
 
+def test_a_run_without_a_whole_checkpoint_is_no_model_yet(tmp_path):
+    (tmp_path / "checkpoints" / "step_000000010").mkdir(parents=True)
+    with pytest.raises(PwmError, match="no whole checkpoint yet"):
+        load_world_model(tmp_path)
+    with pytest.raises(PwmError, match="not a checkpoint"):
+        load_world_model(tmp_path / "nowhere")
+
+
 def test_horizon_phases():
     schedule = HorizonSchedule([2, 4, 8], [0.0, 0.25, 0.5])
     assert list(schedule.phases(0, 100)) == [(0, 25, 2), (25, 50, 4), (50, 100, 8)]

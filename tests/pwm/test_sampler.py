@@ -15,9 +15,10 @@ from stores import LARGE, SMALL, SUITE, coded_store, make_episode
 
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
-from pwm.moments import STD_FLOOR
-from pwm.sampler import Batch, StatePool, WindowSampler, observation_moments
+from pwm.moments import STD_FLOOR, observation_moments
+from pwm.sampler import Batch, WindowSampler
 from pwm.splits import episodes_in_split
+from pwm.state_pool import StatePool
 from pwm.suites import SUITES, Suite, Task
 
 

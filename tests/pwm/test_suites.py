@@ -17,9 +17,9 @@ MT30 = (
     "hopper-stand hopper-hop walker-walk-backwards walker-run-backwards cheetah-run-backwards "
     "cheetah-run-front cheetah-run-back cheetah-jump hopper-hop-backwards reacher-three-easy "
     "reacher-three-hard cup-spin pendulum-spin"
-).split()
-OBS = "24 24 24 17 6 6 6 3 5 5 5 5 8 9 12 12 24 15 15 24 24 17 17 17 17 15 8 8 8 3".split()
-ACTION = "6 6 6 6 2 2 1 1 1 1 1 1 2 2 2 2 5 4 4 6 6 6 6 6 6 4 3 3 2 1".split()
+)
+OBS = "24 24 24 17 6 6 6 3 5 5 5 5 8 9 12 12 24 15 15 24 24 17 17 17 17 15 8 8 8 3"
+ACTION = "6 6 6 6 2 2 1 1 1 1 1 1 2 2 2 2 5 4 4 6 6 6 6 6 6 4 3 3 2 1"
 MT50 = (
     "assembly basketball button-press-topdown button-press-topdown-wall button-press "
     "button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-open "
@@ -29,18 +29,20 @@ MT50 = (
     "plate-slide-back-side push-back push push-wall reach reach-wall shelf-place soccer "
     "stick-push stick-pull sweep-into sweep window-open window-close bin-picking box-close "
     "door-lock door-unlock hand-insert"
-).split()
+)
 
 
 def test_mt30_has_the_published_order_and_sizes():
     table = [(t.name, t.obs_dim, t.action_dim) for t in SUITES["mt30"]]
-    assert table == list(zip(MT30, map(int, OBS), map(int, ACTION), strict=True))
+    assert table == list(
+        zip(MT30.split(), map(int, OBS.split()), map(int, ACTION.split()), strict=True)
+    )
     assert (SUITES["mt30"].obs_dim, SUITES["mt30"].action_dim) == (24, 6)
     assert {task.episode_length for task in SUITES["mt30"]} == {500}
 
 
 def test_mt80_is_mt30_followed_by_metaworlds_fifty():
-    assert SUITES["mt80"].names == (*MT30, *(f"mw-{name}" for name in MT50))
+    assert SUITES["mt80"].names == (*MT30.split(), *(f"mw-{name}" for name in MT50.split()))
     assert (SUITES["mt80"].obs_dim, SUITES["mt80"].action_dim) == (39, 6)
     assert SUITES["mt50"].names == SUITES["mt80"].names[30:]
     sizes = {(t.obs_dim, t.action_dim, t.episode_length) for t in SUITES["mt50"]}

@@ -20,7 +20,13 @@ from pwm.errors import PwmError
 from pwm.export_checkpoint import ExportConfig, export_checkpoint
 from pwm.import_checkpoint import ImportConfig, import_checkpoint
 from pwm.suites import SUITES, Suite, get_suite
-from pwm.tdmpc2_checkpoints import PUBLISHED_SIZES, read_published, size_name, to_published
+from pwm.tdmpc2_checkpoints import (
+    PUBLISHED_SIZES,
+    _their_name,
+    read_published,
+    size_name,
+    to_published,
+)
 from pwm.world_model import KIND, ModelSize, WorldModel, model_meta
 
 MT30, MT80 = SUITES["mt30"], SUITES["mt80"]
@@ -108,10 +114,7 @@ def test_the_checkpoint_says_where_it_came_from(tmp_path, capsys):
         "size": "custom",
     }
     told = " ".join(capsys.readouterr().err.split())
-    assert (
-        "suite mt30 in layout tdmpc2-old, of size custom: encoder 40 x 2, MLPs 48, latent 32"
-        in (told)
-    )
+    assert "suite mt30 in layout tdmpc2-old, of size custom: encoder 40 x 2, MLPs 48" in told
     parameters = sum(t.numel() for t in fixture().values())
     assert f"2 Q networks and policy prior, {parameters:,} parameters" in told
 
@@ -130,15 +133,11 @@ def test_task_embeddings_have_max_norm_1_as_in_the_original(tmp_path):
         torch.testing.assert_close(made.task_embedding(task), expected, rtol=0, atol=1e-6)
 
 
-def virtual(model: WorldModel) -> dict:
-    """A state dict of the model's shapes that takes no room on disk: every tensor is one number."""
-    with torch.device("meta"):
-        state = to_published(model)
+def virtual(model: WorldModel) -> dict[str, Tensor]:
+    """Weights of the model's shapes that take no room on disk: every tensor is one number."""
     return {
-        key: torch.zeros(()).expand(value.shape)
-        if isinstance(value, Tensor) and value.dim() and key != "_action_masks"
-        else value
-        for key, value in state.items()
+        _their_name(name, "tdmpc2-old"): torch.zeros(()).expand(tensor.shape)
+        for name, tensor in model.state_dict().items()
     }
 
 
@@ -161,11 +160,7 @@ def test_published_sizes_are_recognized(name, suite, change, tmp_path):
     tasks = get_suite(suite)
     with torch.device("meta"):
         model = WorldModel(size, tasks, q_and_prior=True)
-    state = virtual(model)
-    if size.task_dim:
-        columns = torch.arange(tasks.action_dim)
-        state["_action_masks"] = torch.stack([columns < t.action_dim for t in tasks]).float()
-    found = read_published(save_model(tmp_path / "a.pt", state), tasks)
+    found = read_published(save_model(tmp_path / "a.pt", virtual(model)), tasks)
     assert found.size_name == name
     assert found.skeleton.size == size
     assert found.skeleton.has_q
@@ -195,7 +190,7 @@ def test_a_single_task_model(tmp_path):
     obs, task = torch.randn(3, 24), torch.zeros(3, dtype=torch.int64)
     torch.testing.assert_close(model.encode(obs, task), made.eval().encode(obs, task))
     assert model.policy_prior(model.encode(obs, task), task)[0].shape == (3, 6)
-    with pytest.raises(PwmError, match="is a model of 1 task with observations of 24 .* 30 tasks"):
+    with pytest.raises(PwmError, match=r"model of 1 task with observations of 24 .* 30 tasks"):
         run_import(path, tmp_path / "n", "mt30")
     fit = "suite=walker-stand, suite=walker-walk, suite=walker-run"
     with pytest.raises(PwmError, match=f"give {fit}"):
@@ -334,7 +329,6 @@ def test_what_is_exported_is_imported_bit_for_bit(suite, q_and_prior, tmp_path):
     for key, value in model.state_dict().items():
         assert torch.equal(back.state_dict()[key], value), key
     again = export_checkpoint(ExportConfig(str(tmp_path / "back"), str(tmp_path / "y.pt")))
-    assert again.read_bytes() != b""
     first, second = (torch.load(p, weights_only=True)["model"] for p in (path, again))
     assert list(first) == list(second)
 

@@ -9,7 +9,14 @@ from tdmpc2_files import CHUNK_2023, chunk_fields, make_chunk, save_chunk
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.suites import SUITES, get_suite
-from pwm.tdmpc2_data import Chunk, ChunkFormat, PieceTable, find_files, write_chunk
+from pwm.tdmpc2_data import (
+    Chunk,
+    ChunkFormat,
+    PieceTable,
+    find_files,
+    unscorable,
+    write_chunk,
+)
 
 MT30, MT80 = SUITES["mt30"], SUITES["mt80"]
 IDS = [2, 35, 2]  # walker-run (24 and 6), mw-button-press-wall (39 and 4), walker-run
@@ -179,6 +186,21 @@ def test_task_ids_must_be_of_the_suite_and_constant(tmp_path):
     made["task"][2, 3] = 5
     with pytest.raises(PwmError, match="changes within episode 2"):
         open_chunk(tmp_path, made).task_ids()
+
+
+def test_pieces_and_unknown_success_have_no_score(tmp_path):
+    tasks = {name: MT80[name] for name in ("walker-run", "mw-push", "mw-reach")}
+    store = EpisodeStore.create(tmp_path / "s", get_suite(list(tasks)))
+    store.add_source("whole", {"success_known": False, "pieces_of_episodes": []})
+    store.add_source("cut", {"success_known": False, "pieces_of_episodes": ["walker-run"]})
+    store.add_source("collected", {"made_by": "pwm collect"})
+    store.append("walker-run", [make_episode(tasks["walker-run"], 3)], "whole")
+    store.append("mw-reach", [make_episode(tasks["mw-reach"], 3)], "collected")
+    assert [unscorable(store, task) for task in tasks.values()] == [None] * 3
+    store.append("walker-run", [make_episode(tasks["walker-run"], 3)], "cut")
+    store.append("mw-push", [make_episode(tasks["mw-push"], 3)], "whole")
+    found = [unscorable(store, task) for task in tasks.values()]
+    assert found == ["pieces of episodes", "episodes whose success is not known", None]
 
 
 def test_episodes_are_cut_into_pieces_that_share_a_row(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
@@ -159,7 +160,7 @@ def test_a_bare_pickle_is_refused_and_what_it_names_is_told(tmp_path, protocol):
 def test_the_format_before_torch_1_6_is_refused(tmp_path):
     path = tmp_path / "old.pt"
     torch.save({"x": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(PwmError, match="before version 1.6"):
+    with pytest.raises(PwmError, match="as torch wrote before version"):
         TorchFile(path)
 
 
@@ -271,7 +272,7 @@ def test_truncated_files_are_refused(tmp_path):
     path = tmp_path / "short.pt"
     for size in (0, 1, 100, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
-        with pytest.raises(PwmError, match="truncated|no file that torch"):
+        with pytest.raises(PwmError, match=r"truncated|no file that torch"):
             TorchFile(path)
 
 
@@ -311,10 +312,8 @@ def test_garbage_gives_a_sentence(tmp_path_factory, garbage):
 @given(st.binary(min_size=1, max_size=60))
 def test_a_garbage_pickle_gives_a_sentence_or_plain_values(tmp_path_factory, garbage):
     path = craft(tmp_path_factory.mktemp("garbage") / "a.pt", garbage)
-    try:
+    with contextlib.suppress(PwmError):
         TorchFile(path)
-    except PwmError:
-        pass
 
 
 def test_the_fingerprint_follows_the_content_not_the_name(tmp_path):

@@ -417,7 +417,7 @@ def test_prior_loss_equals_a_direct_loop():
 def test_prior_loss_leaves_latents_alone_and_moves_the_prior_uphill():
     model, batch, noise = make_model(), make_batch(), make_noise()
     rollout, scale = roll_out(model, batch), torch.ones((), dtype=torch.float64)
-    loss, q = prior_loss(model, rollout, batch.task, scale, 1.0, noise, entropy_weight=0.0)
+    loss, _ = prior_loss(model, rollout, batch.task, scale, 1.0, noise, entropy_weight=0.0)
     encoder = next(model.encoder.parameters())
     assert torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True) == (None,)
     parameters = list(model.prior.parameters())

@@ -12,9 +12,7 @@ from pwm.suites import Suite, Task
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 
-SUITE = Suite(
-    "pair", (Task("narrow", "dmcontrol", 3, 1, 20), Task("wide", "metaworld", 5, 2, 20))
-)
+SUITE = Suite("pair", (Task("narrow", "dmcontrol", 3, 1, 20), Task("wide", "metaworld", 5, 2, 20)))
 SIZE = ModelSize(encoder_dim=32, mlp_dim=32, latent_dim=32, task_dim=4, num_q=3, num_bins=21)
 CONFIG = LearnerConfig(steps=100, lr=1e-3, lr_final=1e-4, warmup=4)
 

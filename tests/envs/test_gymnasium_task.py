@@ -1,0 +1,229 @@
+"""A user's own task: a Gymnasium environment with the face of a suite's task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import envs
+from pwm.errors import PwmError
+from pwm.suites import Task
+
+PENDULUM = Task(
+    "gym-pendulum", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", score_min=-1500.0, score_max=0.0
+)
+CLIFF = Task("cliff", "gymnasium", 5, 2, 12, 1, "cliff_env:Cliff-v0", '{"fall_at": 6}')
+
+CLIFF_MODULE = '''
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Cliff(gymnasium.Env):
+    """Terminates at a step that follows from its seed; a dictionary observation; success."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, fall_at, render_mode=None):
+        self.fall_at, self.render_mode = fall_at, render_mode
+        box = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.observation_space = spaces.Dict(
+            {"position": box, "goal": box, "age": spaces.Box(0, 100, (), np.float32)}
+        )
+        self.action_space = spaces.Box(np.float32([0, -4]), np.float32([10, 4]))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.age = 0
+        self.position = self.np_random.uniform(-1, 1, 2)
+        self.fall = self.fall_at + int(self.np_random.integers(0, 3))
+        return self.observe(), {}
+
+    def observe(self):
+        return {
+            "position": self.position,
+            "goal": np.array([7.0, 8.0]),
+            "age": np.float32(self.age),
+        }
+
+    def step(self, action):
+        self.age += 1
+        self.position = np.asarray(action, np.float64)
+        fallen = self.age >= self.fall
+        return self.observe(), float(action.sum()), fallen, False, {"is_success": self.age >= 3}
+
+    def render(self):
+        return np.full((8, 9, 3), self.age, np.uint8)
+
+
+class Dials(gymnasium.Env):
+    observation_space = spaces.Discrete(4)
+    action_space = spaces.Discrete(2)
+
+
+class Boundless(gymnasium.Env):
+    observation_space = spaces.Box(-1, 1, (2,))
+    action_space = spaces.Box(-np.inf, np.inf, (1,))
+
+
+class Clicks(gymnasium.Env):
+    observation_space = spaces.Box(-1, 1, (2,))
+    action_space = spaces.Discrete(2)
+
+
+gymnasium.register("Cliff-v0", entry_point=Cliff, max_episode_steps=3)
+gymnasium.register("Dials-v0", entry_point=Dials)
+gymnasium.register("Boundless-v0", entry_point=Boundless)
+gymnasium.register("Clicks-v0", entry_point=Clicks)
+'''
+
+
+@pytest.fixture
+def cliff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    (tmp_path / "cliff_env.py").write_text(CLIFF_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return CLIFF
+
+
+def test_is_the_bare_environment_with_scaled_actions() -> None:
+    env, bare = envs.make_env(PENDULUM), gymnasium.make("Pendulum-v1").unwrapped
+    assert env.observation_space == spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    assert env.action_space == spaces.Box(-1.0, 1.0, (1,), np.float32)
+    rng = np.random.default_rng(0)
+    for seed in (4, None):
+        obs, info = env.reset(seed=seed)
+        expected, _ = bare.reset(seed=seed)
+        assert info == {"success": 0.0}
+        for step in range(1, 201):
+            np.testing.assert_array_equal(obs, expected)
+            assert obs.dtype == np.float32
+            action = rng.uniform(-1.5, 1.5, 1).astype(np.float32)
+            obs, reward, terminated, truncated, info = env.step(action)
+            expected, bare_reward, *_ = bare.step(2 * np.clip(action, -1, 1))
+            assert reward == pytest.approx(bare_reward, rel=1e-6)
+            assert not terminated
+            assert truncated == (step == 200)
+            assert info == {"success": 0.0}
+    with pytest.raises(PwmError, match="call reset"):
+        env.step(action)
+    env.close()
+
+
+def test_make_env_seed_starts_the_stream() -> None:
+    env, again = envs.make_env(PENDULUM, seed=9), envs.make_env(PENDULUM)
+    first, second = env.reset()[0], env.reset()[0]
+    np.testing.assert_array_equal(first, again.reset(seed=9)[0])
+    np.testing.assert_array_equal(second, again.reset()[0])
+    assert not np.array_equal(first, second)
+
+
+def test_actions_repeat_and_rewards_sum() -> None:
+    env = envs.make_env(replace(PENDULUM, action_repeat=3, episode_length=5))
+    bare = gymnasium.make("Pendulum-v1").unwrapped
+    env.reset(seed=1), bare.reset(seed=1)
+    for step in range(1, 6):
+        obs, reward, _, truncated, _ = env.step(np.array([0.5], np.float32))
+        steps = [bare.step(np.array([1.0], np.float32)) for _ in range(3)]
+        np.testing.assert_array_equal(obs, steps[-1][0])
+        assert reward == pytest.approx(sum(one[1] for one in steps))
+        assert truncated == (step == 5)
+
+
+def test_dictionaries_flatten_and_termination_passes(cliff: Task) -> None:
+    env = envs.make_env(cliff)
+    inner = gymnasium.make("cliff_env:Cliff-v0", fall_at=6)
+    obs, _ = env.reset(seed=3)
+    raw, _ = inner.reset(seed=3)
+    np.testing.assert_allclose(obs, spaces.flatten(inner.observation_space, raw), rtol=1e-6)
+    successes, ended, steps = [], False, 0
+    while not ended:
+        obs, reward, ended, truncated, info = env.step(np.array([-1.0, 0.5], np.float32))
+        steps += 1
+        assert reward == pytest.approx(0 + 2)
+        assert not truncated
+        successes.append(info["success"])
+    assert 6 <= steps < 9  # the time limit of 3 that it is registered with does not apply
+    assert successes == [0.0, 0.0] + [1.0] * (steps - 2)
+    with pytest.raises(PwmError, match="call reset"):
+        env.step(np.zeros(2, np.float32))
+
+    # A repeated action ends with the episode.
+    env = envs.make_env(replace(cliff, action_repeat=4))
+    env.reset(seed=3)
+    assert env.step(np.zeros(2, np.float32))[2] is False
+    _, reward, terminated, *_ = env.step(np.zeros(2, np.float32))
+    assert terminated
+    assert reward == pytest.approx(5 * (steps - 4))
+
+
+def test_renders(cliff: Task) -> None:
+    env = envs.make_env(cliff, render_mode="rgb_array")
+    env.reset(seed=0)
+    env.step(np.zeros(2, np.float32))
+    frame = env.render()
+    assert frame is not None
+    assert frame.shape == (8, 9, 3)
+    assert (frame == 1).all()
+    assert envs.make_env(cliff).render() is None
+    with pytest.raises(PwmError, match="unknown render mode 'human'"):
+        envs.make_env(cliff, render_mode="human")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"obs_dim": 4}, "has 5 entries, and task 'cliff' states obs_dim 4"),
+        ({"action_dim": 1}, r"shape \(2,\), and task 'cliff' states action_dim 1"),
+        ({"env_id": "NoSuchThing-v0"}, "NoSuchThing-v0, which cannot be made"),
+        ({"env_id": "no_such_module:X-v0"}, "install its package"),
+        ({"env_kwargs": '{"fall_ta": 6}'}, "fall_ta"),
+        ({"env_id": "cliff_env:Dials-v0", "env_kwargs": "{}"}, "continuous observations"),
+        ({"env_id": "cliff_env:Clicks-v0", "env_kwargs": "{}", "obs_dim": 2}, "Discrete"),
+        (
+            {"env_id": "cliff_env:Boundless-v0", "env_kwargs": "{}", "obs_dim": 2, "action_dim": 1},
+            "needs bounds",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(cliff: Task, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PwmError, match=message):
+        envs.make_env(replace(cliff, **change))
+
+
+def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:
+    seeds = [0, 1, 2, 3]
+    vector = envs.make_vector_env([cliff, "pendulum-swingup"], n=2, workers=2)
+    singles = [envs.make_env(task) for task in vector.slot_tasks]
+    obs, _ = vector.reset(seed=seeds)
+    for env, seed in zip(singles, seeds, strict=True):
+        env.reset(seed=seed)
+    lasts: dict[int, Any] = {}
+    rng = np.random.default_rng(5)
+    for _ in range(11):
+        actions = rng.uniform(-1, 1, (4, 2)).astype(np.float32)
+        before = obs
+        obs, rewards, terminated, truncated, infos = vector.step(actions)
+        for slot, env in enumerate(singles):
+            if slot in lasts:
+                assert rewards[slot] == 0
+                assert terminated[slot]
+                assert infos["success"][slot] == 1
+                np.testing.assert_array_equal(obs[slot], before[slot])
+                continue
+            one = env.step(actions[slot, : env.task.action_dim])
+            np.testing.assert_array_equal(obs[slot, : one[0].size], one[0])
+            assert (rewards[slot], terminated[slot], truncated[slot]) == one[1:4]
+            if one[2]:
+                lasts[slot] = one
+    assert set(lasts) == {0, 1}
+    vector.reset(options={"reset_mask": np.array([True, False, False, False])})
+    _, rewards, terminated, *_ = vector.step(actions)
+    assert terminated.tolist() == [False, True, False, False]
+    vector.close()
