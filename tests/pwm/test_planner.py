@@ -529,16 +529,21 @@ def test_evaluations_that_cannot_work_are_refused(settings: dict[str, Any], mess
 class Simulator:
     """Stands in for a vector environment: random observations, reward the first action."""
 
-    def __init__(self, tasks: Sequence[str], n: int, workers: int | None) -> None:
+    def __init__(self, tasks: Sequence[Task], n: int, workers: int | None) -> None:
         self.num_envs = len(tasks) * n
+        self.lengths = np.repeat([task.episode_length for task in tasks], n)
         self.single_action_space = SimpleNamespace(shape=(SUITE.action_dim,))
 
     def reset(self, seed: list[int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         self.rngs = [np.random.default_rng(one) for one in seed]
+        self.steps = 0
         return self._obs(), self._info()
 
     def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        return self._obs(), actions[:, 0].astype(float), None, None, self._info()
+        reward = np.where(self.steps < self.lengths, actions[:, 0].astype(float), 0.0)
+        self.steps += 1
+        over = self.steps >= self.lengths
+        return self._obs(), reward, np.zeros(self.num_envs, bool), over, self._info()
 
     def _obs(self) -> np.ndarray:
         return np.stack([rng.normal(size=5).astype(np.float32) for rng in self.rngs])
