@@ -23,7 +23,7 @@ class ExportConfig:
     Attributes:
         checkpoint: a world model: a pretraining run, one checkpoint, or an imported model.
         out: the file to write; it must not exist.
-        placeholders: for TD-MPC2 under a tensordict release newer than 0.12, which also asks for
+        placeholders: for TD-MPC2 under tensordict 0.14 or newer, which also asks for
             tensors without content that older ones refuse.
     """
 

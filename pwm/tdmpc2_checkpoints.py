@@ -195,9 +195,14 @@ def _weights(file: TorchFile, key: str, value: Any) -> Tensor:
     if not isinstance(value, StoredTensor):
         raise PwmError(f"{file.path} has no numbers for {key}; give a whole checkpoint.")
     tensor = file.tensor(value)
-    if not tensor.is_floating_point() or not tensor.isfinite().all():
+    if not tensor.is_floating_point() or not _is_finite(tensor):
         raise PwmError(f"{file.path} has {key} with values that are no finite numbers.")
     return tensor.float()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, found without a copy of a large tensor."""
+    return not tensor.numel() or all(bound.isfinite() for bound in torch.aminmax(tensor))
 
 
 def _sizes(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> tuple[ModelSize, int, int]:

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from pwm.devices import resolve_device
 from pwm.errors import PwmError
-from pwm.evaluate import extracted_guide, find_policies, run_episodes
+from pwm.evaluate import Outcomes, extracted_guide, find_policies, run_episodes
 from pwm.methods import Method, Separate, Timed
 from pwm.planner import Guide, PlannedEpisodes, Planner, PlannerConfig, PriorAndQ
 from pwm.scores import METHOD_LABELS
@@ -77,22 +77,34 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="where the planners run")
     parser.add_argument("--max-envs", type=int, default=64)
     arguments = parser.parse_args()
+    arguments.device = str(resolve_device(arguments.device))
     names = None if arguments.tasks is None else list(get_suite(arguments.tasks).names)
     methods, tasks = methods_of(arguments.run, names, arguments.device)
     timed = {name: Timed(method) for name, method in methods.items()}
     seeds = [arguments.seed + i for i in range(arguments.episodes)]
     outcomes = run_episodes(timed, tasks, seeds, max_envs=arguments.max_envs)
-    table = Table(title=f"{arguments.run}: score, {arguments.episodes} episodes a task")
-    for head in ("method", *(task.name for task in tasks), "mean", "ms together", "ms alone"):
-        table.add_column(head, justify="left" if head == "method" else "right")
-    for name, method in timed.items():
-        scores = [outcomes[name][task.name].score(task).normalized_score for task in tasks]
-        figures = [f"{score:.1f}" for score in [*scores, float(np.mean(scores))]]
-        times = [f"{ms:.3g}" for ms in (method.milliseconds, alone(method, tasks[0]))]
-        table.add_row(METHOD_LABELS[name], *figures, *times)
+    columns = {name: _column(method, outcomes[name], tasks) for name, method in timed.items()}
+    table = Table(title=f"{arguments.run}: {arguments.episodes} episodes a task")
+    table.add_column("score")
+    for name in columns:
+        table.add_column(METHOD_LABELS[name].replace(", ", "\n"), justify="right")
+    labels = [*(task.name for task in tasks), "mean", "ms a decision, together", "ms, alone"]
+    for i, label in enumerate(labels):
+        table.add_row(
+            label, *(column[i] for column in columns.values()), end_section=i == len(tasks)
+        )
     console = Console()
     console.print(table)
     console.print(f"{torch.get_num_threads()} threads, planners on {arguments.device}.")
+
+
+def _column(method: Timed, outcomes: dict[str, Outcomes], tasks: list[Task]) -> list[str]:
+    scores = [outcomes[task.name].score(task).normalized_score for task in tasks]
+    times = method.milliseconds, alone(method, tasks[0])
+    return [
+        *(f"{score:.1f}" for score in [*scores, np.mean(scores)]),
+        *(f"{ms:.2f}" for ms in times),
+    ]
 
 
 if __name__ == "__main__":
