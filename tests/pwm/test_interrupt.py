@@ -31,6 +31,15 @@ def test_handlers_are_given_back_however_it_ends():
     assert [signal.getsignal(s) for s in BOTH] == before
 
 
+@pytest.fixture
+def keyboard_interrupts():
+    """Python's own handler, which a process started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard_interrupts")
 def test_a_second_signal_is_not_held_back():
     with StopSignals() as signals:
         signal.raise_signal(signal.SIGINT)
