@@ -137,7 +137,7 @@ class Group:
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
-            model = copy.deepcopy(model).train().requires_grad_(True)
+            model = copy.deepcopy(model).unfreeze()
             self.tuner, self.windows = _tuner(model, store, tasks, config)
         self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed)
         frozen = self.tuner is None

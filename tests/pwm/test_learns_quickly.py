@@ -14,13 +14,13 @@ TASK = "cartpole-balance"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Forty episodes (mean return about 500 of 1000) and a small world model of them."""
+    """Sixty episodes (mean return about 550 of 1000) and a small world model of them."""
     out = tmp_path_factory.mktemp("learns")
-    collect = ["collect", f"suite={TASK}", "episodes=40", f"out={out}/data", "workers=1"]
+    collect = ["collect", f"suite={TASK}", "episodes=60", f"out={out}/data", "workers=1"]
     pretrain = [
         "pretrain", f"data={out}/data", f"out={out}/world_model", "device=cpu", "model=tiny",
         "model.encoder_dim=64", "model.mlp_dim=96", "model.latent_dim=64", "model.task_dim=0",
-        "steps=500", "batch_size=64", "horizon.lengths=[4]", "horizon.starts=[0.0]",
+        "steps=1200", "batch_size=64", "horizon.lengths=[4]", "horizon.starts=[0.0]",
         "lr=2e-3", "lr_final=2e-4", "warmup=50", "encoder_lr_scale=1",
     ]  # fmt: skip
     assert main(collect) == 0
@@ -32,8 +32,8 @@ def extract_and_evaluate(made: Path, out: Path, *overrides: str) -> dict[str, fl
     """Returns in the simulator: of the policy, of random actions, and of the data."""
     extract = [
         "extract", f"data={made}/data", f"checkpoint={made}/world_model", f"out={out}/policies",
-        "device=cpu", "pool=4096", "learner.iterations=200", "learner.batch_size=64",
-        "learner.horizon=12", "learner.networks.actor=[64,32]", "learner.networks.critic=[64]",
+        "device=cpu", "pool=4096", "learner.iterations=300", "learner.batch_size=64",
+        "learner.horizon=16", "learner.networks.actor=[64,32]", "learner.networks.critic=[64]",
         "learner.networks.critics=2", "learner.actor_lr=2e-3", "learner.critic_lr=2e-3",
         "learner.lr_final=2e-4", "learner.critic_passes=1", "learner.critic_minibatches=4",
         "learner.scale_values=true", "learner.return_decay=0.99",
@@ -54,7 +54,10 @@ def extract_and_evaluate(made: Path, out: Path, *overrides: str) -> dict[str, fl
 
 
 def test_a_policy_is_improved_by_gradients_through_the_world_model(made, tmp_path):
-    """No cloning: what the policy can do it has from the model alone."""
+    """No cloning: what the policy can do it has from the model alone.
+
+    It reaches 980 and more with any of a few seeds, and 470 with a learning rate of 0.
+    """
     returns = extract_and_evaluate(made, tmp_path)
-    assert returns["extracted"] > returns["random"] + 150, returns
-    assert returns["extracted"] > returns["data_mean"] + 50, returns
+    assert returns["extracted"] > returns["random"] + 300, returns
+    assert returns["extracted"] > returns["data_mean"] + 200, returns

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_a_model_of_pwm_has_no_q_and_prior(wrap, tmp_path):
     expected = load_file(EXPECTED)
     for name, value in outputs(model).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_whole_agent_of_pwm_gives_its_world_model(tmp_path):
+    actor = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(actor.parameters())
+    actor(torch.ones(2)).sum().backward()
+    optimizer.step()
+    agent = {
+        "actor": actor.state_dict(),
+        "world_model": OrderedDict(pwm_layout()),
+        "obs_rms": None,
+        "actor_opt": optimizer.state_dict(),
+    }
+    torch.save(agent, tmp_path / "a.pt")
+    model = run_import(tmp_path / "a.pt", tmp_path / "m")
+    assert torch.equal(model.encoder[0].weight, pwm_layout()["_encoder.0.weight"])
 
 
 def test_the_checkpoint_says_where_it_came_from(tmp_path, capsys):
