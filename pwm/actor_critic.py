@@ -90,8 +90,17 @@ class Critics(nn.Module):
         self.value = StackedMLP(tasks * size.critics, inputs, size.critic, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Every member's value: (K, B, latent) -> (K, E, B)."""
-        return self.scale * self.value(latent).squeeze(-1).unflatten(0, (len(latent), -1))
+        """Every member's value: (K, B, latent) -> (K, E, B).
+
+        Under autocast the output layer stays in float32: bfloat16 has no room for a value's digits.
+        """
+        *hidden, output = self.value
+        features = latent
+        for layer in hidden:
+            features = layer(features)
+        with torch.autocast(latent.device.type, enabled=False):
+            value = output(features.to(output.bias.dtype))
+        return self.scale * value.squeeze(-1).unflatten(0, (len(latent), -1))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pwm.acceleration import Accelerator
 from pwm.actor_critic import ActorCriticSize, Actors, Critics, TaskCritic, action_masks
 from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.errors import PwmError
+from pwm.imagination import FirstLayers, Imagined, fold, imagine_step, imagined_reward
 from pwm.math import discounted_sum, running_moments, symexp, td_lambda
 from pwm.settings import require_at_least, require_positive, require_share
 from pwm.streams import stream, stream_seed
@@ -109,8 +111,8 @@ class Noise(NamedTuple):
     order: Tensor  # (passes, H * B) permutations that cut the critics' minibatches
 
 
-class Imagined(NamedTuple):
-    """Rollouts of the policy in the world model, time first."""
+class Rollout(NamedTuple):
+    """Imagined by the policy in the world model, time first."""
 
     latents: Tensor  # (H+1, K, B, latent)
     rewards: Tensor  # (H, K, B)
@@ -124,13 +126,24 @@ class ActorCriticLearner:
         tasks: the K tasks, all of the model's suite.
         config: see :class:`ActorCriticConfig`.
         seed: together with a task's name it fixes that task's networks and random numbers.
+        accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
     """
 
     def __init__(
-        self, model: WorldModel, tasks: Sequence[Task], config: ActorCriticConfig, seed: int
+        self,
+        model: WorldModel,
+        tasks: Sequence[Task],
+        config: ActorCriticConfig,
+        seed: int,
+        accelerator: Accelerator | None = None,
     ) -> None:
         config.validate()
         self.model, self.tasks, self.config = model, list(tasks), config
+        self.accelerator = accelerator or Accelerator(model.bins.device)
+        self._step = self.accelerator.compile(policy_step)
+        self._reward = self.accelerator.compile(imagined_reward)
+        self._critic_error = self.accelerator.compile(critic_error)
+        self._iterate = self.accelerator.capture(self._iteration)
         device, latent = model.bins.device, model.size.latent_dim
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
@@ -141,14 +154,14 @@ class ActorCriticLearner:
         self._order_generator = stream(seed, "order", device)
         self._initialize(seed)
         betas = (config.betas[0], config.betas[1])
-        self.actor_optimizer = torch.optim.Adam(
-            self.actors.parameters(), lr=config.actor_lr, betas=betas, fused=True
+        self.actor_optimizer = self.accelerator.adam(
+            self.actors.parameters(), lr=config.actor_lr, betas=betas
         )
-        self.critic_optimizer = torch.optim.Adam(
-            self.critics.parameters(), lr=config.critic_lr, betas=betas, fused=True
+        self.critic_optimizer = self.accelerator.adam(
+            self.critics.parameters(), lr=config.critic_lr, betas=betas
         )
-        none = torch.zeros(len(tasks), device=device)
-        self.moments = (none, none, none)
+        self.clone_weight = torch.zeros((), device=device)
+        self.moments = torch.zeros(3, len(tasks), device=device)  # mean, variance, weight
 
     def _initialize(self, seed: int) -> None:
         """Give each task the weights that it would get alone."""
@@ -181,28 +194,28 @@ class ActorCriticLearner:
         ]
         return Noise(torch.stack(action, 1), torch.stack(order))
 
-    def imagine(self, start: Tensor, noise: Tensor) -> Imagined:
+    def imagine(self, start: Tensor, noise: Tensor) -> Rollout:
         """Roll the policy out in the world model, differentiably.
 
         Args:
             start: (K, B, latent).
             noise: (H, K, B, action_dim).
         """
-        task = self.task_ids.unsqueeze(1)
-        z, latents, actions = start, [start], []
+        first = fold(self.model, self.task_ids)
+        z, latents, features = start, [start], []
         for step_noise in noise:
-            features = z.detach() if self.config.detach_actor_input else z
-            action = self.actors(features, step_noise)
-            z = self.model.next(z, action, task)
+            seen = z.detach() if self.config.detach_actor_input else z
+            z, reward_features = self._step(self.actors, self.model, first, z, seen, step_noise)
             latents.append(z)
-            actions.append(action)
-        stacked = torch.stack(latents)
-        reward = self.model.symlog_reward(stacked[:-1], torch.stack(actions), task)
-        return Imagined(stacked, symexp(reward) if self.config.reward_units == "real" else reward)
+            features.append(reward_features)
+        reward = self._reward(self.model, torch.stack(features))
+        if self.config.reward_units == "real":
+            reward = symexp(reward)
+        return Rollout(torch.stack(latents), reward)
 
     def actor_loss(
-        self, start: Tensor, noise: Tensor, demonstrations: Demonstrations | None, clone: float
-    ) -> tuple[Tensor, Imagined, dict[str, Tensor]]:
+        self, start: Tensor, noise: Tensor, demonstrations: Demonstrations | None = None
+    ) -> tuple[Tensor, Rollout, dict[str, Tensor]]:
         """Minus the normalized H-step return with bootstrap, plus cloning (PWM, eq. 5).
 
         Returns:
@@ -213,26 +226,43 @@ class ActorCriticLearner:
         bootstrap = self.critics(imagined.latents[-1]).amin(1)
         returns = discounted_sum(imagined.rewards, config.discount)
         returns = returns + config.discount**config.horizon * bootstrap
-        self.moments = running_moments(*self.moments, returns.detach(), config.return_decay)
-        scale = self.moments[1].sqrt().clamp(min=1e-2)
+        moments = running_moments(*self.moments.unbind(), returns.detach(), config.return_decay)
+        self.moments.copy_(torch.stack(moments))
+        scale = moments[1].sqrt().clamp(min=1e-2)
         loss = -returns.mean(1) / scale
         metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
         if demonstrations is not None:
             error = (self.actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
             distance = error.mean(1) / self.actors.action_mask.sum(-1)
-            loss = loss + clone * distance
+            loss = loss + self.clone_weight * distance
             metrics["clone_error"] = distance.detach()
         return loss, imagined, metrics
 
     def iteration(
-        self, start: Tensor, noise: Noise, demonstrations: Demonstrations | None, clone: float
+        self, start: Tensor, noise: Noise, demonstrations: Demonstrations | None = None
     ) -> dict[str, Tensor]:
-        """One actor step and the critics' steps for all K tasks; returns (K,) metrics."""
-        loss, imagined, metrics = self.actor_loss(start, noise.action, demonstrations, clone)
+        """One actor step and the critics' steps for all K tasks.
+
+        Args:
+            start: (K, B, latent), where rollouts begin.
+            noise: the iteration's random numbers.
+            demonstrations: what to clone, if anything is; always or never.
+
+        Returns:
+            (K,) metrics on the device, good until the next call.
+        """
+        with self.accelerator.autocast():
+            return self._iterate(start, *noise, *(demonstrations or ()))
+
+    def _iteration(
+        self, start: Tensor, action_noise: Tensor, order: Tensor, *demonstrations: Tensor
+    ) -> dict[str, Tensor]:
+        cloned = Demonstrations(*demonstrations) if demonstrations else None
+        loss, imagined, metrics = self.actor_loss(start, action_noise, cloned)
         parameters = list(self.actors.parameters())
         grads = torch.autograd.grad(loss.sum(), parameters)
-        norm = _step(self.actor_optimizer, parameters, grads, self.config.actor_clip, len(start))
-        critic_loss, value = self._update_critics(imagined, noise.order)
+        norm = self._descend(self.actor_optimizer, parameters, grads, self.config.actor_clip)
+        critic_loss, value = self._update_critics(imagined, order)
         return metrics | {
             "actor_grad_norm": norm,
             "critic_loss": critic_loss,
@@ -240,7 +270,7 @@ class ActorCriticLearner:
             "policy_std": self.actors.log_std.detach().exp().mean(1),
         }
 
-    def _update_critics(self, imagined: Imagined, order: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_critics(self, imagined: Rollout, order: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
         latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
         tasks, _, batch, size = latents.shape
@@ -254,11 +284,23 @@ class ActorCriticLearner:
         loss = torch.zeros(tasks, device=states.device)
         for permutation in order:
             for part in permutation.chunk(config.critic_minibatches):
-                error = self.critics(states[:, part]) - targets[:, None, part]
-                loss = (error / self.critics.scale).square().mean((1, 2))
+                loss = self._critic_error(self.critics, states[:, part], targets[:, part])
                 grads = torch.autograd.grad(loss.sum(), parameters)
-                _step(self.critic_optimizer, parameters, grads, config.critic_clip, tasks)
+                self._descend(self.critic_optimizer, parameters, grads, config.critic_clip)
         return loss.detach(), targets.mean(1)
+
+    def _descend(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Sequence[nn.Parameter],
+        grads: Sequence[Tensor],
+        limit: float,
+    ) -> Tensor:
+        clipped, norm = clip_by_task(grads, limit, len(self.tasks))
+        for parameter, grad in zip(parameters, clipped, strict=True):
+            parameter.grad = grad
+        optimizer.step()
+        return norm
 
     def critic(self, index: int) -> TaskCritic:
         """A copy of one task's critic, to be saved beside its policy."""
@@ -269,15 +311,15 @@ class ActorCriticLearner:
         values.load_state_dict({name: t[own] for name, t in critics.state_dict().items()})
         return TaskCritic(values, config.reward_units, config.discount)
 
-    def set_progress(self, iteration: int) -> float:
-        """Set learning rates for an iteration; returns its behaviour cloning weight."""
+    def set_progress(self, iteration: int) -> None:
+        """Set an iteration's learning rates and weight of behaviour cloning."""
         config, progress = self.config, iteration / self.config.iterations
-        for optimizer, lr in (
-            (self.actor_optimizer, config.actor_lr),
-            (self.critic_optimizer, config.critic_lr),
+        for value, first, last in (
+            (self.actor_optimizer.param_groups[0]["lr"], config.actor_lr, config.lr_final),
+            (self.critic_optimizer.param_groups[0]["lr"], config.critic_lr, config.lr_final),
+            (self.clone_weight, config.clone_weight, config.clone_weight_final),
         ):
-            optimizer.param_groups[0]["lr"] = lr + (config.lr_final - lr) * progress
-        return config.clone_weight + (config.clone_weight_final - config.clone_weight) * progress
+            value.fill_(first + (last - first) * progress)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
@@ -287,7 +329,7 @@ class ActorCriticLearner:
             "critics": self.critics.state_dict(),
             "actor_optimizer": optimizer_tensors(self.actor_optimizer),
             "critic_optimizer": optimizer_tensors(self.critic_optimizer),
-            "moments": {str(i): moment for i, moment in enumerate(self.moments)},
+            "moments": {"mean,variance,weight": self.moments},
             "random": {str(i): stream.get_state() for i, stream in enumerate(streams)},
         }
 
@@ -298,9 +340,7 @@ class ActorCriticLearner:
         self.critics.load_state_dict(groups["critics"])
         load_optimizer_tensors(self.actor_optimizer, groups["actor_optimizer"])
         load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
-        device = self.task_ids.device
-        mean, var, count = (groups["moments"][str(i)].to(device) for i in range(3))
-        self.moments = (mean, var, count)
+        self.moments.copy_(groups["moments"]["mean,variance,weight"])
         for i, generator in enumerate([*self._generators, self._order_generator]):
             generator.set_state(groups["random"][str(i)])
 
@@ -311,23 +351,30 @@ def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> N
         ours.view(tasks, -1, *ours.shape[1:])[k].copy_(theirs.view(-1, *ours.shape[1:]))
 
 
-def _step(
-    optimizer: torch.optim.Optimizer,
-    parameters: Sequence[nn.Parameter],
-    grads: Sequence[Tensor],
-    limit: float,
-    tasks: int,
-) -> Tensor:
-    """Apply gradients clipped for each task apart; a task with a non-finite one gets zeros.
+def policy_step(
+    actors: Actors, model: WorldModel, first: FirstLayers, z: Tensor, seen: Tensor, noise: Tensor
+) -> Imagined:
+    """Act on what is seen of z, usually z itself, and imagine what follows."""
+    return imagine_step(model, first, z, actors(seen, noise))
+
+
+def critic_error(critics: Critics, states: Tensor, targets: Tensor) -> Tensor:
+    """(K,) mean squared errors in units of the critics' scale: (K, n, latent), (K, n)."""
+    error = critics(states) - targets.unsqueeze(1)
+    return (error / critics.scale).square().mean((1, 2))
+
+
+def clip_by_task(grads: Sequence[Tensor], limit: float, tasks: int) -> tuple[list[Tensor], Tensor]:
+    """Clip gradients in place for each task apart; a task with a non-finite one gets zeros.
 
     Returns:
-        (tasks,) gradient norms before clipping.
+        The gradients, and (tasks,) norms before clipping.
     """
     flat = [grad.reshape(tasks, -1) for grad in grads]
-    norm = torch.stack([part.square().sum(1) for part in flat]).sum(0).sqrt()
+    parts = [torch.linalg.vector_norm(part, dim=1) for part in flat]
+    norm = torch.linalg.vector_norm(torch.stack(parts), dim=0)
     factor = (limit / norm.clamp(min=1e-6)).clamp(max=1.0).unsqueeze(1)
-    finite = norm.isfinite().unsqueeze(1)
-    for parameter, grad, part in zip(parameters, grads, flat, strict=True):
-        parameter.grad = torch.where(finite, part * factor, 0.0).view_as(grad)
-    optimizer.step()
-    return norm
+    broken = ~norm.isfinite().unsqueeze(1)
+    for part in flat:
+        part.mul_(factor).masked_fill_(broken, 0.0)
+    return [part.view_as(grad) for part, grad in zip(flat, grads, strict=True)], norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
+from pwm.acceleration import Acceleration
 from pwm.actor_critic import Policy
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
 from pwm.checkpoint import (
@@ -29,6 +30,7 @@ from pwm.checkpoint import (
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.devices import resolve_device
 from pwm.errors import PwmError
+from pwm.group_size import largest_group
 from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger
 from pwm.progress import console, progress_bar
@@ -68,7 +70,8 @@ class ExtractConfig:
         out: gets one policy directory a task.
         tasks: a list, a suite's name, or null for all tasks of the world model.
         pool: start states a task, drawn once from its episodes.
-        group_size: tasks learned at once.
+        group_size: tasks learned at once; null for as many as the memory holds.
+        compile, precision: see :class:`pwm.acceleration.Acceleration`.
     """
 
     checkpoint: str = MISSING
@@ -77,11 +80,13 @@ class ExtractConfig:
     tasks: Any = None
     seed: int = 0
     device: str = "auto"
+    compile: str = "auto"
+    precision: str = "auto"
     resume: str = "auto"
     learner: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     pool: int = 16_384
-    group_size: int = 16
+    group_size: int | None = None
     log_every: int = 20
     save_every: int = 500
     wandb_project: str | None = None
@@ -89,13 +94,18 @@ class ExtractConfig:
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 0, "seed")
-        require_at_least(self, 1, "pool", "group_size", "log_every", "save_every")
+        require_at_least(self, 1, "pool", "log_every", "save_every")
+        if self.group_size is not None:
+            require_at_least(self, 1, "group_size")
+        Acceleration(self.compile, self.precision).validate()
         self.learner.validate()
         require_at_least(self.finetune, 1, "batch_size")
         self.finetune.learner.validate()
 
 
-_MAY_CHANGE = ("tasks", "device", "resume", "log_every", "save_every", "wandb_project")
+_MAY_CHANGE = (
+    "tasks", "device", "resume", "group_size", "log_every", "save_every", "wandb_project",
+)  # fmt: skip
 
 
 class StartStates:
@@ -139,7 +149,8 @@ class Group:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
             model = copy.deepcopy(model).unfreeze()
             self.tuner, self.windows = _tuner(model, store, tasks, config)
-        self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed)
+        accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
+        self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed, accelerator)
         frozen = self.tuner is None
         obs, _ = _pools(store, tasks, model, config, best=1.0)
         self.starts = StartStates(model, obs, self.learner.task_ids, frozen)
@@ -154,14 +165,14 @@ class Group:
         if self.tuner is not None:
             self.tuner.set_learning_rate(step)
             self.tuner.update(self.windows.batch(step))
-        clone = self.learner.set_progress(step)
+        self.learner.set_progress(step)
         start = self.starts[self.learner.sample(len(self.starts))]
         demonstrations = None
         if self.demonstrations is not None:
             states, action = self.demonstrations
             rows = self.learner.sample(len(states))
             demonstrations = Demonstrations(states[rows], _take(action, rows))
-        return self.learner.iteration(start, self.learner.noise(), demonstrations, clone)
+        return self.learner.iteration(start, self.learner.noise(), demonstrations)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
@@ -257,16 +268,33 @@ def extract(config: ExtractConfig) -> Path:
     tasks = _tasks(config, model.suite)
     store = EpisodeStore.open(config.data)
     _require_data(store, model.suite, tasks)
-    size = 1 if config.finetune.enabled else config.group_size
     out = Path(config.out)
     with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
-        for first in range(0, len(tasks), size):
-            members = tasks[first : first + size]
-            if not list_steps(_group_directory(out, members) / "checkpoints"):
-                members = [task for task in members if not is_checkpoint(out / task.name)]
-            if members:
-                _extract_group(Group(model, store, members, config), out)
+        for members in _groups(config, model, tasks, out):
+            _extract_group(Group(model, store, members, config), out)
     return out
+
+
+def _groups(
+    config: ExtractConfig, model: WorldModel, tasks: Sequence[Task], out: Path
+) -> Iterator[list[Task]]:
+    """What to learn together: groups that are half done as they were, then tasks without policy."""
+    half_done = [
+        {str(task["name"]) for task in latest.meta["tasks"]}
+        for latest in (
+            load_latest(path, _KIND) for path in sorted((out / "groups").glob("*/checkpoints"))
+        )
+        if latest is not None
+    ]
+    for names in half_done:
+        if names <= {task.name for task in tasks}:
+            yield [task for task in tasks if task.name in names]
+    left = [task for task in tasks if not is_checkpoint(out / task.name)]
+    size = config.group_size or largest_group(model, config.learner, len(left))
+    if config.finetune.enabled:
+        size = 1
+    for first in range(0, len(left), size):
+        yield left[first : first + size]
 
 
 def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
@@ -309,7 +337,7 @@ def _extract_group(group: Group, out: Path) -> None:
             progress.update(bar, completed=step)
             if step < total and (signals.requested or step % config.save_every == 0):
                 logger.flush()
-                meta = {"step": step, "tasks": [task.name for task in group.tasks]}
+                meta = {"step": step, "tasks": [task.table() for task in group.tasks]}
                 save_checkpoint(checkpoints / step_name(step), _KIND, group.tensors(), meta)
                 prune_steps(checkpoints, keep_last=1)
                 signals.raise_if_requested(

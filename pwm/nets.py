@@ -36,6 +36,10 @@ class _RationalMish(torch.autograd.Function):
 
 def mish(x: Tensor) -> Tensor:
     """Mish, x tanh(log(1 + e^x)), elementwise (Misra, 2019)."""
+    if torch.compiler.is_compiling():
+        e = torch.exp(x.clamp(max=30.0))
+        n = e * (e + 2)
+        return x * (n / (n + 2))
     return F.mish(x) if x.is_cuda else _RationalMish.apply(x)
 
 
@@ -87,7 +91,7 @@ def mlp(
 
 
 class StackedLayerNorm(nn.Module):
-    """N independent LayerNorms over the last dimension of (N, n, features)."""
+    """N independent LayerNorms over the last dimension of (G, n, N / G, features)."""
 
     def __init__(self, stack: int, features: int) -> None:
         super().__init__()
@@ -95,9 +99,10 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(stack, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, n, features) to the same shape."""
+        """(G, n, N / G, features) to the same shape."""
+        shape = len(x), 1, *x.shape[2:]
         normed = F.layer_norm(x, x.shape[-1:])
-        return torch.addcmul(self.bias.unsqueeze(1), normed, self.weight.unsqueeze(1))
+        return torch.addcmul(self.bias.view(shape), normed, self.weight.view(shape))
 
 
 class StackedLinear(nn.Module):
@@ -116,22 +121,22 @@ class StackedLinear(nn.Module):
         self.ln = StackedLayerNorm(stack, outputs) if normed else None
         self.dropout = dropout
 
-    def _linear(self, x: Tensor) -> Tensor:
-        stack, outputs, inputs = self.weight.shape
-        groups, members = len(x), stack // len(x)
-        if members == 1:
-            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
-        weight = self.weight.reshape(groups, members * outputs, inputs)
-        y = torch.baddbmm(self.bias.reshape(groups, 1, -1), x, weight.transpose(1, 2))
-        y = y.unflatten(-1, (members, outputs)).transpose(1, 2)
-        return y.reshape(stack, -1, outputs)
-
     def forward(self, x: Tensor) -> Tensor:
         """(G, n, inputs) -> (N, n, outputs)."""
-        y = self._linear(x)
+        stack, outputs, inputs = self.weight.shape
+        groups, members = len(x), stack // len(x)
+        weight = self.weight.reshape(groups, members * outputs, inputs)
+        bias = self.bias.reshape(groups, 1, members * outputs)
+        if groups == 1:
+            y = F.linear(x, weight[0], bias[0, 0])
+        else:
+            y = torch.baddbmm(bias, x, weight.transpose(1, 2))
+        y = y.unflatten(-1, (members, outputs))
         if self.dropout:
             y = F.dropout(y, self.dropout, self.training)
-        return y if self.ln is None else mish(self.ln(y))
+        if self.ln is not None:
+            y = mish(self.ln(y))
+        return y.transpose(1, 2).reshape(stack, -1, outputs)
 
 
 class StackedMLP(nn.Sequential):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pwm import actor_critic_learner
 from pwm.actor_critic import ActorCriticSize
 from pwm.actor_critic_learner import (
     ActorCriticConfig,
@@ -16,6 +17,7 @@ from pwm.actor_critic_learner import (
 )
 from pwm.checkpoint import load_checkpoint, save_checkpoint
 from pwm.errors import PwmError
+from pwm.imagination import Imagined
 from pwm.math import symexp
 from pwm.suites import Suite, Task
 from pwm.world_model import ModelSize, WorldModel
@@ -75,10 +77,10 @@ def make_starts(pool: int = 50) -> Tensor:
 def iterate(learner: ActorCriticLearner, pools: Tensor, first: int, end: int) -> list[dict]:
     metrics = []
     for step in range(first, end):
-        clone = learner.set_progress(step)
+        learner.set_progress(step)
         rows = learner.sample(pools.shape[1])
         start = torch.stack([pool[r] for pool, r in zip(pools, rows, strict=True)])
-        metrics.append(learner.iteration(start, learner.noise(), None, clone))
+        metrics.append(learner.iteration(start, learner.noise()))
     return metrics
 
 
@@ -101,7 +103,7 @@ class Problem:
         self.parameters = list(self.learner.actors.parameters())
 
     def analytic(self) -> Tensor:
-        loss, imagined, metrics = self.learner.actor_loss(self.start, self.noise, None, 0.0)
+        loss, imagined, metrics = self.learner.actor_loss(self.start, self.noise)
         self.scale = metrics["return_scale"]
         self.latents = imagined.latents.detach()
         gradients = torch.autograd.grad(loss.sum(), self.parameters)
@@ -222,26 +224,17 @@ def test_seeds_and_tasks_have_different_streams():
     assert not torch.equal(weight, other.actors.mean[0].weight)
 
 
-class Poisoned(nn.Module):
-    """A world model whose reward for one task is not a number."""
-
-    def __init__(self, model: WorldModel, task: int, value: float) -> None:
-        super().__init__()
-        self.model, self.task, self.value = model, task, value
-        self.bins, self.size, self.suite, self.next = (
-            model.bins, model.size, model.suite, model.next,
-        )  # fmt: skip
-
-    def symlog_reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        reward = self.model.symlog_reward(z, action, task)
-        return reward * torch.where(task == self.task, self.value, 1.0)
+def poison(model: WorldModel, task: int, value: float) -> WorldModel:
+    """A world model that is broken for one task alone."""
+    model.task_emb.weight[task] = value
+    return model
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_task_with_non_finite_gradients_does_not_touch_the_others(value):
     pools = make_starts()
     healthy = make_learner()
-    poisoned = make_learner(model=Poisoned(make_model(), 1, value))
+    poisoned = make_learner(model=poison(make_model(), 1, value))
     before = [p.clone() for p in poisoned.actors.parameters()]
     iterate(healthy, pools, 0, 4)
     metrics = iterate(poisoned, pools, 0, 4)
@@ -267,7 +260,7 @@ def one_iteration(learner: ActorCriticLearner) -> tuple[dict[str, Tensor], Tenso
     learner.set_progress(0)
     start = make_starts(learner.config.batch_size)[: len(learner.tasks)]
     noise = learner.noise()
-    return learner.iteration(start, noise, None, 0.0), start, noise
+    return learner.iteration(start, noise), start, noise
 
 
 def test_gradients_are_clipped_task_by_task():
@@ -307,7 +300,7 @@ def test_critics_learn_td_lambda_targets_of_the_least_member(scale_values):
     scale = 10.0 if scale_values else 1.0
     assert learner.critics.scale == pytest.approx(scale)
     learner.set_progress(0)
-    metrics = learner.iteration(start, noise, None, 0.0)
+    metrics = learner.iteration(start, noise)
     wanted = (errors / scale).square().mean((1, 2, 3))
     torch.testing.assert_close(metrics["critic_loss"].double(), wanted, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
@@ -321,7 +314,7 @@ def test_critics_approach_their_targets():
     losses = []
     for _ in range(100):
         learner.set_progress(0)
-        losses.append(learner.iteration(start, noise, None, 0.0)["critic_loss"])
+        losses.append(learner.iteration(start, noise)["critic_loss"])
     assert (losses[-1] < 0.3 * losses[0]).all()
 
 
@@ -342,7 +335,7 @@ def test_returns_are_normalized_by_their_running_deviation():
         discounts = 0.9 ** torch.arange(4).view(-1, 1, 1)
         bootstrap = learner.critics(imagined.latents[-1]).amin(1)
         returns.append((imagined.rewards * discounts).sum(0) + 0.9**4 * bootstrap)
-        loss, _, metrics = learner.actor_loss(starts, noise, None, 0.0)
+        loss, _, metrics = learner.actor_loss(starts, noise)
         seen = torch.cat(returns, 1)
         scale = seen.std(1, correction=0).clamp(min=1e-2)
         torch.testing.assert_close(metrics["return_scale"], scale)
@@ -351,14 +344,15 @@ def test_returns_are_normalized_by_their_running_deviation():
 
 
 def test_cloning_adds_the_mean_squared_distance_of_used_dimensions():
-    learner = make_learner()
+    learner = make_learner(clone_weight=0.7, clone_weight_final=0.7)
+    learner.set_progress(0)
     starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
     shape = (3, CONFIG.batch_size, 2)
     shown = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     shown[0, :, 1] = 0  # the first task has one action dimension
     demonstrations = Demonstrations(starts, shown)
-    plain, *_ = make_learner().actor_loss(starts, noise, None, 0.0)
-    cloning, _, metrics = learner.actor_loss(starts, noise, demonstrations, 0.7)
+    plain, *_ = make_learner().actor_loss(starts, noise)
+    cloning, _, metrics = learner.actor_loss(starts, noise, demonstrations)
     mode = learner.actors(starts)
     wanted = torch.stack(
         [
@@ -381,10 +375,13 @@ def test_schedules():
         iterations=10, actor_lr=1e-3, critic_lr=2e-3, lr_final=1e-4,
         clone_weight=1.0, clone_weight_final=0.5,
     )  # fmt: skip
-    assert [learner.set_progress(i) for i in (0, 5, 10)] == pytest.approx([1.0, 0.75, 0.5])
-    learner.set_progress(5)
-    assert learner.actor_optimizer.param_groups[0]["lr"] == pytest.approx(5.5e-4)
-    assert learner.critic_optimizer.param_groups[0]["lr"] == pytest.approx(1.05e-3)
+    weights = []
+    for iteration in (0, 10, 5):
+        learner.set_progress(iteration)
+        weights.append(float(learner.clone_weight))
+    assert weights == pytest.approx([1.0, 0.5, 0.75])
+    assert float(learner.actor_optimizer.param_groups[0]["lr"]) == pytest.approx(5.5e-4)
+    assert float(learner.critic_optimizer.param_groups[0]["lr"]) == pytest.approx(1.05e-3)
     assert learner.actor_optimizer.param_groups[0]["betas"] == (0.7, 0.95)
 
 
@@ -475,16 +472,24 @@ class PointMass(nn.Module):
         self.bins = torch.zeros(1)
         self.goals = torch.tensor([[1.0, 0.0], [-0.5, 0.5], [0.0, -1.0]])
 
-    def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        return z + 0.3 * action
+    def step(self, z: Tensor, action: Tensor) -> Imagined:
+        following = z + 0.3 * action
+        return Imagined(following, following - self.goals.unsqueeze(1))
 
-    def symlog_reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        distance = (self.next(z, action, task) - self.goals[task]).square().sum(-1)
-        return -distance
+
+def imagine_in_the_toy(monkeypatch) -> None:
+    toy = {
+        "fold": lambda model, task_ids: None,
+        "imagine_step": lambda model, first, z, action: model.step(z, action),
+        "imagined_reward": lambda model, offset: -offset.square().sum(-1),
+    }
+    for name, function in toy.items():
+        monkeypatch.setattr(actor_critic_learner, name, function)
 
 
 @pytest.mark.parametrize("detach", [False, True])
-def test_learns_to_reach_goals_in_a_toy_model(detach):
+def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
+    imagine_in_the_toy(monkeypatch)
     learner = ActorCriticLearner(
         PointMass(),
         SUITE.tasks,

@@ -1,0 +1,57 @@
+"""How many tasks' policies can be learned at once in the memory there is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from pwm.actor_critic_learner import ActorCriticConfig
+from pwm.world_model import WorldModel
+
+_SHARE = 0.7  # of the free memory; the rest is for pools of start states, caches and fragments
+_MOST_ON_CPU = 16  # beyond this, products are large enough and more tasks only wait for each other
+
+
+def largest_group(model: WorldModel, config: ActorCriticConfig, tasks: int) -> int:
+    """The size of equal groups, as few as fit the free memory of the model's device, at least 1.
+
+    Args:
+        model: the world model, on the device that learns.
+        config: of the iterations.
+        tasks: how many there are to share out.
+    """
+    device = model.bins.device
+    if device.type == "cuda":
+        free, most = torch.cuda.mem_get_info(device)[0], tasks
+    else:
+        free, most = _free_memory(), _MOST_ON_CPU
+    fitting = int(_SHARE * free / bytes_a_task(model, config))
+    largest = max(1, min(fitting, most))
+    groups = max(1, -(-tasks // largest))
+    return max(1, -(-tasks // groups))
+
+
+def bytes_a_task(model: WorldModel, config: ActorCriticConfig) -> int:
+    """An upper estimate of one task's share of an eager iteration's memory, in bytes.
+
+    What autograd keeps of a rollout: a normalized layer keeps about six values a unit (its sum,
+    its normalized sum, and what Mish's derivative needs).
+    """
+    size, nets = model.size, config.networks
+    kept = 6 * (4 * size.mlp_dim + sum(nets.actor)) + 6 * size.latent_dim + 4 * size.num_bins
+    rollout = config.horizon * config.batch_size * kept
+    states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
+    parameters = 6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic)
+    return 4 * (rollout + states + parameters)
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping, on Linux; elsewhere half of all memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * kibibytes["MemAvailable"]

@@ -1,0 +1,79 @@
+"""The fast extraction, eager, compiled and in bfloat16, against the plain equations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks.plain_extraction import PlainExtraction
+from pwm.acceleration import Acceleration
+from pwm.actor_critic import ActorCriticSize
+from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
+from pwm.suites import get_suite
+from pwm.world_model import ModelSize, WorldModel
+
+SUITE = get_suite("quick")
+CONFIG = ActorCriticConfig(
+    iterations=10,
+    batch_size=16,
+    horizon=5,
+    networks=ActorCriticSize(actor=[24, 16], critic=[24], critics=3),
+    critic_passes=2,
+    critic_minibatches=2,
+)
+
+
+def make_model() -> WorldModel:
+    torch.manual_seed(0)
+    size = ModelSize(encoder_dim=16, mlp_dim=32, latent_dim=32, task_dim=8, num_bins=21)
+    model = WorldModel(size, SUITE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval().requires_grad_(False)
+
+
+def difference(detach: bool, acceleration: Acceleration) -> tuple[float, float]:
+    """Largest differences of actor and critic weights after two iterations of both."""
+    config = dataclasses.replace(CONFIG, detach_actor_input=detach)
+    accelerator = acceleration.prepare(torch.device("cpu"))
+    learner = ActorCriticLearner(make_model(), SUITE.tasks[:1], config, 0, accelerator)
+    plain = PlainExtraction(learner)
+    start = torch.rand(1, 16, 4, 8, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    for _ in range(2):
+        noise = learner.noise()
+        learner.iteration(start.flatten(2), noise)
+        plain.iteration(start.flatten(2)[0], noise)
+    actors = [*learner.actors.mean.parameters(), learner.actors.log_std]
+    of_actor = [
+        (ours[0] - theirs).abs().max()
+        for ours, theirs in zip(actors, plain.actor_parameters, strict=True)
+    ]
+    of_critics = [
+        (ours[member] - theirs).abs().max()
+        for member, critic in enumerate(plain.critics)
+        for ours, theirs in zip(learner.critics.parameters(), critic.parameters(), strict=True)
+    ]
+    return float(torch.stack(of_actor).max()), float(torch.stack(of_critics).max())
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_an_iteration_is_that_of_the_plain_equations(detach):
+    actor, critic = difference(detach, Acceleration("never", "float32"))
+    assert actor < 2e-6
+    assert critic < 2e-6
+
+
+def test_a_compiled_iteration_is_that_of_the_plain_equations():
+    actor, critic = difference(True, Acceleration("always", "float32"))
+    assert actor < 2e-6
+    assert critic < 2e-6
+
+
+def test_an_iteration_in_bfloat16_goes_the_same_way_to_three_digits():
+    """Adam's first steps are of the size of the learning rate, whatever the gradient's."""
+    actor, critic = difference(True, Acceleration("never", "bfloat16"))
+    assert 0 < actor < 2 * 2 * CONFIG.actor_lr
+    assert 0 < critic < 2 * 8 * CONFIG.critic_lr
