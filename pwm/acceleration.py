@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.nn.functional as F
 
-from pwm.cuda_graph import CapturedFunction
+from pwm.cuda_graph import CapturedFunction, Metrics
 from pwm.errors import PwmError
 
 P = ParamSpec("P")
@@ -76,7 +76,7 @@ class Accelerator:
             return function
         return torch.compile(function, dynamic=False)
 
-    def capture(self, function: Callable[P, R]) -> Callable[P, R]:
+    def capture(self, function: Callable[..., Metrics]) -> Callable[..., Metrics]:
         """The function replayed as a CUDA graph, where compiling is on and there is a GPU.
 
         Its arguments are tensors whose shapes never change, and it reads and writes all other

@@ -99,7 +99,7 @@ class Critics(nn.Module):
         for layer in hidden:
             features = layer(features)
         with torch.autocast(latent.device.type, enabled=False):
-            value = output(features.to(output.bias.dtype))
+            value = output(features.to(self.value.dtype))
         return self.scale * value.squeeze(-1).unflatten(0, (len(latent), -1))
 
 

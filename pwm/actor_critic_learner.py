@@ -226,7 +226,8 @@ class ActorCriticLearner:
         bootstrap = self.critics(imagined.latents[-1]).amin(1)
         returns = discounted_sum(imagined.rewards, config.discount)
         returns = returns + config.discount**config.horizon * bootstrap
-        moments = running_moments(*self.moments.unbind(), returns.detach(), config.return_decay)
+        mean, var, weight = self.moments.unbind()
+        moments = running_moments(mean, var, weight, returns.detach(), config.return_decay)
         self.moments.copy_(torch.stack(moments))
         scale = moments[1].sqrt().clamp(min=1e-2)
         loss = -returns.mean(1) / scale

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
+Metrics = dict[str, Tensor]
 WARM_UP = 3
 
 
-class CapturedFunction(Generic[P, R]):
+class CapturedFunction:
     """Calls a function some times, then captures it and replays it from there on.
 
     The first calls are real work: they compile what is to be compiled and fill caches, on a side
@@ -25,15 +22,15 @@ class CapturedFunction(Generic[P, R]):
             overwrites.
     """
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[..., Metrics]) -> None:
         self._function = function
         self._calls = 0
         self._stream = torch.cuda.Stream()
         self._graph = torch.cuda.CUDAGraph()
         self._inputs: tuple[Tensor, ...] = ()
-        self._result: R
+        self._result: Metrics = {}
 
-    def __call__(self, *inputs: P.args, **_: P.kwargs) -> R:
+    def __call__(self, *inputs: Tensor) -> Metrics:
         """One call of the function."""
         self._calls += 1
         if self._calls <= WARM_UP:
@@ -47,7 +44,7 @@ class CapturedFunction(Generic[P, R]):
         self._graph.replay()
         return self._result
 
-    def _on_side_stream(self, *inputs: P.args) -> R:
+    def _on_side_stream(self, *inputs: Tensor) -> Metrics:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = self._function(*inputs)

@@ -21,7 +21,6 @@ from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demo
 from pwm.checkpoint import (
     Checkpoint,
     is_checkpoint,
-    list_steps,
     load_latest,
     prune_steps,
     save_checkpoint,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwm.math import expected_bin
-from pwm.nets import mish
+from pwm.nets import NormedLinear, mish
 from pwm.world_model import WorldModel
 
 
@@ -38,7 +38,7 @@ class Imagined(NamedTuple):
 @torch.no_grad()
 def fold(model: WorldModel, task_ids: Tensor) -> FirstLayers:
     """Rearrange a model's first layers for the tasks with ids (K,); cheap beside one rollout."""
-    layers = [model.dynamics[0], model.reward_head[0]]
+    layers = _first(model.dynamics), _first(model.reward_head)
     weight = torch.cat([layer.weight for layer in layers])
     latent, task_dim = model.size.latent_dim, model.size.task_dim
     of_latent, of_task, of_action = weight.tensor_split([latent, latent + task_dim], 1)
@@ -65,6 +65,12 @@ def imagine_step(model: WorldModel, first: FirstLayers, z: Tensor, action: Tenso
 def imagined_reward(model: WorldModel, features: Tensor) -> Tensor:
     """Expected rewards in symlog units: (..., h) -> (...)."""
     return expected_bin(_after_first(model.reward_head, features), model.bins)
+
+
+def _first(net: nn.Sequential) -> NormedLinear:
+    layer = net[0]
+    assert isinstance(layer, NormedLinear)
+    return layer
 
 
 def _after_first(net: nn.Sequential, x: Tensor) -> Tensor:

@@ -168,6 +168,11 @@ class StackedMLP(nn.Sequential):
         )
         self.apply(init_weights)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
 
 def init_weights(module: nn.Module) -> None:
     """TD-MPC2's initialization: truncated normal weights (std 0.02), zero biases."""

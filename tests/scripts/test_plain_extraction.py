@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-
 from benchmarks.plain_extraction import PlainExtraction
+
 from pwm.acceleration import Acceleration
 from pwm.actor_critic import ActorCriticSize
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
