@@ -1,18 +1,19 @@
 """One checkpoint format: a directory of safetensors files and one JSON file, replaced atomically.
 
-A checkpoint directory holds ``checkpoint.json`` (format version, kind, everything that is not a
-tensor, the SHA-256 of each tensor file and of itself) and one ``<group>-<sha256>.safetensors`` a
-group of tensors. The JSON file is the commit point: tensor files of new content have new names, so
-a writer that is killed at any instruction leaves the old checkpoint whole. Nothing in it is pickle,
-so opening one runs no code.
+A checkpoint directory holds ``checkpoint.json`` (format version, kind, library versions, the file
+and SHA-256 of each group of tensors, everything that is not a tensor, a checksum of itself) and one
+``<group>-<sha256>.safetensors`` a group. The JSON file is the commit point: tensor files of new
+content have new names, so a writer that is killed at any instruction leaves the old checkpoint
+whole. Nothing in it is pickle, so opening one runs no code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pwm.errors import PwmError
-from pwm.files import write_atomically
+from pwm.files import make_directory, write_atomically
+from pwm.versions import versions
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _INDEX = "checkpoint.json"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+\.safetensors")
+
+
+class DamagedCheckpointError(PwmError):
+    """A checkpoint that is not what was written: truncated, edited, or with a file missing."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,13 @@ class Checkpoint:
         path: the directory it was read from.
         tensors: group name -> tensor name -> tensor.
         meta: the JSON part.
+        versions: of the libraries that wrote it, by name; empty where that was not recorded.
     """
 
     path: Path
     tensors: dict[str, dict[str, Tensor]]
     meta: dict[str, Any]
+    versions: dict[str, str]
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -60,20 +69,27 @@ def save_checkpoint(
         tensors: group name -> tensor name -> tensor, on any device.
         meta: anything JSON can hold.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    digests = {}
+    make_directory(path)
+    groups = {}
     for group, items in tensors.items():
         data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in items.items()})
         digest = hashlib.sha256(data).hexdigest()
         name = f"{group}-{digest[:16]}.safetensors"
         write_atomically(path / name, data)
-        digests[name] = digest
-    index = {"format": FORMAT_VERSION, "kind": kind, "files": digests, "meta": dict(meta)}
+        groups[group] = {"file": name, "sha256": digest}
+    index = {
+        "format": FORMAT_VERSION,
+        "kind": kind,
+        "versions": versions(),
+        "groups": groups,
+        "meta": dict(meta),
+    }
     index = json.loads(json.dumps(index))  # as it will be read
     index["checksum"] = _checksum(index)
     write_atomically(path / _INDEX, json.dumps(index, indent=1).encode())
+    written = {entry["file"] for entry in groups.values()}
     for left_over in path.glob("*.safetensors*"):
-        if left_over.name not in digests:
+        if left_over.name not in written:
             left_over.unlink()
 
 
@@ -103,16 +119,15 @@ def load_checkpoint(path: Path, kind: str, groups: tuple[str, ...] | None = None
     """
     path = Path(path)
     index = _read_index(path, kind)
-    tensors = {}
-    for name, digest in index["files"].items():
-        group = name.removesuffix(".safetensors").partition("-")[0]
-        if groups is not None and group not in groups:
-            continue
-        tensors[group] = _read_tensors(path / name, digest)
-    missing = set(groups or ()) - set(tensors)
-    if missing:
+    stored = index["groups"]
+    if missing := set(groups or ()) - set(stored):
         raise PwmError(f"checkpoint {path} has no tensors named {', '.join(sorted(missing))}.")
-    return Checkpoint(path, tensors, index["meta"])
+    tensors = {
+        group: _read_tensors(path / entry["file"], entry["sha256"])
+        for group, entry in stored.items()
+        if groups is None or group in groups
+    }
+    return Checkpoint(path, tensors, index["meta"], index["versions"])
 
 
 def _read_index(path: Path, kind: str) -> dict[str, Any]:
@@ -121,38 +136,61 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
         raise PwmError(f"{path} is not a checkpoint: it has no {_INDEX}; check the path.")
     try:
         index = json.loads(file.read_bytes())
-        checksum = index.pop("checksum", None)
-        version, found, files = index["format"], index["kind"], index["files"]
-        dict(index["meta"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise PwmError(f"{file} is damaged ({error}); use another checkpoint.") from error
-    if version != FORMAT_VERSION:
-        raise PwmError(
-            f"{path} has checkpoint format {version}, this version of pwm reads "
-            f"{FORMAT_VERSION}; upgrade pwm."
+        if index.pop("checksum", None) != _checksum(index):
+            raise _damaged(file, "its checksum differs")
+        version = index["format"]
+        if version != FORMAT_VERSION and version not in _LIFTS:
+            raise PwmError(
+                f"{path} has checkpoint format {version}, this version of pwm reads up to "
+                f"{FORMAT_VERSION}; upgrade pwm."
+            )
+        while index["format"] != FORMAT_VERSION:
+            index = _LIFTS[index["format"]](index)
+        found = index["kind"]
+        well_formed = (
+            isinstance(index["meta"], dict)
+            and isinstance(index["versions"], dict)
+            and all(_FILE_NAME.fullmatch(entry["file"]) for entry in index["groups"].values())
+            and all(isinstance(entry["sha256"], str) for entry in index["groups"].values())
         )
-    if (checksum is not None and checksum != _checksum(index)) or len(index) != 4:
-        raise PwmError(f"{file} is damaged (its checksum differs); use another checkpoint.")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(file, repr(error)) from error
+    if not well_formed:
+        raise _damaged(file, "it does not say what it must")
     if found != kind:
         raise PwmError(f"{path} holds a {found} checkpoint, expected a {kind} one.")
-    named_plainly = isinstance(files, dict) and all(
-        Path(name).name == name and name.endswith(".safetensors") for name in files
-    )
-    if not named_plainly:
-        raise PwmError(f"{file} is damaged (its file list is malformed); use another checkpoint.")
     return index
+
+
+def _lift_1(index: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 left a group's name to its file's name, and recorded no library versions."""
+    files = index.pop("files")
+    groups = {
+        name.rpartition("-")[0]: {"file": name, "sha256": digest} for name, digest in files.items()
+    }
+    return {**index, "format": 2, "versions": {}, "groups": groups}
+
+
+_LIFTS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _lift_1}
+"""From a format's number to the function that turns its index into the next format's."""
+
+
+def _damaged(file: Path, how: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(f"{file} is damaged ({how}); use another checkpoint.")
 
 
 def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
     if not file.is_file():
-        raise PwmError(f"{file} is missing; the checkpoint is incomplete, use another one.")
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise PwmError(f"{file} is damaged (its checksum differs); use another checkpoint.")
+        raise DamagedCheckpointError(
+            f"{file} is missing; the checkpoint is incomplete, use another one."
+        )
     try:
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise _damaged(file, "its checksum differs")
         return safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise PwmError(f"{file} is damaged ({error}); use another checkpoint.") from error
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file, str(error)) from error
 
 
 def step_name(step: int) -> str:
@@ -165,24 +203,73 @@ def list_steps(directory: Path) -> list[Path]:
     return sorted(p for p in directory.glob("step_*") if is_checkpoint(p))
 
 
-def load_latest(directory: Path, kind: str, warn: Any = None) -> Checkpoint | None:
-    """The newest whole training checkpoint, or None if there is none.
+def save_step(
+    directory: Path,
+    kind: str,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    meta: Mapping[str, Any],
+    keep_last: int,
+) -> None:
+    """Write a training checkpoint, then delete all but it and the ``keep_last`` - 1 before it.
+
+    What a killed writer left, and checkpoints of later steps, which a run that had to fall back
+    past them makes anew, go too.
+
+    Args:
+        directory: of the run's checkpoints.
+        kind: as :func:`save_checkpoint` takes it.
+        step: updates done; joins ``meta``.
+        tensors: everything that training changes, random states included.
+        meta: everything else that :func:`load_latest` must give back.
+        keep_last: how many to keep, at least 1.
+    """
+    newest = directory / step_name(step)
+    save_checkpoint(newest, kind, tensors, {"step": step, **meta})
+    until_now = [path for path in list_steps(directory) if path <= newest]
+    kept = until_now[-max(keep_last, 1) :]
+    for path in directory.glob("step_*"):
+        if path not in kept:
+            (path / _INDEX).unlink(missing_ok=True)  # first, so that no half of it looks whole
+            shutil.rmtree(path)
+
+
+def load_latest(
+    directory: Path, kind: str, warn: Callable[[str], object] | None = None
+) -> Checkpoint | None:
+    """The newest whole training checkpoint, or None if none was ever written.
 
     A damaged one is passed over; ``warn``, if given, is called with a sentence that says so.
+
+    Raises:
+        PwmError: if there are some and none is whole, or one is of another kind or a newer format.
     """
-    for path in reversed(list_steps(directory)):
+    steps = list_steps(directory)
+    for path in reversed(steps):
         try:
             return load_checkpoint(path, kind)
-        except PwmError as error:
+        except DamagedCheckpointError as error:
             if warn is not None:
                 warn(f"{error} Falling back to the one before.")
+    if steps:
+        raise PwmError(
+            f"none of the {len(steps)} checkpoints in {directory} is whole; delete {directory} to "
+            "begin anew."
+        )
     return None
 
 
-def prune_steps(directory: Path, keep_last: int) -> None:
-    """Delete all but the newest ``keep_last`` training checkpoints."""
-    for path in list_steps(directory)[: -max(keep_last, 1)]:
-        shutil.rmtree(path)
+def require_same_data(checkpoint: Checkpoint, digest: str, data: str) -> None:
+    """Refuse to go on training on other data than the checkpoint's ``data`` digest names.
+
+    Raises:
+        PwmError: if the store at ``data`` is not as it was.
+    """
+    if checkpoint.meta.get("data", digest) != digest:
+        raise PwmError(
+            f"{data} has changed since {checkpoint.path} was made from it; put it back as it was "
+            "to go on, or give another out= to train on what it is now."
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -205,6 +205,11 @@ class EpisodeStore:
         """Behaviour names; an episode's behaviour id is a position here."""
         return self._manifest.behaviours
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which names every committed byte by its own checksum."""
+        return self._manifest.digest
+
     def record(self, task: str) -> TaskRecord:
         """What is committed of a task: counts and the segments with their checksums.
 

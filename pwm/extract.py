@@ -7,7 +7,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from pwm.checkpoint import (
     Checkpoint,
     is_checkpoint,
     load_latest,
-    prune_steps,
-    save_checkpoint,
-    step_name,
+    require_same_data,
+    save_step,
 )
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.devices import resolve_device
@@ -33,7 +32,7 @@ from pwm.group_size import largest_group
 from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger
 from pwm.progress import console, progress_bar
-from pwm.rundir import open_run
+from pwm.rundir import open_run, resolved_config
 from pwm.sampler import WindowSampler
 from pwm.settings import require_at_least
 from pwm.state_pool import StatePool
@@ -88,12 +87,13 @@ class ExtractConfig:
     group_size: int | None = None
     log_every: int = 20
     save_every: int = 500
+    keep_last: int = 2
     wandb_project: str | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 0, "seed")
-        require_at_least(self, 1, "pool", "log_every", "save_every")
+        require_at_least(self, 1, "pool", "log_every", "save_every", "keep_last")
         if self.group_size is not None:
             require_at_least(self, 1, "group_size")
         Acceleration(self.compile, self.precision).validate()
@@ -103,7 +103,8 @@ class ExtractConfig:
 
 
 _MAY_CHANGE = (
-    "tasks", "device", "resume", "group_size", "log_every", "save_every", "wandb_project",
+    "tasks", "device", "resume", "group_size", "log_every", "save_every", "keep_last",
+    "wandb_project",
 )  # fmt: skip
 
 
@@ -142,7 +143,7 @@ class Group:
     def __init__(
         self, model: WorldModel, store: EpisodeStore, tasks: Sequence[Task], config: ExtractConfig
     ) -> None:
-        self.tasks, self.config = list(tasks), config
+        self.tasks, self.config, self.store = list(tasks), config, store
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
@@ -180,8 +181,17 @@ class Group:
             groups |= {f"tuner_{name}": items for name, items in self.tuner.tensors().items()}
         return groups
 
+    def meta(self) -> dict[str, Any]:
+        """What else a checkpoint says."""
+        return {
+            "tasks": [task.table() for task in self.tasks],
+            "config": resolved_config(self.config),
+            "data": self.store.digest,
+        }
+
     def load(self, checkpoint: Checkpoint) -> None:
         """Restore what :meth:`tensors` gave."""
+        require_same_data(checkpoint, self.store.digest, str(self.store.path))
         self.learner.load(checkpoint)
         if self.tuner is not None:
             tuned = {
@@ -189,7 +199,7 @@ class Group:
                 for name, items in checkpoint.tensors.items()
                 if name.startswith("tuner_")
             }
-            self.tuner.load(Checkpoint(checkpoint.path, tuned, checkpoint.meta))
+            self.tuner.load(replace(checkpoint, tensors=tuned))
 
     def save_policies(self, out: Path) -> None:
         """Write one policy directory a task."""
@@ -336,9 +346,7 @@ def _extract_group(group: Group, out: Path) -> None:
             progress.update(bar, completed=step)
             if step < total and (signals.requested or step % config.save_every == 0):
                 logger.flush()
-                meta = {"step": step, "tasks": [task.table() for task in group.tasks]}
-                save_checkpoint(checkpoints / step_name(step), _KIND, group.tensors(), meta)
-                prune_steps(checkpoints, keep_last=1)
+                save_step(checkpoints, _KIND, step, group.tensors(), group.meta(), config.keep_last)
                 signals.raise_if_requested(
                     f"extraction saved at iteration {step} of {total} in {out}; the same command "
                     "goes on from there."

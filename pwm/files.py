@@ -15,6 +15,14 @@ def fsync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory and those above it, durably; does nothing where it exists."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_directory(path.parent)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replaces a file's content in one durable step.
 

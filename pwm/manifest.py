@@ -130,6 +130,11 @@ class Manifest:
                 f"{path} cannot be used: {error}. Restore it from a copy or make the store anew."
             ) from error
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of this state, as it stands in the file as ``checksum``."""
+        return _checksum(self._document())
+
     def write(self, directory: Path) -> None:
         """Commits this state: atomically and durably replaces ``DIR/manifest.json``."""
         document = self._document()

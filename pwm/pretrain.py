@@ -13,7 +13,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from pwm.checkpoint import load_latest, prune_steps, save_checkpoint, step_name
+from pwm.checkpoint import load_latest, require_same_data, save_step
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
 from pwm.diagnose import diagnose, held_out_windows
@@ -23,7 +23,7 @@ from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger
 from pwm.moments import observation_moments
 from pwm.progress import console, progress_bar
-from pwm.rundir import open_run
+from pwm.rundir import open_run, resolved_config
 from pwm.sampler import Batch, WindowSampler
 from pwm.settings import require_at_least
 from pwm.suites import get_suite
@@ -66,6 +66,8 @@ class PretrainConfig(LearnerConfig):
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
+        max_skipped: updates in a row whose loss or gradient may be not finite, and which are
+            skipped, before training stops.
     """
 
     data: str = MISSING
@@ -88,6 +90,7 @@ class PretrainConfig(LearnerConfig):
     diagnose_every: int = 10_000
     save_every: int = 5_000
     keep_last: int = 2
+    max_skipped: int = 100
     wandb_project: str | None = None
 
     def validate(self) -> None:
@@ -96,6 +99,7 @@ class PretrainConfig(LearnerConfig):
         self.horizon.validate()
         self.model.validate()
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
+        require_at_least(self, 1, "max_skipped")
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
 
@@ -137,7 +141,9 @@ def pretrain(config: PretrainConfig) -> Path:
     return out
 
 
-_MAY_CHANGE = ("device", "resume", "log_every", "save_every", "keep_last", "wandb_project")
+_MAY_CHANGE = (
+    "device", "resume", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
+)  # fmt: skip
 
 
 def _restore_or_begin(
@@ -145,6 +151,7 @@ def _restore_or_begin(
 ) -> int:
     checkpoint = load_latest(out / "checkpoints", KIND, console.print)
     if checkpoint is not None:
+        require_same_data(checkpoint, store.digest, str(store.path))
         learner.load(checkpoint)
         return int(checkpoint.meta["step"])
     model = learner.model
@@ -174,14 +181,15 @@ def _train(
                 step += 1
                 if step % config.log_every == 0 or step == config.steps:
                     logger.log(step, {**metrics, "lr": lr, "horizon": horizon})
+                    _require_progress(learner, config, step, out)
                     progress.update(bar, note=f"loss {_summary(metrics)}")
                 progress.update(bar, completed=step)
                 if step % config.diagnose_every == 0 or step == config.steps:
                     _write_diagnostics(learner.model, held_out, out, step)
                 if signals.requested or step % config.save_every == 0 or step == config.steps:
                     logger.flush()
-                    _require_finite(metrics, step, out)
-                    _save(learner, out, step, config.keep_last)
+                    _require_progress(learner, config, step, out)
+                    _save(learner, config, sampler.store, step, out)
                     if step < config.steps:
                         signals.raise_if_requested(
                             f"pretraining saved at step {step} of {config.steps} in {out}; "
@@ -193,20 +201,32 @@ def _summary(metrics: dict[str, Tensor]) -> str:
     return f"{float(metrics['consistency_loss']):.4f} + {float(metrics['reward_loss']):.3f}"
 
 
-def _require_finite(metrics: dict[str, Tensor], step: int, out: Path) -> None:
-    broken = [name for name, value in metrics.items() if not value.isfinite()]
-    if broken:
+def _require_progress(
+    learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path
+) -> None:
+    skipped = int(learner.skipped_in_a_row)
+    if skipped >= config.max_skipped:
         raise PwmError(
-            f"training diverged: {', '.join(broken)} not finite by step {step}. The checkpoints in "
-            f"{out} are from before; begin anew with a lower lr or a shorter first horizon."
+            f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
+            f"were not finite. The checkpoints in {out} are from before; begin anew with a lower "
+            "lr or a shorter first horizon, or look at the data with `pwm data verify`."
         )
 
 
-def _save(learner: WorldModelLearner, out: Path, step: int, keep_last: int) -> None:
-    directory = out / "checkpoints"
-    meta = {**model_meta(learner.model), "step": step}
-    save_checkpoint(directory / step_name(step), KIND, learner.tensors(), meta)
-    prune_steps(directory, keep_last)
+def _save(
+    learner: WorldModelLearner, config: PretrainConfig, store: EpisodeStore, step: int, out: Path
+) -> None:
+    tensors = learner.tensors()
+    broken = [name for name, tensor in tensors["model"].items() if not tensor.isfinite().all()]
+    if broken:
+        raise PwmError(
+            f"training diverged: the weights {broken[0]} are not finite by step {step}. The "
+            f"checkpoints in {out} are from before; begin anew with a lower lr."
+        )
+    meta = {
+        **model_meta(learner.model), "config": resolved_config(config), "data": store.digest,
+    }  # fmt: skip
+    save_step(out / "checkpoints", KIND, step, tensors, meta, config.keep_last)
 
 
 def _write_diagnostics(model: WorldModel, held_out: Batch, out: Path, step: int) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,8 @@ from omegaconf import OmegaConf
 from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.locks import DirectoryLock
+from pwm.versions import git_revision, versions
 
-_PACKAGES = (
-    "pwm",
-    "torch",
-    "numpy",
-    "tensordict",
-    "gymnasium",
-    "dm-control",
-    "metaworld",
-    "mujoco",
-)
 _CONFIG, _RUN = "config.yaml", "run.json"
 
 
@@ -44,7 +33,8 @@ def open_run(
         config: a structured config; written as ``config.yaml``.
         resume: ``"auto"`` goes on in a directory that was made with the same config;
             ``"never"`` refuses a directory that already holds a run.
-        may_change: top-level keys in which a resumed run may differ, such as the number of workers.
+        may_change: top-level keys in which a resumed run may differ, such as the number of workers;
+            ``out`` always is one, since a run's directory may be moved.
 
     Raises:
         PwmError: if another process writes there, or the directory holds another run.
@@ -58,9 +48,8 @@ def open_run(
             f"cannot make the directory {directory} ({error.strerror}); give another out=."
         ) from error
     with DirectoryLock(directory):
-        resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-        assert isinstance(resolved, dict)
-        _check_same_run(directory, command, resolved, resume, set(may_change))
+        resolved = resolved_config(config)
+        _check_same_run(directory, command, resolved, resume, {"out", *may_change})
         write_atomically(
             directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode()
         )
@@ -73,6 +62,13 @@ def open_run(
         finally:
             seconds = before + time.time() - started
             _record(directory, command, resolved, started, seconds, finished)
+
+
+def resolved_config(config: Any) -> dict[Any, Any]:
+    """A structured config as plain data for JSON or YAML."""
+    resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(resolved, dict)
+    return resolved
 
 
 def _check_same_run(
@@ -147,30 +143,3 @@ def read_run(directory: Path) -> dict[str, Any]:
     """The ``run.json`` of a run directory, empty if there is none."""
     file = directory / _RUN
     return json.loads(file.read_bytes()) if file.is_file() else {}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on, of those installed."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_revision() -> str | None:
-    """The revision of the checkout this code runs from, ``-dirty`` if changed; else None."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None

@@ -59,8 +59,15 @@ class LearnerConfig:
 class WorldModelLearner:
     """The world model with everything an update changes.
 
+    An update whose loss or gradient is not finite is skipped on the device: weights, moments,
+    target network and running scale stay as they were, and it is counted.
+
     Args:
         discount: (tasks,) per-task discounts of the Q ensemble's targets.
+
+    Attributes:
+        skipped: () int64, updates skipped so far.
+        skipped_in_a_row: () int64, updates skipped since the last that was not.
     """
 
     def __init__(self, model: WorldModel, config: LearnerConfig, discount: Tensor) -> None:
@@ -83,6 +90,8 @@ class WorldModelLearner:
             else None
         )
         self.q_scale = torch.ones((), device=discount.device)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=discount.device)
+        self.skipped_in_a_row = torch.zeros_like(self.skipped)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step on a batch of windows; returns detached scalar metrics."""
@@ -97,12 +106,31 @@ class WorldModelLearner:
             metrics["value_loss"] = value.detach()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.trained, config.grad_clip)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.trained, config.grad_clip)
+        skip = ~(loss.detach().isfinite() & norm.isfinite())
+        _step_unless(skip, self.optimizer)
+        metrics |= {"grad_norm": norm, **self._latent_statistics(rollout)}
         if noise is not None:
-            metrics |= self._update_prior(batch, rollout, noise)
-            self._update_target()
-        return metrics
+            prior_metrics, skip = self._update_prior(batch, rollout, noise, skip)
+            metrics |= prior_metrics
+            self._update_target(skip)
+        self.skipped += skip
+        self.skipped_in_a_row.add_(1).mul_(skip)
+        return metrics | {"skipped_steps": self.skipped.clone()}
+
+    @torch.no_grad()
+    def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
+        """How far the representation is from collapse, and imagined latents from uniform.
+
+        ``latent_std`` is the encoder's standard deviation over the batch, 0 where all observations
+        look alike. ``latent_peak`` is the largest entry of a simplex at the last imagined step,
+        from 1 / simnorm_dim (says nothing) to 1 (one-hot).
+        """
+        groups = rollout.latents[-1].unflatten(-1, (-1, self.model.size.simnorm_dim))
+        return {
+            "latent_std": rollout.targets[0].std(0, correction=0).mean(),
+            "latent_peak": groups.amax(-1).mean(),
+        }
 
     def _noise(self, batch: Batch) -> PriorNoise:
         horizon, size, action_dim = batch.action.shape
@@ -114,22 +142,30 @@ class WorldModelLearner:
             torch.cat(members).to(device),
         )
 
-    def _update_prior(self, batch: Batch, rollout: Rollout, noise: PriorNoise) -> dict[str, Tensor]:
+    def _update_prior(
+        self, batch: Batch, rollout: Rollout, noise: PriorNoise, skip: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Step the prior unless ``skip``; returns its metrics, and ``skip`` or its own fault."""
         assert self.prior_optimizer is not None
         loss, q = prior_loss(self.model, rollout, batch.task, self.q_scale, self.config.rho, noise)
         grads = torch.autograd.grad(loss, self.prior_parameters)
         for parameter, grad in zip(self.prior_parameters, grads, strict=True):
             parameter.grad = grad
-        nn.utils.clip_grad_norm_(self.prior_parameters, self.config.grad_clip)
-        self.prior_optimizer.step()
-        self.q_scale.lerp_(percentile_range(q), self.config.target_tau)
-        return {"prior_loss": loss.detach(), "q_scale": self.q_scale.clone()}
+        norm = nn.utils.clip_grad_norm_(self.prior_parameters, self.config.grad_clip)
+        skip = skip | ~(loss.detach().isfinite() & norm.isfinite())
+        _step_unless(skip, self.prior_optimizer)
+        scale = self.q_scale.lerp(percentile_range(q), self.config.target_tau)
+        self.q_scale.copy_(torch.where(skip, self.q_scale, scale))
+        metrics = {"prior_loss": loss.detach(), "prior_grad_norm": norm}
+        return metrics | {"q_scale": self.q_scale.clone()}, skip
 
     @torch.no_grad()
-    def _update_target(self) -> None:
+    def _update_target(self, skip: Tensor) -> None:
         target: list[Tensor] = list(self.model.q_target.parameters())
         online: list[Tensor] = list(self.model.q_ensemble.parameters())
-        torch._foreach_lerp_(target, online, self.config.target_tau)
+        distance = torch._foreach_sub(online, target)
+        torch._foreach_mul_(distance, self.config.target_tau * ~skip)
+        torch._foreach_add_(target, distance)
 
     def set_learning_rate(self, step: int) -> float:
         """Linear warm-up, then linear decay to ``lr_final`` at the last step."""
@@ -149,6 +185,7 @@ class WorldModelLearner:
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
             "random": {"cpu": torch.get_rng_state()},
+            "skipped": {"total": self.skipped, "in_a_row": self.skipped_in_a_row},
         }
         if self.prior_optimizer is not None:
             groups["prior_optimizer"] = optimizer_tensors(self.prior_optimizer)
@@ -165,6 +202,18 @@ class WorldModelLearner:
         if self.prior_optimizer is not None:
             load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])
             self.q_scale.copy_(groups["scale"]["q"])
+        if "skipped" in groups:  # checkpoints of before it was counted do not have it
+            self.skipped.copy_(groups["skipped"]["total"])
+            self.skipped_in_a_row.copy_(groups["skipped"]["in_a_row"])
         torch.set_rng_state(groups["random"]["cpu"])
         if self.discount.is_cuda and "cuda" in groups["random"]:
             torch.cuda.set_rng_state(groups["random"]["cuda"], self.discount.device)
+
+
+def _step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Step a fused optimizer, or where ``skip`` is true leave weights, moments and count alone.
+
+    The fused kernels look at ``found_inf`` on the device, as they do for `torch.amp.GradScaler`.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+    optimizer.step()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -18,13 +20,15 @@ from pwm.checkpoint import (
     load_latest,
     load_optimizer_tensors,
     optimizer_tensors,
-    prune_steps,
     read_meta,
     save_checkpoint,
+    save_step,
     step_name,
 )
 from pwm.errors import PwmError
+from pwm.versions import versions
 
+SHIPPED = Path(__file__).parents[2] / "checkpoints" / "quick" / "world_model"
 META = {"step": 3, "name": "né", "nested": {"list": [1, 2.5, None, True]}}
 
 
@@ -38,6 +42,16 @@ def tensors(fill: float = 1.0):
 def save(path, fill: float = 1.0, **meta):
     save_checkpoint(path, "thing", tensors(fill), {**META, **meta})
     return path
+
+
+def rewrite_index(path, change) -> None:
+    """Edit an index and make its checksum fit again."""
+    index = json.loads((path / "checkpoint.json").read_text())
+    del index["checksum"]
+    index = change(index)
+    text = json.dumps(index, sort_keys=True)
+    index["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "checkpoint.json").write_text(json.dumps(index))
 
 
 def content(path) -> dict[str, bytes]:
@@ -252,28 +266,103 @@ def test_files_that_are_not_listed_do_not_matter(copy):
     assert load_checkpoint(copy, "thing").meta == META
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"kind": "other"},
-        {"files": []},
-        {"files": {"../weights.safetensors": "0" * 64}},
-        {"files": {"weights.pt": "0" * 64}},
-        {"files": {"extra.safetensors": "0" * 64}},
-        {"meta": []},
-        {"another": 1},
-    ],
-)
+CHANGES = [
+    {"kind": 5},
+    {"groups": []},
+    {"groups": {"weights": {"file": "../weights.safetensors", "sha256": "0" * 64}}},
+    {"groups": {"weights": {"file": "/etc/weights.safetensors", "sha256": "0" * 64}}},
+    {"groups": {"weights": {"file": "weights.pt", "sha256": "0" * 64}}},
+    {"groups": {"weights": {"file": 3, "sha256": "0" * 64}}},
+    {"groups": {"weights": {"file": "weights.safetensors"}}},
+    {"groups": {"weights": "weights.safetensors"}},
+    {"groups": {"extra": {"file": "extra.safetensors", "sha256": "0" * 64}}},
+    {"meta": []},
+    {"versions": None},
+    {"format": None},
+    {"format": []},
+    {"format": 1},
+]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, {"another": 1}])
 def test_an_edited_index_is_refused(copy, change):
     index = json.loads((copy / "checkpoint.json").read_text())
     (copy / "checkpoint.json").write_text(json.dumps({**index, **change}))
+    assert_refused(copy, "checksum differs")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_edited_index_whose_checksum_fits_is_refused(copy, change):
+    rewrite_index(copy, lambda index: {**index, **change})
     assert_refused(copy)
 
 
-def test_a_newer_format_says_so(copy):
+def test_an_index_without_checksum_is_refused(copy):
     index = json.loads((copy / "checkpoint.json").read_text())
-    (copy / "checkpoint.json").write_text(json.dumps({**index, "format": 2}))
-    assert_refused(copy, "format 2")
+    del index["checksum"]
+    (copy / "checkpoint.json").write_text(json.dumps(index))
+    assert_refused(copy, "checksum")
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def to_format_1(path) -> None:
+    """What the first format looked like: groups told by file names, no versions."""
+
+    def change(index):
+        files = {entry["file"]: entry["sha256"] for entry in index["groups"].values()}
+        return {"format": 1, "kind": index["kind"], "files": files, "meta": index["meta"]}
+
+    rewrite_index(path, change)
+
+
+def test_the_first_format_is_read(copy, saved):
+    to_format_1(copy)
+    ours, theirs = load_checkpoint(copy, "thing"), load_checkpoint(saved, "thing")
+    assert ours.meta == theirs.meta
+    assert ours.versions == {}
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    assert all(
+        torch.equal(tensor, theirs.tensors[group][name])
+        for group, items in ours.tensors.items()
+        for name, tensor in items.items()
+    )
+    save(copy, fill=2.0)
+    assert load_checkpoint(copy, "thing").versions == versions()
+    assert len(content(copy)) == 3
+
+
+@pytest.mark.parametrize(
+    "files", [{"../weights-0.safetensors": "0" * 64}, {"weights-0.pt": "0" * 64}, ["weights"], None]
+)
+def test_the_first_format_is_checked_as_well(files, copy):
+    to_format_1(copy)
+    rewrite_index(copy, lambda index: {**index, "files": files})
+    assert_refused(copy, "damaged")
+
+
+def test_what_shipped_in_the_first_format_still_opens():
+    index = json.loads((SHIPPED / "checkpoint.json").read_text())
+    assert index["format"] == 1
+    assert load_checkpoint(SHIPPED, "world_model").tensors["model"]
+
+
+def test_a_newer_format_says_so(copy):
+    rewrite_index(copy, lambda index: {**index, "format": 3})
+    assert_refused(copy, "format 3")
+
+
+def test_the_versions_that_wrote_it_are_recorded(saved):
+    assert load_checkpoint(saved, "thing").versions == versions()
+    assert versions()["torch"] == torch.__version__
+
+
+def test_a_group_s_name_may_have_a_dash(tmp_path):
+    save_checkpoint(tmp_path, "thing", {"a-b": {"x": torch.ones(2)}}, {})
+    assert set(load_checkpoint(tmp_path, "thing").tensors) == {"a-b"}
+    to_format_1(tmp_path)
+    assert set(load_checkpoint(tmp_path, "thing").tensors) == {"a-b"}
 
 
 def test_foreign_directories_and_files_are_refused(tmp_path):
@@ -294,20 +383,63 @@ def test_another_kind_is_refused(saved):
 # --- a training run's checkpoints ----------------------------------------------------------------
 
 
-def test_steps_are_listed_in_order_and_pruned(tmp_path):
-    for step in (9, 100, 20, 1_000_000):
-        save(tmp_path / step_name(step), step=step)
-    (tmp_path / "step_000000050").mkdir()  # a first save that was killed
-    assert [read_meta(p, "thing")["step"] for p in list_steps(tmp_path)] == [9, 20, 100, 1_000_000]
-    prune_steps(tmp_path, keep_last=2)
-    assert [read_meta(p, "thing")["step"] for p in list_steps(tmp_path)] == [100, 1_000_000]
-    prune_steps(tmp_path, keep_last=0)  # the newest is never deleted
-    assert len(list_steps(tmp_path)) == 1
+def save_at(directory, step: int, keep_last: int = 2) -> None:
+    save_step(directory, "thing", step, tensors(), META | {"step": step}, keep_last)
+
+
+def steps_of(directory) -> list[int]:
+    return [read_meta(path, "thing")["step"] for path in list_steps(directory)]
+
+
+def test_steps_are_listed_in_order_and_the_last_are_kept(tmp_path):
+    for step in (9, 20, 100):
+        save_at(tmp_path, step, keep_last=3)
+    assert steps_of(tmp_path) == [9, 20, 100]
+    save_at(tmp_path, 1_000_000)
+    assert steps_of(tmp_path) == [100, 1_000_000]
+    save_at(tmp_path, 1_000_001, keep_last=0)  # the newest is never deleted
+    assert steps_of(tmp_path) == [1_000_001]
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    save_at(tmp_path, 10)
+    unfinished = tmp_path / step_name(15)
+    unfinished.mkdir()
+    (unfinished / "weights-0.safetensors.tmp").write_bytes(b"half")
+    assert steps_of(tmp_path) == [10]
+    save_at(tmp_path, 20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [step_name(10), step_name(20)]
+
+
+def test_a_checkpoint_that_a_run_fell_back_past_does_not_outlive_new_ones(tmp_path):
+    """Kept as the newest, a damaged one would have crowded out the whole one."""
+    for step in (10, 20):
+        save_at(tmp_path, step)
+    next((tmp_path / step_name(20)).glob("weights*")).write_bytes(b"torn")
+    assert load_latest(tmp_path, "thing").meta["step"] == 10
+    save_at(tmp_path, 13, keep_last=1)
+    assert steps_of(tmp_path) == [13]
+
+
+def test_a_kill_while_old_ones_are_deleted_leaves_no_half_that_looks_whole(tmp_path, monkeypatch):
+    for step in (10, 20):
+        save_at(tmp_path, step)
+
+    def die(path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            save_at(tmp_path, 30)
+    assert steps_of(tmp_path) == [20, 30]
+    save_at(tmp_path, 40)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [step_name(30), step_name(40)]
 
 
 def test_latest_falls_back_past_damage_and_says_so(tmp_path):
     for step in (1, 2, 3):
-        save(tmp_path / step_name(step), step=step)
+        save_at(tmp_path, step, keep_last=3)
     next((tmp_path / step_name(3)).glob("weights*")).write_bytes(b"torn")
     (tmp_path / step_name(2) / "checkpoint.json").write_text("{")
     warnings: list[str] = []
@@ -317,6 +449,23 @@ def test_latest_falls_back_past_damage_and_says_so(tmp_path):
     assert len(warnings) == 2
     assert step_name(3) in warnings[0]
     assert load_latest(tmp_path / "none", "thing") is None
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(tmp_path):
+    save_at(tmp_path, 1)
+    (tmp_path / step_name(1) / "checkpoint.json").write_text("{")
+    with pytest.raises(PwmError, match="none of the 1 checkpoints"):
+        load_latest(tmp_path, "thing")
+
+
+def test_a_newer_format_or_another_kind_is_not_fallen_back_past(tmp_path):
+    for step in (1, 2):
+        save_at(tmp_path, step)
+    with pytest.raises(PwmError, match="expected a policy"):
+        load_latest(tmp_path, "policy")
+    rewrite_index(tmp_path / step_name(2), lambda index: {**index, "format": 3})
+    with pytest.raises(PwmError, match="format 3"):
+        load_latest(tmp_path, "thing")
 
 
 # --- optimizers ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pwm.cli import main
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.moments import observation_moments
-from pwm.pretrain import HorizonSchedule, PretrainConfig
+from pwm.pretrain import _MAY_CHANGE, HorizonSchedule, PretrainConfig
 from pwm.rundir import read_run
 from pwm.world_model import load_world_model
 from pwm.world_model_learner import WorldModelLearner
@@ -26,9 +27,15 @@ from pwm.world_model_learner import WorldModelLearner
 ROOT = Path(pwm.__file__).parent.parent
 
 
-def final_checkpoint(run: Path) -> dict[str, bytes]:
-    (path,) = (p for p in list_steps(run / "checkpoints") if p.name == "step_000000024")
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+def final_checkpoint(run: Path, step: int = 24) -> dict[str, bytes | dict]:
+    """Its tensor files, and its index apart from the settings that a resumed run may change."""
+    (path,) = (p for p in list_steps(run / "checkpoints") if p.name == f"step_{step:09d}")
+    content: dict[str, bytes | dict] = {f.name: f.read_bytes() for f in path.glob("*.safetensors")}
+    index = json.loads((path / "checkpoint.json").read_bytes())
+    del index["checksum"]
+    for name in ("out", *_MAY_CHANGE):
+        del index["meta"]["config"][name]
+    return {**content, "index": index}
 
 
 def assert_same_run(ours: Path, theirs: Path) -> None:
@@ -215,7 +222,8 @@ def test_a_real_process_is_stopped_then_killed_and_goes_on(toy, tmp_path):
     assert main(toy.pretrain(parts, *words)) == 0
     assert metric_steps(parts) == list(range(1, 301))
     assert main(toy.pretrain(tmp_path / "whole", *words)) == 0
-    for name in ("metrics.jsonl", "diagnostics.json", "checkpoints/step_000000300/checkpoint.json"):
+    assert final_checkpoint(parts, 300) == final_checkpoint(tmp_path / "whole", 300)
+    for name in ("metrics.jsonl", "diagnostics.json"):
         assert (parts / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
@@ -259,6 +267,7 @@ def test_resume_never_refuses_a_used_directory(toy, toy_world_model, capsys):
         ("save_every=0", "save_every=0"),
         ("diagnose_every=0", "diagnose_every=0"),
         ("keep_last=0", "keep_last=0"),
+        ("max_skipped=0", "max_skipped=0"),
         ("lr=-1e-3", "lr=-0.001"),
         ("lr=nan", "lr=nan"),
         ("grad_clip=0", "grad_clip=0"),
@@ -308,7 +317,64 @@ def test_a_wider_suite_than_the_data_is_fine(toy, tmp_path):
     assert set(report["tasks"]) == set(toy.tasks)
 
 
-def test_divergence_ends_the_run_and_keeps_the_good_checkpoint(toy, tmp_path, monkeypatch, capsys):
+# --- numerical faults ----------------------------------------------------------------------------
+
+
+def poison(monkeypatch, updates) -> None:
+    """Have observations of some updates' batches be NaN."""
+    original, calls = WorldModelLearner.update, 0
+
+    def poisoned(self, batch):
+        nonlocal calls
+        calls += 1
+        if calls in updates:
+            batch = batch._replace(obs=batch.obs * float("nan"))
+        return original(self, batch)
+
+    monkeypatch.setattr(WorldModelLearner, "update", poisoned)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_training_goes_on(toy, tmp_path, monkeypatch):
+    poison(monkeypatch, (5, 6, 15))
+    assert main(toy.pretrain(tmp_path, "q_and_prior=true", "max_skipped=3")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    skipped = [line["skipped_steps"] for line in lines]
+    assert skipped == [0] * 4 + [1] + [2] * 9 + [3] * 10
+    assert all(
+        np.isfinite(line["reward_loss"]) == (i not in (4, 5, 14)) for i, line in enumerate(lines)
+    )
+    assert all(p.isfinite().all() for p in load_world_model(tmp_path).parameters())
+
+
+def test_the_count_of_skipped_updates_survives_a_stop(toy, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        poison(patch, (5, 6, 15))
+        assert main(toy.pretrain(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch:
+        poison(patch, (5, 6))
+        signal_at(patch, 6, signal.SIGTERM)
+        assert main(toy.pretrain(tmp_path / "parts")) == 143
+    with monkeypatch.context() as patch:
+        poison(patch, (15 - 6,))
+        assert main(toy.pretrain(tmp_path / "parts")) == 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_skipping_too_often_ends_the_run_and_keeps_the_good_checkpoint(
+    toy, tmp_path, monkeypatch, capsys
+):
+    poison(monkeypatch, range(15, 100))
+    assert main(toy.pretrain(tmp_path, "max_skipped=4")) == 1
+    message = capsys.readouterr().err
+    assert "last 4 updates by step 18 were not finite" in message
+    assert "lower lr" in message
+    assert "Traceback" not in message
+    (kept,) = list_steps(tmp_path / "checkpoints")
+    assert kept.name == "step_000000010"
+    assert main(toy.pretrain(tmp_path, "max_skipped=3")) == 1  # and the same again
+
+
+def test_weights_that_are_not_finite_are_never_saved(toy, tmp_path, monkeypatch, capsys):
     original, calls = WorldModelLearner.update, 0
 
     def exploding(self, batch):
@@ -322,11 +388,40 @@ def test_divergence_ends_the_run_and_keeps_the_good_checkpoint(toy, tmp_path, mo
     monkeypatch.setattr(WorldModelLearner, "update", exploding)
     assert main(toy.pretrain(tmp_path, "q_and_prior=true")) == 1
     message = capsys.readouterr().err
-    assert "diverged" in message
-    assert "lower lr" in message
+    assert "weights encoder.0.weight are not finite by step 20" in message
     (kept,) = list_steps(tmp_path / "checkpoints")
     assert kept.name == "step_000000010"
     assert all(p.isfinite().all() for p in load_world_model(tmp_path).parameters())
+
+
+# --- what a checkpoint says ----------------------------------------------------------------------
+
+
+def test_a_checkpoint_tells_all_that_a_resumed_run_needs(toy, toy_world_model):
+    checkpoint = load_checkpoint(list_steps(toy_world_model / "checkpoints")[-1], "world_model")
+    meta = checkpoint.meta
+    assert meta["step"] == 24
+    assert meta["config"]["batch_size"] == 8
+    assert meta["config"]["model"]["encoder_dim"] == 16
+    assert meta["data"] == json.loads((toy.data / "manifest.json").read_text())["checksum"]
+    assert [task["name"] for task in meta["suite"]["tasks"]] == list(toy.tasks)
+    assert checkpoint.versions["torch"] == torch.__version__
+    assert {"model", "optimizer", "random", "skipped"} <= set(checkpoint.tensors)
+
+
+def test_going_on_with_other_data_is_refused(toy, tmp_path, monkeypatch, capsys):
+    data = shutil.copytree(toy.data, tmp_path / "data")
+    words = [*toy.pretrain(tmp_path / "run"), f"data={data}"]
+    with monkeypatch.context() as patch:
+        signal_at(patch, 13, signal.SIGTERM)
+        assert main(words) == 143
+    with EpisodeStore.open(data, "a") as store:
+        store.append(toy.tasks[0], [store.episode(toy.tasks[0], 0)], "toy")
+    assert main(words) == 1
+    assert "has changed since" in capsys.readouterr().err
+    shutil.rmtree(data)
+    shutil.copytree(toy.data, data)
+    assert main(words) == 0
 
 
 def test_a_run_without_a_whole_checkpoint_is_no_model_yet(tmp_path):

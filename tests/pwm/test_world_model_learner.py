@@ -144,10 +144,92 @@ def test_metrics_are_detached_scalars():
     metrics = make_learner(True).update(make_batch())
     assert set(metrics) == {
         "consistency_loss", "reward_loss", "value_loss", "grad_norm", "prior_loss", "q_scale",
+        "prior_grad_norm", "latent_std", "latent_peak", "skipped_steps",
     }  # fmt: skip
     for value in metrics.values():
         assert value.shape == ()
         assert not value.requires_grad
+
+
+def test_latent_statistics_tell_collapse_from_spread():
+    learner = make_learner()
+    batch = make_batch(size=64)
+    spread = learner.update(batch)
+    assert 1 / 8 < spread["latent_peak"] < 1
+    assert spread["latent_std"] > 1e-3
+    with torch.no_grad():
+        for parameter in learner.model.encoder.parameters():
+            parameter.zero_()
+    assert learner.update(batch)["latent_std"] < 1e-6
+    with torch.no_grad():
+        learner.model.dynamics[-1].ln.weight.fill_(50.0)
+    assert learner.update(batch)["latent_peak"] > 0.9
+
+
+# --- numerical faults ----------------------------------------------------------------------------
+
+
+def break_batch(batch: Batch, where: str, value: float) -> Batch:
+    tensor = getattr(batch, where).clone()
+    tensor[-1, 3] = value
+    return batch._replace(**{where: tensor})
+
+
+@pytest.mark.parametrize("q_and_prior", [False, True])
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("obs", float("nan")), ("action", float("inf")), ("reward", float("nan")), ("obs", 1e38)],
+)
+def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(q_and_prior, where, value):
+    learner = make_learner(q_and_prior)
+    for step in range(3):
+        learner.set_learning_rate(step)
+        learner.update(make_batch(step))
+    before = flat_state(learner)
+    for count in (1, 2):
+        metrics = learner.update(break_batch(make_batch(9), where, value))
+        assert metrics["skipped_steps"] == learner.skipped_in_a_row == count
+    after = flat_state(learner)
+    expected = {"random/cpu", "skipped/total", "skipped/in_a_row"} - set(
+        () if q_and_prior else ("random/cpu",)
+    )
+    assert {name for name in after if not torch.equal(before[name], after[name])} == expected
+    metrics = learner.update(make_batch(3))
+    assert metrics["skipped_steps"] == 2
+    assert learner.skipped_in_a_row == 0
+    assert metrics["grad_norm"].isfinite()
+    changed = [n for n, t in flat_state(learner).items() if not torch.equal(t, after[n])]
+    assert len(changed) > len(after) / 2
+
+
+def test_training_goes_on_from_a_skipped_update_as_if_it_had_not_been():
+    disturbed, plain = make_learner(), make_learner()
+    for step in range(4):
+        for learner in (disturbed, plain):
+            learner.set_learning_rate(step)
+            learner.update(make_batch(step))
+        disturbed.update(break_batch(make_batch(step), "obs", float("nan")))
+    ours, theirs = flat_state(disturbed), flat_state(plain)
+    assert ours.pop("skipped/total") == 4
+    assert theirs.pop("skipped/total") == 0
+    del ours["skipped/in_a_row"], theirs["skipped/in_a_row"]
+    assert_same_state(ours, theirs)
+
+
+def test_a_fault_of_the_prior_alone_spares_the_world_model():
+    """Its Q-values overflow where the world model's own loss is finite."""
+    learner = make_learner(True)
+    learner.set_learning_rate(0)
+    learner.update(make_batch())
+    learner.q_scale.fill_(0.0)
+    before = flat_state(learner)
+    metrics = learner.update(make_batch(1))
+    assert not metrics["prior_loss"].isfinite()
+    assert metrics["skipped_steps"] == 1
+    after = flat_state(learner)
+    names = [name for name in before if not torch.equal(before[name], after[name])]
+    assert any(name.startswith("model/encoder") for name in names)
+    assert not any(part in name for name in names for part in ("prior", "q_target", "scale"))
 
 
 @pytest.mark.parametrize("q_and_prior", [False, True])
