@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from pwm.cuda_graph import CapturedFunction, Metrics
 from pwm.errors import PwmError
@@ -86,11 +87,13 @@ class Accelerator:
             return function
         return CapturedFunction(function)
 
-    def adam(self, parameters: Iterable[Any], lr: float, **options: Any) -> torch.optim.Adam:
-        """Adam as one kernel, with learning rates on the device, to be set by ``fill_``."""
-        rate = torch.tensor(lr, device=self.device)
-        capturable = self.device.type == "cuda"
-        return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=capturable, **options)
+    def adam(self, *groups: Iterable[nn.Parameter], lr: float, **options: Any) -> torch.optim.Adam:
+        """Adam as one kernel, each group with a learning rate of its own to be set by ``fill_``."""
+        described = [
+            {"params": list(group), "lr": torch.tensor(lr, device=self.device)} for group in groups
+        ]
+        on_gpu = self.device.type == "cuda"
+        return torch.optim.Adam(described, fused=True, capturable=on_gpu, **options)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Where matrix products run in bfloat16."""

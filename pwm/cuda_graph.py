@@ -15,7 +15,7 @@ class CapturedFunction:
     """Calls a function some times, then captures it and replays it from there on.
 
     The first calls are real work: they compile what is to be compiled and fill caches, on a side
-    stream as capturing demands. Every call must bring tensors of the same shapes.
+    stream as capturing demands. Inputs of other shapes than before begin anew.
 
     Args:
         function: reads and writes its state in place, and returns tensors that the next call
@@ -24,18 +24,23 @@ class CapturedFunction:
 
     def __init__(self, function: Callable[..., Metrics]) -> None:
         self._function = function
-        self._calls = 0
         self._stream = torch.cuda.Stream()
+        self._shapes: list[torch.Size] = []
+        self._calls = 0
         self._graph = torch.cuda.CUDAGraph()
         self._inputs: tuple[Tensor, ...] = ()
         self._result: Metrics = {}
 
     def __call__(self, *inputs: Tensor) -> Metrics:
         """One call of the function."""
+        shapes = [given.shape for given in inputs]
+        if shapes != self._shapes:
+            self._shapes, self._calls = shapes, 0
         self._calls += 1
         if self._calls <= WARM_UP:
             return self._on_side_stream(*inputs)
         if self._calls == WARM_UP + 1:
+            self._graph = torch.cuda.CUDAGraph()
             self._inputs = tuple(given.clone() for given in inputs)
             with torch.cuda.graph(self._graph):
                 self._result = self._function(*self._inputs)

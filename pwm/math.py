@@ -123,7 +123,16 @@ def running_moments(
 def percentile_range(x: Tensor, low: float = 0.05, high: float = 0.95) -> Tensor:
     """Distance between two quantiles of all entries, a scalar tensor, at least 1.
 
-    The scale of Q-values in TD-MPC2's policy objective (section 3.1).
+    The scale of Q-values in TD-MPC2's policy objective (section 3.1). Sorted and interpolated
+    here, since `torch.quantile` waits for the device to check its arguments.
     """
-    quantiles = torch.quantile(x.flatten().float(), torch.tensor([low, high], device=x.device))
-    return (quantiles[1] - quantiles[0]).clamp(min=1.0)
+    ordered = x.flatten().float().sort().values
+
+    def quantile(share: float) -> Tensor:
+        position = share * (len(ordered) - 1)
+        below = min(int(position), len(ordered) - 2) if len(ordered) > 1 else 0
+        return torch.lerp(
+            ordered[below], ordered[min(below + 1, len(ordered) - 1)], position - below
+        )
+
+    return (quantile(high) - quantile(low)).clamp(min=1.0)

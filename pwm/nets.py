@@ -98,11 +98,12 @@ class StackedLayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(stack, features))
         self.bias = nn.Parameter(torch.zeros(stack, features))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """(G, n, N / G, features) to the same shape."""
         shape = len(x), 1, *x.shape[2:]
+        weight, bias = _chosen(members, self.weight, self.bias)
         normed = F.layer_norm(x, x.shape[-1:])
-        return torch.addcmul(self.bias.view(shape), normed, self.weight.view(shape))
+        return torch.addcmul(bias.view(shape), normed, weight.view(shape))
 
 
 class StackedLinear(nn.Module):
@@ -121,22 +122,27 @@ class StackedLinear(nn.Module):
         self.ln = StackedLayerNorm(stack, outputs) if normed else None
         self.dropout = dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(G, n, inputs) -> (N, n, outputs)."""
-        stack, outputs, inputs = self.weight.shape
-        groups, members = len(x), stack // len(x)
-        weight = self.weight.reshape(groups, members * outputs, inputs)
-        bias = self.bias.reshape(groups, 1, members * outputs)
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """(G, n, inputs) -> (N, n, outputs); only networks ``members`` if they are given."""
+        weight, bias = _chosen(members, self.weight, self.bias)
+        stack, outputs, inputs = weight.shape
+        groups, each = len(x), stack // len(x)
+        weight = weight.reshape(groups, each * outputs, inputs)
+        bias = bias.reshape(groups, 1, each * outputs)
         if groups == 1:
             y = F.linear(x, weight[0], bias[0, 0])
         else:
             y = torch.baddbmm(bias, x, weight.transpose(1, 2))
-        y = y.unflatten(-1, (members, outputs))
+        y = y.unflatten(-1, (each, outputs))
         if self.dropout:
             y = F.dropout(y, self.dropout, self.training)
         if self.ln is not None:
-            y = mish(self.ln(y))
+            y = mish(self.ln(y, members))
         return y.transpose(1, 2).reshape(stack, -1, outputs)
+
+
+def _chosen(members: Tensor | None, *parameters: Tensor) -> tuple[Tensor, ...]:
+    return parameters if members is None else tuple(p[members] for p in parameters)
 
 
 class StackedMLP(nn.Sequential):
@@ -167,6 +173,12 @@ class StackedMLP(nn.Sequential):
             )
         )
         self.apply(init_weights)
+
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """All N networks' outputs, or those of ``members`` (M,) alone, which cost M / N as much."""
+        for layer in self:
+            x = layer(x, members)
+        return x
 
     @property
     def dtype(self) -> torch.dtype:

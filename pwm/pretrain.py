@@ -13,6 +13,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
+from pwm.acceleration import Acceleration
 from pwm.checkpoint import load_latest, require_same_data, save_step
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
@@ -66,6 +67,7 @@ class PretrainConfig(LearnerConfig):
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
+        compile, precision: see :class:`pwm.acceleration.Acceleration`.
         max_skipped: updates in a row whose loss or gradient may be not finite, and which are
             skipped, before training stops.
     """
@@ -76,6 +78,8 @@ class PretrainConfig(LearnerConfig):
     suite: Any = None
     seed: int = 0
     device: str = "auto"
+    compile: str = "auto"
+    precision: str = "auto"
     resume: str = "auto"
 
     model: ModelSize = field(default_factory=ModelSize)
@@ -98,6 +102,7 @@ class PretrainConfig(LearnerConfig):
         super().validate()
         self.horizon.validate()
         self.model.validate()
+        Acceleration(self.compile, self.precision).validate()
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
         if self.q_and_prior and self.model.num_q < 2:
@@ -135,7 +140,8 @@ def pretrain(config: PretrainConfig) -> Path:
         if model is None:
             model = WorldModel(config.model, suite, config.q_and_prior, config.normalize_obs)
         discount = torch.tensor([task.discount for task in suite], device=device)
-        learner = WorldModelLearner(model.to(device), config, discount)
+        accelerator = Acceleration(config.compile, config.precision).prepare(device)
+        learner = WorldModelLearner(model.to(device), config, discount, accelerator)
         start = _restore_or_begin(learner, store, out, keep_moments=given is not None)
         _train(learner, config, sampler, held_out, out, start)
     return out

@@ -7,6 +7,7 @@ broadcasts against them, so ``(B,)`` serves both (B, ...) and time-first (H, B, 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,17 +169,21 @@ class WorldModel(nn.Module):
         """Predicted reward of a decision step in the environment's units: (..., 1)."""
         return symexp(self.symlog_reward(z, action, task)).unsqueeze(-1)
 
-    def _stacked(self, net: StackedMLP, x: Tensor) -> Tensor:
-        flat = net(x.reshape(1, -1, x.shape[-1]))
+    def _stacked(self, net: StackedMLP, x: Tensor, members: Tensor | None) -> Tensor:
+        flat = net(x.reshape(1, -1, x.shape[-1]), members)
         return flat.reshape(len(flat), *x.shape[:-1], flat.shape[-1])
 
-    def q_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Logits of every member of the Q ensemble: (num_q, ..., bins)."""
-        return self._stacked(self.q_ensemble, self._with_task(z, task, action))
+    def q_logits(
+        self, z: Tensor, action: Tensor, task: Tensor, members: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the Q ensemble, (num_q, ..., bins), or of some members (M,) alone."""
+        return self._stacked(self.q_ensemble, self._with_task(z, task, action), members)
 
-    def target_q_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Logits of the slowly moving target ensemble: (num_q, ..., bins)."""
-        return self._stacked(self.q_target, self._with_task(z, task, action))
+    def target_q_logits(
+        self, z: Tensor, action: Tensor, task: Tensor, members: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the slowly moving target ensemble, as :meth:`q_logits`."""
+        return self._stacked(self.q_target, self._with_task(z, task, action), members)
 
     def q(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         """Value of every member of the Q ensemble in reward units: (num_q, ..., 1)."""
@@ -235,14 +240,23 @@ class Rollout(NamedTuple):
     targets: Tensor  # (H, B, latent), no gradient
 
 
-def roll_out(model: WorldModel, batch: Batch) -> Rollout:
-    """Encode the first observation and follow the recorded actions through the dynamics."""
+def roll_out(
+    model: WorldModel, batch: Batch, next_latent: Callable[..., Tensor] | None = None
+) -> Rollout:
+    """Encode the first observation and follow the recorded actions through the dynamics.
+
+    Args:
+        model: the world model.
+        batch: windows of H steps.
+        next_latent: computes what ``model.next`` does, compiled for instance.
+    """
+    follow = next_latent or model.next
     with torch.no_grad():
         targets = model.encode(batch.obs[1:], batch.task)
     z = model.encode(batch.obs[0], batch.task)
     latents = [z]
     for action in batch.action:
-        z = model.next(z, action, batch.task)
+        z = follow(z, action, batch.task)
         latents.append(z)
     return Rollout(torch.stack(latents), targets)
 
@@ -307,8 +321,8 @@ def value_loss(
     """
     with torch.no_grad():
         action, _ = model.sample_prior(rollout.targets, batch.task, noise.target)
-        logits = model.target_q_logits(rollout.targets, action, batch.task)
-        pair = symexp(expected_bin(logits[noise.members[:2]], model.bins))
+        logits = model.target_q_logits(rollout.targets, action, batch.task, noise.members[:2])
+        pair = symexp(expected_bin(logits, model.bins))
         target = batch.reward + discount * pair.amin(0)
     logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
     loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
@@ -340,7 +354,7 @@ def prior_loss(
     """
     z = rollout.latents.detach()
     action, log_prob = model.sample_prior(z, task, noise.policy)
-    logits = model.q_logits(z, action, task)[noise.members[2:]]
+    logits = model.q_logits(z, action, task, noise.members[2:])
     q = symexp(expected_bin(logits, model.bins)).mean(0)
     loss = (entropy_weight * log_prob - q / q_scale).mean(1) @ horizon_weights(z, rho)
     return loss, q[0].detach()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pwm.acceleration import Accelerator
 from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.math import percentile_range
 from pwm.sampler import Batch
@@ -64,28 +65,37 @@ class WorldModelLearner:
 
     Args:
         discount: (tasks,) per-task discounts of the Q ensemble's targets.
+        accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
 
     Attributes:
         skipped: () int64, updates skipped so far.
         skipped_in_a_row: () int64, updates skipped since the last that was not.
     """
 
-    def __init__(self, model: WorldModel, config: LearnerConfig, discount: Tensor) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        config: LearnerConfig,
+        discount: Tensor,
+        accelerator: Accelerator | None = None,
+    ) -> None:
         self.model, self.config, self.discount = model, config, discount
+        self.accelerator = accelerator or Accelerator(discount.device)
+        self._next = self.accelerator.compile(model.next)
+        self._world_model_loss = self.accelerator.compile(world_model_loss)
+        self._value_loss = self.accelerator.compile(value_loss)
+        self._prior_loss = self.accelerator.compile(prior_loss)
+        self._apply = self.accelerator.capture(self._update)
         apart = set(model.encoder.parameters())
         if model.has_q:
             apart |= {*model.prior.parameters(), *model.q_target.parameters()}
         rest = [p for p in model.parameters() if p not in apart]
         encoder = list(model.encoder.parameters())
-        groups = [
-            {"params": encoder, "scale": config.encoder_lr_scale},
-            {"params": rest, "scale": 1.0},
-        ]
         self.trained = [*encoder, *rest]
-        self.optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
+        self.optimizer = self.accelerator.adam(encoder, rest, lr=config.lr)
         self.prior_parameters = list(model.prior.parameters()) if model.has_q else []
         self.prior_optimizer = (
-            torch.optim.Adam(self.prior_parameters, lr=config.lr, eps=1e-5, fused=True)
+            self.accelerator.adam(self.prior_parameters, lr=config.lr, eps=1e-5)
             if model.has_q
             else None
         )
@@ -94,14 +104,24 @@ class WorldModelLearner:
         self.skipped_in_a_row = torch.zeros_like(self.skipped)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step on a batch of windows; returns detached scalar metrics."""
-        rollout = roll_out(self.model, batch)
-        config = self.config
-        loss, metrics = world_model_loss(self.model, batch, rollout, config.rho, config.loss)
-        noise = self._noise(batch) if self.model.has_q else None
+        """One gradient step on a batch of windows.
+
+        Returns:
+            Scalar metrics on the device, good until the next call.
+        """
+        noise = self._noise(batch) if self.model.has_q else ()
+        with self.accelerator.autocast():
+            return self._apply(*batch, *noise)
+
+    def _update(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The update of a batch and, with Q and prior, its noise, all as tensors."""
+        config, batch = self.config, Batch(*inputs[:4])
+        noise = PriorNoise(*inputs[4:]) if self.model.has_q else None
+        rollout = roll_out(self.model, batch, self._next)
+        loss, metrics = self._world_model_loss(self.model, batch, rollout, config.rho, config.loss)
         if noise is not None:
             discount = self.discount[batch.task]
-            value = value_loss(self.model, batch, rollout, discount, config.rho, noise)
+            value = self._value_loss(self.model, batch, rollout, discount, config.rho, noise)
             loss = loss + config.loss.value * value
             metrics["value_loss"] = value.detach()
         self.optimizer.zero_grad(set_to_none=True)
@@ -135,11 +155,11 @@ class WorldModelLearner:
     def _noise(self, batch: Batch) -> PriorNoise:
         horizon, size, action_dim = batch.action.shape
         device = batch.action.device
-        members = [torch.randperm(self.model.size.num_q)[:2] for _ in range(2)]
+        members = torch.rand(2, self.model.size.num_q, device=device).argsort(-1)[:, :2]
         return PriorNoise(
             torch.randn(horizon, size, action_dim, device=device),
             torch.randn(horizon + 1, size, action_dim, device=device),
-            torch.cat(members).to(device),
+            members.flatten(),
         )
 
     def _update_prior(
@@ -147,7 +167,9 @@ class WorldModelLearner:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Step the prior unless ``skip``; returns its metrics, and ``skip`` or its own fault."""
         assert self.prior_optimizer is not None
-        loss, q = prior_loss(self.model, rollout, batch.task, self.q_scale, self.config.rho, noise)
+        loss, q = self._prior_loss(
+            self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
+        )
         grads = torch.autograd.grad(loss, self.prior_parameters)
         for parameter, grad in zip(self.prior_parameters, grads, strict=True):
             parameter.grad = grad
@@ -173,10 +195,11 @@ class WorldModelLearner:
         progress = min(step / max(config.steps, 1), 1.0)
         lr = config.lr + (config.lr_final - config.lr) * progress
         lr *= min((step + 1) / max(config.warmup, 1), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
+        encoder, rest = self.optimizer.param_groups
+        encoder["lr"].fill_(lr * config.encoder_lr_scale)
+        rest["lr"].fill_(lr)
         if self.prior_optimizer is not None:
-            self.prior_optimizer.param_groups[0]["lr"] = lr
+            self.prior_optimizer.param_groups[0]["lr"].fill_(lr)
         return lr
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
