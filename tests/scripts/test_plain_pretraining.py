@@ -1,0 +1,113 @@
+"""The fast pretraining update, eager and compiled, against the plain equations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchmarks.plain_pretraining import PlainPretraining
+
+from pwm.acceleration import Acceleration
+from pwm.sampler import Batch
+from pwm.suites import get_suite
+from pwm.world_model import ModelSize, PriorNoise, WorldModel
+from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+
+SUITE = get_suite("quick")
+SIZE = ModelSize(
+    encoder_dim=16, mlp_dim=32, latent_dim=32, task_dim=8, num_q=4, num_bins=21, dropout=0.0
+)
+
+
+def make_learner(q_and_prior: bool, acceleration: Acceleration) -> WorldModelLearner:
+    torch.manual_seed(0)
+    model = WorldModel(SIZE, SUITE, q_and_prior)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    discount = torch.tensor([task.discount for task in SUITE])
+    accelerator = acceleration.prepare(torch.device("cpu"))
+    return WorldModelLearner(model, LearnerConfig(), discount, accelerator)
+
+
+def make_batch(horizon: int = 4, size: int = 10) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    obs = torch.randn(horizon + 1, size, SUITE.obs_dim, generator=generator)
+    action = torch.rand(horizon, size, SUITE.action_dim, generator=generator) * 2 - 1
+    reward = 5 * torch.randn(horizon, size, generator=generator)
+    return Batch(obs, action, reward, torch.arange(size) % len(SUITE))
+
+
+def differences(q_and_prior: bool, acceleration: Acceleration) -> dict[str, float]:
+    """Largest difference of each network's weights after two updates of both."""
+    learner = make_learner(q_and_prior, acceleration)
+    plain, batch = PlainPretraining(learner), make_batch()
+    learner.set_learning_rate(learner.config.warmup - 1)
+    for group, scale in zip(
+        plain.optimizer.param_groups, (learner.config.encoder_lr_scale, 1.0), strict=True
+    ):
+        group["lr"] = float(learner.optimizer.param_groups[1]["lr"]) * scale
+    if q_and_prior:
+        plain.prior_optimizer.param_groups[0]["lr"] = plain.optimizer.param_groups[1]["lr"]
+    for seed in range(2):
+        torch.manual_seed(seed)
+        noise = learner._noise(batch) if q_and_prior else None
+        torch.manual_seed(seed)
+        learner.update(batch)
+        plain.update(batch, noise)
+    model = learner.model
+    pairs = [
+        ("encoder", model.encoder, plain.encoder),
+        ("dynamics", model.dynamics, plain.dynamics),
+        ("reward", model.reward_head, plain.reward),
+        ("embedding", model.task_emb, plain.embedding),
+    ]
+    found = {name: _largest(ours, theirs) for name, ours, theirs in pairs}
+    if q_and_prior:
+        found["prior"] = _largest(model.prior, plain.prior)
+        for name, stacked, members in (
+            ("q", model.q_ensemble, plain.q),
+            ("target", model.q_target, plain.q_target),
+        ):
+            found[name] = max(
+                float((ours.detach()[i] - theirs.detach()).abs().max())
+                for i, member in enumerate(members)
+                for ours, theirs in zip(stacked.parameters(), member.parameters(), strict=True)
+            )
+    return found
+
+
+def _largest(ours: torch.nn.Module, theirs: torch.nn.Module) -> float:
+    return max(
+        float((a.detach() - b.detach()).abs().max())
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("q_and_prior", [False, True])
+def test_an_update_is_that_of_the_plain_equations(q_and_prior):
+    found = differences(q_and_prior, Acceleration("never", "float32"))
+    assert all(value < 5e-6 for value in found.values()), found
+
+
+@pytest.mark.slow
+def test_a_compiled_update_is_that_of_the_plain_equations():
+    found = differences(True, Acceleration("always", "float32"))
+    assert all(value < 5e-6 for value in found.values()), found
+
+
+def test_the_drawn_members_alone_give_what_all_give():
+    learner = make_learner(True, Acceleration("never", "float32"))
+    model, members = learner.model, torch.tensor([2, 0])
+    z, action = torch.rand(3, 6, 32), torch.rand(3, 6, SUITE.action_dim)
+    task = torch.arange(6) % len(SUITE)
+    for logits in (model.q_logits, model.target_q_logits):
+        some, every = logits(z, action, task, members), logits(z, action, task)
+        torch.testing.assert_close(some, every[members])
+
+
+def test_noise_has_the_shapes_of_an_update():
+    noise = make_learner(True, Acceleration("never", "float32"))._noise(make_batch())
+    assert isinstance(noise, PriorNoise)
+    assert noise.members.shape == (4,)
+    for pair in noise.members.view(2, 2):
+        assert pair[0] != pair[1]
