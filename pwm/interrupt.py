@@ -21,7 +21,7 @@ class Interrupted(Exception):  # noqa: N818 - no error: what was asked for
         self.signum = signum
 
 
-class Terminated(KeyboardInterrupt):  # noqa: N818 - as KeyboardInterrupt, of which it is a kind
+class Terminated(KeyboardInterrupt):
     """SIGTERM came where no loop was waiting for it."""
 
 
