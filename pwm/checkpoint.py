@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,9 +227,13 @@ def save_step(
     newest = directory / step_name(step)
     save_checkpoint(newest, kind, tensors, {"step": step, **meta})
     until_now = [path for path in list_steps(directory) if path <= newest]
-    kept = until_now[-max(keep_last, 1) :]
-    for path in directory.glob("step_*"):
-        if path not in kept:
+    delete_steps(directory, keep=until_now[-max(keep_last, 1) :])
+
+
+def delete_steps(directory: Path, keep: Collection[Path] = ()) -> None:
+    """Delete training checkpoints, whole or not, oldest first, apart from those to keep."""
+    for path in sorted(directory.glob("step_*")):
+        if path not in keep:
             (path / _INDEX).unlink(missing_ok=True)  # first, so that no half of it looks whole
             shutil.rmtree(path)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pwm.errors import PwmError
-from pwm.interrupt import Interrupted
+from pwm.interrupt import Interrupted, Terminated, sigterm_unwinds
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,25 @@ def config_directory() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit code.
 
-    0 on success, 1 for a mistake or fault that one sentence explains, 128 + signal after an
-    interrupt that saved its state.
+    0 on success, 1 for a mistake or fault that one sentence explains, 128 + signal after SIGINT
+    or SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        _dispatch(words)
+        with sigterm_unwinds():
+            _dispatch(words)
     except Interrupted as stop:
         print(f"pwm: {stop}", file=sys.stderr)
         return 128 + stop.signum
-    except KeyboardInterrupt:
-        print("pwm: interrupted.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(
+            "pwm: stopped at once; what was saved is kept, and the same command goes on from "
+            "there.",
+            file=sys.stderr,
+        )
+        return 143 if isinstance(stop, Terminated) else 130
     except PwmError as error:
         if debug:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from pwm.actor_critic import Policy
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
 from pwm.checkpoint import (
     Checkpoint,
+    delete_steps,
     is_checkpoint,
     load_latest,
     require_same_data,
@@ -344,15 +344,15 @@ def _extract_group(group: Group, out: Path) -> None:
                 note = f"imagined return {float(metrics['imagined_return'].mean()):.2f}"
                 progress.update(bar, note=note)
             progress.update(bar, completed=step)
-            if step < total and (signals.requested or step % config.save_every == 0):
+            if signals.requested or step % config.save_every == 0 or step == total:
                 logger.flush()
                 save_step(checkpoints, _KIND, step, group.tensors(), group.meta(), config.keep_last)
                 signals.raise_if_requested(
-                    f"extraction saved at iteration {step} of {total} in {out}; the same command "
-                    "goes on from there."
+                    f"extraction of {label} saved at iteration {step} of {total} in {out}; the "
+                    "same command goes on from there."
                 )
     group.save_policies(out)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    delete_steps(checkpoints)
 
 
 def _group_directory(out: Path, tasks: Sequence[Task]) -> Path:

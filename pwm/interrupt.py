@@ -1,9 +1,11 @@
-"""Stopping a long loop at a safe point when SIGINT or SIGTERM asks for it."""
+"""Stopping when SIGINT or SIGTERM asks for it: a long loop at a safe point, the rest at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 
@@ -17,6 +19,31 @@ class Interrupted(Exception):  # noqa: N818 - no error: what was asked for
     def __init__(self, signum: int, hint: str) -> None:
         super().__init__(hint)
         self.signum = signum
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where no loop was waiting for it."""
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """Inside, SIGTERM raises :class:`Terminated` as SIGINT raises KeyboardInterrupt.
+
+    So locks are given back and records completed on the way out, where the default would end the
+    process on the spot. Outside the main thread it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 class StopSignals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class MetricsLogger:
     def flush(self) -> None:
         """Bring what was logged to disk, so that a checkpoint is never ahead of its metrics."""
         self._file.flush()
+        os.fsync(self._file.fileno())
         self._board.flush()
 
     def close(self) -> None:
@@ -54,11 +56,18 @@ class MetricsLogger:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a ``metrics.jsonl``; an unfinished last line is left out."""
+    """The lines of a ``metrics.jsonl``, up to one that a crash left unfinished or unreadable."""
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    whole: list[dict[str, float]] = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            values = json.loads(line)
+            int(values["step"])
+        except (ValueError, TypeError, KeyError):
+            break
+        whole.append(values)
+    return whole
 
 
 def _keep_until(path: Path, step: int) -> None:

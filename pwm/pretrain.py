@@ -196,11 +196,10 @@ def _train(
                     logger.flush()
                     _require_progress(learner, config, step, out)
                     _save(learner, config, sampler.store, step, out)
-                    if step < config.steps:
-                        signals.raise_if_requested(
-                            f"pretraining saved at step {step} of {config.steps} in {out}; "
-                            "the same command goes on from there."
-                        )
+                    signals.raise_if_requested(
+                        f"pretraining saved at step {step} of {config.steps} in {out}; "
+                        "the same command goes on from there."
+                    )
 
 
 def _summary(metrics: dict[str, Tensor]) -> str:

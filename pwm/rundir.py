@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pwm.errors import PwmError
 from pwm.files import write_atomically
@@ -84,9 +86,12 @@ def _check_same_run(
     maker = read_run(directory).get("command", command)
     if maker != command:
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
-    before = OmegaConf.to_container(OmegaConf.load(file))
-    if not isinstance(before, dict):
-        raise PwmError(f"{file} is damaged; delete {directory} or give another out=.")
+    try:
+        before = OmegaConf.to_container(OmegaConf.load(file))
+        if not isinstance(before, dict) or not before:
+            raise ValueError("it names no setting")
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise _damaged(file) from error
     old, new = _settings(before, may_change), _settings(config, may_change)
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
@@ -140,6 +145,19 @@ def _record(
 
 
 def read_run(directory: Path) -> dict[str, Any]:
-    """The ``run.json`` of a run directory, empty if there is none."""
+    """The ``run.json`` of a run directory, empty if there is none.
+
+    Raises:
+        PwmError: if it is damaged.
+    """
     file = directory / _RUN
-    return json.loads(file.read_bytes()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> PwmError:
+    return PwmError(f"{file} is damaged; put it back from a copy, or give another out=.")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ def _no_leaks():
     yield
     torch.set_rng_state(state)
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def keyboard_interrupts():
+    """Python's own handler, which a process started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Toy:

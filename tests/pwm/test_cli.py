@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -171,13 +172,27 @@ def test_the_process_prints_one_line_and_exits_with_1():
     assert result.stderr.count("\n") == 1
 
 
-def test_an_interrupt_without_a_safe_point_exits_with_130(monkeypatch, capsys):
-    def interrupted(words):
-        raise KeyboardInterrupt
+@pytest.mark.usefixtures("keyboard_interrupts")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_away_from_safe_points_ends_the_command_in_order(
+    signum, code, monkeypatch, capsys
+):
+    unwound = []
 
-    monkeypatch.setattr("pwm.data_command.data_command", interrupted)
-    assert main(["data", "info", "x"]) == 130
-    assert capsys.readouterr().err == "pwm: interrupted.\n"
+    def stopped(words):
+        try:
+            signal.raise_signal(signum)
+        finally:
+            unwound.append(words)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pwm.data_command.data_command", stopped)
+    assert main(["data", "info", "x"]) == code
+    assert unwound == [["info", "x"]]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "the same command goes on from there" in said
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_arguments_default_to_those_of_the_process(monkeypatch, capsys):

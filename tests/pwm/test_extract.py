@@ -63,7 +63,7 @@ def test_one_policy_a_task(toy, finished):
         assert action.shape == (5, task.action_dim)
         assert np.isfinite(action).all()
     assert read_run(finished)["command"] == "extract"
-    assert not list((finished / "groups").glob("*/checkpoints"))
+    assert not list((finished / "groups").glob("*/checkpoints/*"))
 
 
 def test_metrics_are_named_by_task(toy, finished):
@@ -154,12 +154,76 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         disturb(patch, iteration, lambda: signal.raise_signal(signum))
         assert main(toy.extract(toy_world_model, tmp_path)) == code
     message = capsys.readouterr().err
-    assert f"saved at iteration {iteration} of 12" in message
+    assert f"2 tasks saved at iteration {iteration} of 12" in message
     assert "Traceback" not in message
     assert not any(is_checkpoint(tmp_path / task) for task in toy.tasks)
     assert [line["step"] for line in metrics(tmp_path)] == list(range(1, iteration + 1))
     assert main(toy.extract(toy_world_model, tmp_path)) == 0
     assert_same_result(tmp_path, finished)
+
+
+def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
+    toy, toy_world_model, tmp_path, monkeypatch, capsys
+):
+    words = toy.extract(toy_world_model, tmp_path, "group_size=1")
+    with monkeypatch.context() as patch:
+        disturb(patch, 12, lambda: signal.raise_signal(signal.SIGTERM))
+        assert main(words) == 143
+    assert "extraction of reacher-easy saved at iteration 12 of 12" in capsys.readouterr().err
+    assert [is_checkpoint(tmp_path / task) for task in toy.tasks] == [False, False]
+    assert main(words) == 0
+    assert main(toy.extract(toy_world_model, tmp_path / "whole", "group_size=1")) == 0
+    assert tensor_files(tmp_path) == tensor_files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "place", ["pwm.extract.load_world_model", "pwm.extract.StatePool.draw", "pwm.extract.save_step"]
+)
+def test_a_signal_away_from_iterations_loses_nothing_but_time(
+    place, toy, toy_world_model, finished, tmp_path, monkeypatch, capsys
+):
+    def stopped(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, stopped)
+        assert main(toy.extract(toy_world_model, tmp_path)) == 143
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert main(toy.extract(toy_world_model, tmp_path)) == 0
+    assert_same_result(tmp_path, finished)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    toy, toy_world_model, finished, tmp_path, monkeypatch, capfd
+):
+    words = ["save_every=3", "keep_last=2"]
+    with monkeypatch.context() as patch:
+        disturb(patch, 8, lambda: signal.raise_signal(signal.SIGTERM))
+        assert main(toy.extract(toy_world_model, tmp_path, *words)) == 143
+    older, newest = list_steps(next((tmp_path / "groups").iterdir()) / "checkpoints")
+    assert (older.name, newest.name) == ("step_000000006", "step_000000008")
+    next(newest.glob("actors*")).write_bytes(b"torn")
+    capfd.readouterr()
+    assert main(toy.extract(toy_world_model, tmp_path, *words)) == 0
+    assert "Falling back to the one before" in " ".join(capfd.readouterr().err.split())
+    assert_same_result(tmp_path, finished)
+
+
+def test_a_kill_while_a_finished_group_s_checkpoints_are_deleted(
+    toy, toy_world_model, finished, tmp_path, monkeypatch
+):
+    def half(path, *args, **kwargs):
+        next(path.glob("actors*")).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pwm.checkpoint.shutil.rmtree", half)
+        with pytest.raises(Killed):
+            main(toy.extract(toy_world_model, tmp_path, "keep_last=5"))
+    assert main(toy.extract(toy_world_model, tmp_path)) == 0
+    assert_same_result(tmp_path, finished)
+    assert not list((tmp_path / "groups").glob("*/checkpoints/*"))
 
 
 @pytest.mark.parametrize("iteration", [2, 7, 12])
@@ -177,8 +241,9 @@ def test_a_crash_loses_nothing_but_time(
     assert_same_result(tmp_path, finished)
 
 
+@pytest.mark.parametrize("save_every", [5, 500])
 def test_a_crash_between_two_policies_is_mended(
-    toy, toy_world_model, finished, tmp_path, monkeypatch
+    save_every, toy, toy_world_model, finished, tmp_path, monkeypatch
 ):
     from pwm.actor_critic import Policy
 
@@ -192,9 +257,9 @@ def test_a_crash_between_two_policies_is_mended(
     with monkeypatch.context() as patch:
         patch.setattr(Policy, "save", dying)
         with pytest.raises(Killed):
-            main(toy.extract(toy_world_model, tmp_path))
+            main(toy.extract(toy_world_model, tmp_path, f"save_every={save_every}"))
     assert is_checkpoint(tmp_path / "reacher-easy")
-    assert main(toy.extract(toy_world_model, tmp_path)) == 0
+    assert main(toy.extract(toy_world_model, tmp_path, f"save_every={save_every}")) == 0
     assert_same_result(tmp_path, finished)
 
 

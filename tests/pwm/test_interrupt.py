@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pwm.interrupt import Interrupted, StopSignals
+from pwm.interrupt import Interrupted, StopSignals, Terminated, sigterm_unwinds
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -31,14 +31,6 @@ def test_handlers_are_given_back_however_it_ends():
     assert [signal.getsignal(s) for s in BOTH] == before
 
 
-@pytest.fixture
-def keyboard_interrupts():
-    """Python's own handler, which a process started in the background does not have."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("keyboard_interrupts")
 def test_a_second_signal_is_not_held_back():
     with StopSignals() as signals:
@@ -53,10 +45,25 @@ def test_outside_the_main_thread_it_does_nothing():
     seen = []
 
     def work() -> None:
-        with StopSignals() as signals:
+        with sigterm_unwinds(), StopSignals() as signals:
             seen.append((signal.getsignal(signal.SIGINT), signals.requested))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen == [(before, None)]
+
+
+def test_sigterm_unwinds_inside_and_not_after():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated), sigterm_unwinds():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_sigterm_unwinds_a_loop_that_noted_the_first():
+    with sigterm_unwinds(), StopSignals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.requested == signal.SIGTERM
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)

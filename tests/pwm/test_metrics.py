@@ -48,6 +48,30 @@ def test_a_line_that_a_kill_left_unfinished_is_no_obstacle(tmp_path):
     assert [line["step"] for line in read_metrics(file)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    "rubbish", [b"\0" * 40 + b"\n", b"\xff\n", b"5\n", b"[]\n", b'{"loss": 1}\n']
+)
+def test_reading_ends_at_what_a_power_failure_left(rubbish, tmp_path):
+    """Lines after the last flush may be anything; a checkpoint never lies behind them."""
+    write(tmp_path, 0, 3)
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(file.read_bytes() + rubbish + b'{"step": 9, "loss": 1.0}\n')
+    assert [line["step"] for line in read_metrics(file)] == [1, 2, 3]
+    write(tmp_path, 3, 5)
+    assert [line["step"] for line in read_metrics(file)] == [1, 2, 3, 4, 5]
+
+
+def test_a_flush_reaches_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("pwm.metrics.os.fsync", synced.append)
+    logger = MetricsLogger(tmp_path)
+    logger.log(1, {"loss": 1.0})
+    del synced[:]
+    logger.flush()
+    assert len(synced) == 1
+    logger.close()
+
+
 def test_a_kill_while_old_lines_are_dropped_loses_none(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass

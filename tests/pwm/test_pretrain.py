@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -139,6 +140,82 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert main(toy.pretrain(tmp_path)) == 0
     assert_same_run(tmp_path, toy_world_model)
     assert read_run(tmp_path)["finished"]
+
+
+def test_a_signal_in_the_last_update_is_not_lost(
+    toy, toy_world_model, tmp_path, monkeypatch, capsys
+):
+    """Else the quickstart would begin its next stage."""
+    with monkeypatch.context() as patch:
+        signal_at(patch, 24, signal.SIGTERM)
+        assert main(toy.pretrain(tmp_path)) == 143
+    assert "saved at step 24 of 24" in capsys.readouterr().err
+    assert main(toy.pretrain(tmp_path)) == 0
+    assert_same_run(tmp_path, toy_world_model)
+
+
+def at_call(monkeypatch, place: str, action, call: int = 1) -> None:
+    """Have something happen just before a function is called for the ``call``-th time."""
+    module, _, name = place.rpartition(".")
+    original, calls = getattr(importlib.import_module(module), name), 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            action()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(place, wrapped)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pwm.pretrain.WindowSampler",  # opening the data
+        "pwm.pretrain.observation_moments",  # reading it through, before the first checkpoint
+        "pwm.pretrain.MetricsLogger",
+        "pwm.pretrain.diagnose",
+    ],
+)
+def test_a_signal_away_from_updates_loses_nothing_but_time(
+    place, toy, toy_world_model, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        at_call(patch, place, lambda: signal.raise_signal(signal.SIGTERM))
+        assert main(toy.pretrain(tmp_path)) == 143
+    message = capsys.readouterr().err
+    assert "the same command goes on from there" in message
+    assert "Traceback" not in message
+    assert main(toy.pretrain(tmp_path)) == 0
+    assert_same_run(tmp_path, toy_world_model)
+
+
+@pytest.mark.parametrize("write", [1, 4, 9])
+def test_a_second_signal_stops_even_the_writing_of_a_checkpoint(
+    write, toy, toy_world_model, tmp_path, monkeypatch, capsys
+):
+    """A checkpoint has five files, so the ninth write is within the second one."""
+    with monkeypatch.context() as patch:
+        signal_at(patch, 7 if write < 6 else 12, signal.SIGTERM)
+        second = lambda: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+        at_call(patch, "pwm.checkpoint.write_atomically", second, write)
+        assert main(toy.pretrain(tmp_path)) == 143
+    assert "stopped at once" in capsys.readouterr().err
+    assert not read_run(tmp_path)["finished"]
+    kept = [path.name for path in list_steps(tmp_path / "checkpoints")]
+    assert kept == ([] if write < 6 else ["step_000000010"])
+    assert main(toy.pretrain(tmp_path)) == 0
+    assert_same_run(tmp_path, toy_world_model)
+
+
+def test_a_run_may_be_moved(toy, toy_world_model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_at(patch, 13, signal.SIGTERM)
+        assert main(toy.pretrain(tmp_path / "here")) == 143
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert main(toy.pretrain(tmp_path / "there")) == 0
+    assert_same_run(tmp_path / "there", toy_world_model)
 
 
 @pytest.mark.parametrize("q_and_prior", ["true", "false"])

@@ -117,10 +117,12 @@ def test_a_file_in_the_place_of_the_directory(tmp_path):
             run(path)
 
 
-def test_a_damaged_config_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+@pytest.mark.parametrize("content", [b"- 1\n", b"a: [", b"\xff\xfe\0", b"5", b""])
+def test_damaged_records_are_refused(name, content, tmp_path):
     run(tmp_path)
-    (tmp_path / "config.yaml").write_text("- 1\n")
-    with pytest.raises(PwmError, match="damaged"):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PwmError, match=f"{name} is damaged"):
         run(tmp_path)
 
 
