@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pwm.buffers import BufferPool
+from pwm.buffers import ALIGNMENT, BufferPool
 from pwm.suites import Suite
 
 
@@ -33,19 +33,25 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
 
 
-def batch_shapes(suite: Suite, horizon: int, size: int) -> tuple[tuple[int, ...], ...]:
-    """Shapes of a batch's ``obs``, ``action`` and ``reward``."""
-    return (horizon + 1, size, suite.obs_dim), (horizon, size, suite.action_dim), (horizon, size)
-
-
 def batch_bytes(suite: Suite, horizon: int, size: int) -> int:
-    """Bytes of a batch's ``obs``, ``action`` and ``reward``."""
-    return 4 * sum(math.prod(shape) for shape in batch_shapes(suite, horizon, size))
+    """Bytes of the buffer that a batch's ``obs``, ``action`` and ``reward`` take."""
+    return sum(map(_aligned_bytes, _shapes(suite, horizon, size)))
 
 
 def blank_arrays(buffers: BufferPool, suite: Suite, horizon: int, size: int) -> list[np.ndarray]:
     """A batch's ``obs``, ``action`` and ``reward`` with anything in them, in one buffer."""
-    shapes = batch_shapes(suite, horizon, size)
-    block = buffers.take(batch_bytes(suite, horizon, size)).view(np.float32)
-    parts = np.split(block, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    buffer = buffers.take(batch_bytes(suite, horizon, size))
+    arrays, begin = [], 0
+    for shape in _shapes(suite, horizon, size):
+        part = buffer[begin : begin + 4 * math.prod(shape)]
+        arrays.append(part.view(np.float32).reshape(shape))
+        begin += _aligned_bytes(shape)
+    return arrays
+
+
+def _shapes(suite: Suite, horizon: int, size: int) -> tuple[tuple[int, ...], ...]:
+    return (horizon + 1, size, suite.obs_dim), (horizon, size, suite.action_dim), (horizon, size)
+
+
+def _aligned_bytes(shape: tuple[int, ...]) -> int:
+    return math.ceil(4 * math.prod(shape) / ALIGNMENT) * ALIGNMENT

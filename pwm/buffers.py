@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+ALIGNMENT = 64  # bytes: rounding in a matrix product may depend on where its operands lie
+
 _MOST_FREE = 16
 
 
@@ -21,15 +23,17 @@ class BufferPool:
         self._free = list(blocks)
 
     def take(self, size: int) -> np.ndarray:
-        """A buffer with anything in it, (size,) uint8; views of it keep it in use."""
+        """A buffer with anything in it, (size,) uint8, aligned; views of it keep it in use."""
         try:
             block = self._free.pop()
         except IndexError:
-            block = np.empty(size, np.uint8)
-        if len(block) < size:
-            block = np.empty(size, np.uint8)
+            block = np.empty(0, np.uint8)
+        offset = -block.ctypes.data % ALIGNMENT
+        if len(block) < offset + size:
+            block = np.empty(size + ALIGNMENT, np.uint8)
+            offset = -block.ctypes.data % ALIGNMENT
         # An array over a memoryview is the base of all its views, so it outlives them.
-        buffer = np.frombuffer(block.data, np.uint8, size)
+        buffer = np.frombuffer(block.data, np.uint8, size, offset)
         weakref.finalize(buffer, self._give_back, block).atexit = False
         return buffer
 
