@@ -508,11 +508,10 @@ def _require_fit(tables: Sequence[PieceTable], steps: int, config: ConvertConfig
 def _any_terminated(store: EpisodeStore, tasks: Sequence[Task]) -> bool:
     block = 2**18
     for task in tasks:
-        flags = store.rows(task.name)["terminated"]
-        for first in range(0, len(flags), block):
-            if flags[first : first + block].any():
+        count = store.record(task.name).rows
+        for first in range(0, count, block):
+            if store.rows(task.name, first, min(first + block, count))["terminated"].any():
                 return True
-            store.release_pages()
     return False
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from rich.console import Console
 from rich.table import Table
 
+from pwm.bad_data import BadData
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.inspection import info, verify
@@ -38,8 +40,10 @@ def data_command(words: Sequence[str]) -> None:
 
 
 def _verify(directory: str, console: Console) -> None:
+    unusable = BadData("skip")
+    store = EpisodeStore.open(directory, bad=unusable)
     count = 0
-    for problem in verify(EpisodeStore.open(directory)):
+    for problem in chain(unusable.problems, verify(store)):
         console.print(str(problem), soft_wrap=True, highlight=False, markup=False)
         count += 1
     if count:

@@ -1,4 +1,4 @@
-"""The episode store: offline data of many tasks on disk, memory-mapped and append-only.
+"""The episode store: offline data of many tasks on disk, append-only.
 
 A store is a directory::
 
@@ -25,7 +25,6 @@ writer. So a writer may be killed at any instruction, and readers may open the s
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,11 +33,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from pwm.bad_data import BadData, DataError, Problem
 from pwm.errors import PwmError
-from pwm.files import fsync_directory
+from pwm.files import fsync_directory, writing
 from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
+from pwm.record_file import RecordFile
 from pwm.suites import Suite, Task
+from pwm.values import ACTION_LIMIT
 
 ROWS_NAME = "rows.bin"
 EPISODES_NAME = "episodes.bin"
@@ -61,7 +63,6 @@ EPISODE_DTYPE = np.dtype(
     }
 )
 
-_ACTION_TOLERANCE = 1e-6
 _MAX_IDS = 2**16
 
 
@@ -101,6 +102,40 @@ class Episode:
     behaviour: str = "unknown"
     seed: int = -1
 
+    def fault(self, task: Task) -> str | None:
+        """What keeps it from being stored as an episode of a task; None if nothing does."""
+        steps = len(np.atleast_1d(self.action))
+        if steps < 1:
+            return "it has no step, and at least one is needed"
+        wanted = {
+            "obs": (steps + 1, task.obs_dim),
+            "action": (steps, task.action_dim),
+            "reward": (steps,),
+            "terminated": (steps,),
+            "success": (steps,),
+        }
+        for name, shape in wanted.items():
+            array = np.asarray(getattr(self, name))
+            if array.shape != shape:
+                return f"its {name} has shape {array.shape} and {shape} was expected"
+            if array.dtype.kind not in "fiub":
+                return f"its {name} holds {array.dtype}, and numbers were expected"
+        for name in ("obs", "action", "reward"):
+            with np.errstate(over="ignore"):
+                values = np.asarray(getattr(self, name), np.float32)
+            if not np.isfinite(values).all():
+                return f"its {name} holds NaN or infinite values (in float32)"
+        if (largest := float(np.abs(self.action).max())) > ACTION_LIMIT:
+            return (
+                f"its actions reach {largest:.6g} and must lie in [-1, 1]; clip them where they "
+                "are applied, so that the data show what the simulator was given"
+            )
+        if not 1 <= len(self.behaviour) <= 64 or not self.behaviour.isprintable():
+            return f"its behaviour {self.behaviour!r} is not a name of 1 to 64 characters"
+        if not -(2**63) <= self.seed < 2**63:
+            return f"its seed {self.seed} does not fit 64 bits"
+        return None
+
 
 class EpisodeStore:
     """Episodes of a suite's tasks on disk. Made by `create` or `open`, not by its constructor.
@@ -112,7 +147,9 @@ class EpisodeStore:
         self.path = path
         self._manifest = manifest
         self._lock = lock
-        self._maps: dict[tuple[Path, bool], _Map] = {}
+        self._files: dict[Path, RecordFile] = {}
+        self._tables: dict[str, np.ndarray] = {}
+        self._left_out: set[str] = set()
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], suite: Suite) -> EpisodeStore:
@@ -146,13 +183,20 @@ class EpisodeStore:
         return cls(directory, manifest, lock)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], mode: Literal["r", "a"] = "r") -> EpisodeStore:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "a"] = "r",
+        bad: BadData | None = None,
+    ) -> EpisodeStore:
         """Opens a store as of its last commit.
 
         Args:
             path: the store's directory.
             mode: ``"r"`` to read, which works while another process appends (open again to see
                 its later commits); ``"a"`` to append, by one process at a time.
+            bad: of mode ``"r"``, told of tasks whose files cannot be used. If it leaves bad data
+                out, such tasks are like tasks without episodes; otherwise the first is an error.
 
         Raises:
             PwmError: if there is no store, it is damaged or of another version, (mode ``"a"``)
@@ -165,14 +209,14 @@ class EpisodeStore:
             )
         if mode == "r":
             store = cls(directory, Manifest.read(directory), None)
-            store._check_sizes()
+            store._check_files(bad or BadData())
             return store
         Manifest.read(directory)  # so that nothing is written into a directory that is no store
         lock = DirectoryLock(directory)
         lock.acquire()
         try:
             store = cls(directory, Manifest.read(directory), lock)
-            store._check_sizes()
+            store._check_files(BadData())
         except BaseException:
             lock.release()
             raise
@@ -216,7 +260,8 @@ class EpisodeStore:
         Raises:
             PwmError: for a task that the store's suite does not have.
         """
-        return self._manifest.records[self.suite[task].name]
+        record = self._manifest.records[self.suite[task].name]
+        return TaskRecord(record.task) if task in self._left_out else record
 
     def count(self, task: str, source: str | None = None) -> int:
         """Committed episodes of a task, of one source or of all."""
@@ -227,39 +272,52 @@ class EpisodeStore:
         source_id = list(self._manifest.sources).index(source)
         return int(np.count_nonzero(self.episodes(task)["source"] == source_id))
 
-    def rows(self, task: str, *, scattered: bool = False) -> np.ndarray:
-        """A task's rows, read-only and mapped from disk.
-
-        Args:
-            task: the task's name.
-            scattered: maps them without read-ahead, for short reads at random places. On a store
-                larger than memory this is two orders of magnitude faster for such reads.
+    def rows(self, task: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Reads rows of a task into memory: all of them, or the given range.
 
         Returns:
-            (rows,) structured, fields obs, action, reward, terminated, success. Each episode has
-            T+1 rows, and the first one's action and reward are NaN.
-        """
-        record = self.record(task)
-        return self._mapped(task, ROWS_NAME, row_dtype(record.task), record.rows, scattered)
-
-    def episodes(self, task: str) -> np.ndarray:
-        """A task's episode table, read-only and mapped from disk.
-
-        Returns:
-            (episodes,) of `EPISODE_DTYPE`; ``length`` counts rows.
+            (stop - start,) structured, fields obs, action, reward, terminated, success. Each
+            episode has T+1 rows, and the first one's action and reward are NaN.
 
         Raises:
-            PwmError: if the table contradicts the manifest or itself.
+            DataError: if they cannot be read, or the file was changed since it was opened.
         """
-        record = self.record(task)
-        known = self._maps.get((self._file(task, EPISODES_NAME), False))
-        table = self._mapped(task, EPISODES_NAME, EPISODE_DTYPE, record.episodes)
-        if known is None and (fault := self._table_fault(table, record)):
-            raise PwmError(
-                f"{self._file(task, EPISODES_NAME)} is damaged: {fault}; restore it from a copy "
-                "or make the store anew (`pwm data verify` lists every fault)."
-            )
-        return table
+        return self.record_file(task, ROWS_NAME).read(start, stop)
+
+    def record_file(self, task: str, name: str) -> RecordFile:
+        """A task's data file, `ROWS_NAME` or `EPISODES_NAME`, open for reading.
+
+        Raises:
+            DataError: if it cannot be used.
+        """
+        path = self._file(task, name)
+        if path not in self._files:
+            record = self.record(task)
+            dtype, count = EPISODE_DTYPE, record.episodes
+            if name == ROWS_NAME:
+                dtype, count = row_dtype(record.task), record.rows
+            if count:
+                self._require_inside(path, task)
+            self._files[path] = RecordFile(path, task, dtype, count)
+        return self._files[path]
+
+    def episodes(self, task: str) -> np.ndarray:
+        """A task's episode table, read once and kept in memory.
+
+        Returns:
+            (episodes,) of `EPISODE_DTYPE`, read-only; ``length`` counts rows.
+
+        Raises:
+            DataError: if the table cannot be read, or contradicts the manifest or itself.
+        """
+        if task not in self._tables:
+            file = self.record_file(task, EPISODES_NAME)
+            table = file.read()
+            if fault := self._table_fault(table, self.record(task)):
+                raise DataError(Problem(str(file.path), task, None, fault))
+            table.flags.writeable = False
+            self._tables[task] = table
+        return self._tables[task]
 
     def episode(self, task: str, index: int) -> Episode:
         """Reads one episode back, as it was appended.
@@ -274,7 +332,7 @@ class EpisodeStore:
             )
         entry = table[index]
         start = int(entry["start"])
-        rows = self.rows(task)[start : start + int(entry["length"])]
+        rows = self.rows(task, start, start + int(entry["length"]))
         return Episode(
             obs=rows["obs"].copy(),
             action=rows["action"][1:].copy(),
@@ -315,8 +373,8 @@ class EpisodeStore:
             source: a key that `add_source` was given.
 
         Raises:
-            PwmError: if the store is not open for appending, or an episode has wrong shapes,
-                values that are not finite, or actions outside [-1, 1].
+            PwmError: if the store is not open for appending, an episode has wrong shapes, values
+                that are not finite or actions outside [-1, 1], or the disk is full.
         """
         self._require_writer()
         record = self.record(task)
@@ -325,35 +383,38 @@ class EpisodeStore:
         if not episodes:
             return
         for i, episode in enumerate(episodes):
-            if fault := _episode_fault(episode, record.task):
+            if fault := episode.fault(record.task):
                 raise PwmError(f"episode {i} to append to task '{task}' cannot be stored: {fault}.")
         new = dict.fromkeys([*self.behaviours, *(episode.behaviour for episode in episodes)])
         if len(new) > _MAX_IDS:
             raise PwmError(f"{self.path} would hold more than {_MAX_IDS} behaviours; name fewer.")
         behaviour_ids = {name: i for i, name in enumerate(new)}
         source_id = list(self._manifest.sources).index(source)
-        segment = self._write_segment(record, episodes, behaviour_ids, source_id)
+        with writing(self.path / task):
+            segment = self._write_segment(record, episodes, behaviour_ids, source_id)
         self._commit(self._manifest.with_segment(task, segment, tuple(new)))
-        folder = self.path / task
-        self._maps = {key: value for key, value in self._maps.items() if key[0].parent != folder}
+        self._forget(task)
 
-    def release_pages(self) -> None:
-        """Takes the mapped files out of this process's resident memory.
+    def leave_out(self, task: str) -> None:
+        """Treats a task from now on as one without episodes, because its data are bad."""
+        self._left_out.add(task)
+        self._forget(task)
 
-        The operating system keeps them cached as long as memory allows; arrays stay valid.
-        """
-        for mapped in self._maps.values():
-            if mapped.handle is not None and hasattr(mmap, "MADV_DONTNEED"):
-                mapped.handle.madvise(mmap.MADV_DONTNEED)
-
-    def table_fault(self, task: str) -> str | None:
-        """What is wrong with a task's episode table, or None (`episodes` refuses it instead)."""
-        record = self.record(task)
-        table = self._mapped(task, EPISODES_NAME, EPISODE_DTYPE, record.episodes)
-        return self._table_fault(table, record)
+    def _forget(self, task: str) -> None:
+        """Lets go of what was opened of a task, whose committed part has changed."""
+        for name in (ROWS_NAME, EPISODES_NAME):
+            self._files.pop(self._file(task, name), None)
+        self._tables.pop(task, None)
 
     def _file(self, task: str, name: str) -> Path:
         return self.path / task / name
+
+    def _require_inside(self, path: Path, task: str) -> None:
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(os.path.realpath(self.path)):
+            raise DataError(
+                Problem(str(path), task, None, f"it is a link out of the store, to {real}")
+            )
 
     def _require_writer(self) -> None:
         if self._lock is None or not self._lock.held:
@@ -368,31 +429,19 @@ class EpisodeStore:
         except BaseException:
             # The new manifest may be in place already; writing on from the old would destroy data.
             self._manifest = Manifest.read(self.path)
-            self._maps.clear()
+            self._files.clear()
+            self._tables.clear()
             raise
 
-    def _check_sizes(self) -> None:
-        for task, record in self._manifest.records.items():
-            wanted = {
-                ROWS_NAME: record.rows * row_dtype(record.task).itemsize,
-                EPISODES_NAME: record.episodes * EPISODE_DTYPE.itemsize,
-            }
-            for name, size in wanted.items():
-                path = self._file(task, name)
-                found = path.stat().st_size if path.is_file() else 0
-                if found < size:
-                    raise PwmError(
-                        f"{path} is truncated: it has {found} bytes and the manifest commits "
-                        f"{size}; restore it from a copy or make the store anew."
-                    )
-
-    def _mapped(
-        self, task: str, name: str, dtype: np.dtype[Any], count: int, scattered: bool = False
-    ) -> np.ndarray:
-        key = self._file(task, name), scattered
-        if key not in self._maps:
-            self._maps[key] = _Map.of(key[0], dtype, count, scattered)
-        return self._maps[key].array
+    def _check_files(self, bad: BadData) -> None:
+        """Tells of every task whose files are missing, too short, or links out of the store."""
+        for task in self.suite:
+            try:
+                self.record_file(task.name, ROWS_NAME)
+                self.record_file(task.name, EPISODES_NAME)
+            except DataError as error:
+                bad.note(error.problem)
+                self.leave_out(task.name)
 
     def _table_fault(self, table: np.ndarray, record: TaskRecord) -> str | None:
         if not len(table):
@@ -425,6 +474,7 @@ class EpisodeStore:
         rows_hash = hashlib.sha256()
         start = record.rows
         folder = self.path / record.task.name
+        self._require_inside(folder, record.task.name)
         is_new = not folder.is_dir()
         folder.mkdir(exist_ok=True)
         with _Tail(folder / ROWS_NAME, record.rows * dtype.itemsize) as rows_file:
@@ -484,34 +534,15 @@ def shared_tasks(
     return tasks
 
 
-@dataclass(frozen=True)
-class _Map:
-    """A file's first records as a read-only array, and the mapping it looks into."""
-
-    array: np.ndarray
-    handle: mmap.mmap | None
-
-    @classmethod
-    def of(cls, path: Path, dtype: np.dtype[Any], count: int, scattered: bool) -> _Map:
-        if count == 0:
-            empty = np.empty(0, dtype)
-            empty.flags.writeable = False
-            return cls(empty, None)
-        with open(path, "rb") as file:
-            handle = mmap.mmap(file.fileno(), count * dtype.itemsize, access=mmap.ACCESS_READ)
-        if scattered and hasattr(mmap, "MADV_RANDOM"):
-            handle.madvise(mmap.MADV_RANDOM)
-        return cls(np.frombuffer(handle, dtype, count), handle)
-
-
 class _Tail:
     """A file open for writing behind its committed bytes; synced to disk on leaving."""
 
     def __init__(self, path: Path, committed: int) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         self._file = os.fdopen(fd, "r+b")
-        self._file.truncate(committed)  # what a killed writer left behind the commit
-        self._file.seek(committed)
+        if self._file.seek(0, os.SEEK_END) != committed:
+            self._file.truncate(committed)  # what a killed writer left behind the commit
+            self._file.seek(committed)
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
@@ -523,40 +554,6 @@ class _Tail:
         with self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
-
-
-def _episode_fault(episode: Episode, task: Task) -> str | None:
-    steps = len(np.atleast_1d(episode.action))
-    if steps < 1:
-        return "it has no step, and at least one is needed"
-    wanted = {
-        "obs": (steps + 1, task.obs_dim),
-        "action": (steps, task.action_dim),
-        "reward": (steps,),
-        "terminated": (steps,),
-        "success": (steps,),
-    }
-    for name, shape in wanted.items():
-        array = np.asarray(getattr(episode, name))
-        if array.shape != shape:
-            return f"its {name} has shape {array.shape} and {shape} was expected"
-        if array.dtype.kind not in "fiub":
-            return f"its {name} holds {array.dtype}, and numbers were expected"
-    for name in ("obs", "action", "reward"):
-        with np.errstate(over="ignore"):
-            values = np.asarray(getattr(episode, name), np.float32)
-        if not np.isfinite(values).all():
-            return f"its {name} holds NaN or infinite values (in float32)"
-    if (largest := float(np.abs(episode.action).max())) > 1 + _ACTION_TOLERANCE:
-        return (
-            f"its actions reach {largest:.6g} and must lie in [-1, 1]; clip them where they are "
-            "applied, so that the data show what the simulator was given"
-        )
-    if not 1 <= len(episode.behaviour) <= 64 or not episode.behaviour.isprintable():
-        return f"its behaviour {episode.behaviour!r} is not a name of 1 to 64 characters"
-    if not -(2**63) <= episode.seed < 2**63:
-        return f"its seed {episode.seed} does not fit 64 bits"
-    return None
 
 
 def _rows_of(episode: Episode, dtype: np.dtype[Any]) -> np.ndarray:

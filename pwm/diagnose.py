@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pwm.bad_data import BadData
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.math import symexp
 from pwm.sampler import Batch, WindowSampler
@@ -24,18 +25,19 @@ def held_out_windows(
     seed: int,
     device: torch.device | str,
     tasks: Sequence[str] | None = None,
+    bad: BadData | None = None,
 ) -> Batch:
     """The windows of held-out episodes that :func:`diagnose` judges a model by.
 
     They are of the named tasks of the suite, by default of all that the store has.
 
     Raises:
-        PwmError: if a task has no held-out episode of 17 rows.
+        PwmError: if a task has no held-out episode of 17 rows, unless ``bad`` leaves that out.
     """
     windows = _WINDOWS_PER_TASK * len(shared_tasks(store, suite, tasks))
     sampler = WindowSampler(
         store, max(STEPS), windows, seed, split="held_out", suite=suite, tasks=tasks,
-        device=device,
+        device=device, memory=0, bad=bad,
     )  # fmt: skip
     return sampler.batch(0)
 

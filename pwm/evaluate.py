@@ -380,7 +380,7 @@ def _settings(
         "policy": config.policy,
         "data": config.data,
         "world_model": ", ".join(sorted(sizes)) or None,
-        "data_rows": {task.name: len(store.rows(task.name)) for task in suite} if store else None,
+        "data_rows": {task.name: store.record(task.name).rows for task in suite} if store else None,
     }
     if config.planners:
         settings["checkpoint"] = config.checkpoint

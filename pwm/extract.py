@@ -17,6 +17,8 @@ from torch import Tensor
 from pwm.acceleration import Acceleration
 from pwm.actor_critic import Policy
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
+from pwm.bad_data import BadData, Problem
+from pwm.checked_store import open_checked
 from pwm.checkpoint import (
     Checkpoint,
     delete_steps,
@@ -69,6 +71,7 @@ class ExtractConfig:
         tasks: a list, a suite's name, or null for all tasks of the world model.
         pool: start states a task, drawn once from its episodes.
         group_size: tasks learned at once; null for as many as the memory holds.
+        on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         compile, precision: see :class:`pwm.acceleration.Acceleration`.
     """
 
@@ -85,6 +88,7 @@ class ExtractConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     pool: int = 16_384
     group_size: int | None = None
+    on_error: str = "stop"
     log_every: int = 20
     save_every: int = 500
     keep_last: int = 2
@@ -103,7 +107,7 @@ class ExtractConfig:
 
 
 _MAY_CHANGE = (
-    "tasks", "device", "resume", "group_size", "log_every", "save_every", "keep_last",
+    "tasks", "on_error", "device", "resume", "group_size", "log_every", "save_every", "keep_last",
     "wandb_project",
 )  # fmt: skip
 
@@ -141,22 +145,27 @@ class Group:
     """Everything that the extraction of K tasks changes, and the data it draws from."""
 
     def __init__(
-        self, model: WorldModel, store: EpisodeStore, tasks: Sequence[Task], config: ExtractConfig
+        self,
+        model: WorldModel,
+        store: EpisodeStore,
+        tasks: Sequence[Task],
+        config: ExtractConfig,
+        bad: BadData,
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
             model = copy.deepcopy(model).unfreeze()
-            self.tuner, self.windows = _tuner(model, store, tasks, config)
+            self.tuner, self.windows = _tuner(model, store, tasks, config, bad)
         accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
         self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed, accelerator)
         frozen = self.tuner is None
-        obs, _ = _pools(store, tasks, model, config, best=1.0)
+        obs, _ = _pools(store, tasks, model, config, bad, best=1.0)
         self.starts = StartStates(model, obs, self.learner.task_ids, frozen)
         self.demonstrations: tuple[StartStates, Tensor] | None = None
         if config.learner.clone_weight or config.learner.clone_weight_final:
-            obs, action = _pools(store, tasks, model, config, best=config.learner.clone_best)
+            obs, action = _pools(store, tasks, model, config, bad, best=config.learner.clone_best)
             states = StartStates(model, obs, self.learner.task_ids, frozen)
             self.demonstrations = states, action
 
@@ -216,6 +225,7 @@ def _pools(
     tasks: Sequence[Task],
     model: WorldModel,
     config: ExtractConfig,
+    bad: BadData,
     best: float,
 ) -> tuple[Tensor, Tensor]:
     """(K, n, obs_dim) observations and (K, n, action_dim) what was done there."""
@@ -228,6 +238,7 @@ def _pools(
             suite=model.suite,
             discount=config.learner.discount,
             best=best,
+            bad=bad,
         )
         for task in tasks
     ]
@@ -243,7 +254,11 @@ def _cycle(rows: Tensor, count: int) -> Tensor:
 
 
 def _tuner(
-    model: WorldModel, store: EpisodeStore, tasks: Sequence[Task], config: ExtractConfig
+    model: WorldModel,
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    config: ExtractConfig,
+    bad: BadData,
 ) -> tuple[WorldModelLearner, WindowSampler]:
     device, settings = model.bins.device, config.finetune
     windows = WindowSampler(
@@ -254,6 +269,7 @@ def _tuner(
         suite=model.suite,
         tasks=[task.name for task in tasks],
         device=device,
+        bad=bad,
     )
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     learner = copy.copy(settings.learner)
@@ -275,12 +291,14 @@ def extract(config: ExtractConfig) -> Path:
     device = resolve_device(config.device)
     model = load_world_model(config.checkpoint, device)
     tasks = _tasks(config, model.suite)
-    store = EpisodeStore.open(config.data)
-    _require_data(store, model.suite, tasks)
+    bad = BadData(config.on_error)
+    store = open_checked(config.data, bad)
+    tasks = _with_data(store, model.suite, tasks, bad)
     out = Path(config.out)
     with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
         for members in _groups(config, model, tasks, out):
-            _extract_group(Group(model, store, members, config), out)
+            _extract_group(Group(model, store, members, config, bad), out)
+    bad.report(console.print)
     return out
 
 
@@ -312,14 +330,21 @@ def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
     return [suite[name] for name in get_suite(config.tasks).names]
 
 
-def _require_data(store: EpisodeStore, suite: Suite, tasks: Sequence[Task]) -> None:
+def _with_data(
+    store: EpisodeStore, suite: Suite, tasks: Sequence[Task], bad: BadData
+) -> list[Task]:
+    """The tasks that have data; that some have none is an error unless bad data are left out."""
     empty = [t.name for t in tasks if t.name not in store.suite or not store.count(t.name)]
-    if empty:
+    if empty and (not bad.skips or len(empty) == len(tasks)):
         raise PwmError(
             f"{store.path} has no episodes of {', '.join(empty)}; collect or convert some, or "
             "leave these tasks out of tasks=."
         )
-    shared_tasks(store, suite, [task.name for task in tasks])  # raises where sizes differ
+    for name in empty:
+        bad.note(Problem(str(store.path), name, None, "it has no episodes"))
+    kept = [task for task in tasks if task.name not in empty]
+    shared_tasks(store, suite, [task.name for task in kept])  # raises where sizes differ
+    return kept
 
 
 def _extract_group(group: Group, out: Path) -> None:

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pwm.errors import PwmError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the operating system has against writing, a full disk say, into one sentence.
+
+    Raises:
+        PwmError: in the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise PwmError(
+            f"cannot write {path} ({error.strerror or error}); what was there before is whole. "
+            "Make room, or give a directory that you may write to, and give the command again."
+        ) from error
 
 
 def fsync_directory(directory: Path) -> None:
@@ -28,14 +48,22 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     The data go to ``path`` + ``.tmp`` in the same directory, which is fsynced and renamed over
     ``path``. Callers see to it that one process at a time writes a given path.
+
+    Raises:
+        PwmError: if it cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_directory(path.parent)
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # on a full disk its room is wanted
+            raise
+        fsync_directory(path.parent)
 
 
 def unfinished_path(path: Path) -> Path:

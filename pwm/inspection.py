@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from pwm.dataset import EPISODE_DTYPE, EPISODES_NAME, ROWS_NAME, EpisodeStore
-from pwm.manifest import Segment
+from pwm.bad_data import DataError, Problem
+from pwm.dataset import EPISODES_NAME, ROWS_NAME, EpisodeStore
+from pwm.record_file import RecordFile
 from pwm.suites import Task
+from pwm.values import ACTION_LIMIT
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 8
 _CHUNK_EPISODES = 256
 _READ_BYTES = 2**22
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A fault that `verify` found.
-
-    Attributes:
-        file: path within the store.
-        task: the task's name.
-        episode: index of the first episode it concerns, None if no single one.
-        fault: what is wrong.
-    """
-
-    file: str
-    task: str
-    episode: int | None
-    fault: str
-
-    def __str__(self) -> str:
-        where = "" if self.episode is None else f", episode {self.episode}"
-        return f"{self.file}: task {self.task}{where}: {self.fault}"
+_CHANGED = "the bytes differ from what was written (checksum)"
 
 
 def info(store: EpisodeStore) -> Table:
@@ -76,12 +56,32 @@ def verify(store: EpisodeStore) -> Iterator[Problem]:
         The faults, as they are found. A store as it was written has none.
     """
     for task in store.suite:
+        yield from verify_task(store, task)
+
+
+def verify_task(store: EpisodeStore, task: Task) -> Iterator[Problem]:
+    """Checks everything that is committed of one task, as `verify` does."""
+    try:
         yield from _checksum_problems(store, task)
-        fault = store.table_fault(task.name)
-        if fault:
-            yield Problem(f"{task.name}/{EPISODES_NAME}", task.name, None, fault)
-        else:
-            yield from _value_problems(store, task)
+        for first in range(0, store.count(task.name), _CHUNK_EPISODES):
+            yield from value_problems(store, task, first, first + _CHUNK_EPISODES)
+    except DataError as error:  # of a file that cannot be read, or a table that is wrong
+        yield error.problem
+
+
+def value_problems(store: EpisodeStore, task: Task, first: int, end: int) -> Iterator[Problem]:
+    """Checks every value of the episodes ``first`` to ``end`` of a task.
+
+    Raises:
+        DataError: if they cannot be read.
+    """
+    entries = store.episodes(task.name)[first:end]
+    begin = int(entries["start"][0])
+    rows = store.rows(task.name, begin, int(entries["start"][-1] + entries["length"][-1]))
+    starts = (entries["start"] - begin).astype(np.int64)
+    for name, fault, bad in _chunk_faults(rows, starts, entries):
+        for i in np.flatnonzero(bad):
+            yield Problem(str(store.path / task.name / name), task.name, first + int(i), fault)
 
 
 def _caption(store: EpisodeStore) -> str:
@@ -114,59 +114,26 @@ def _info_row(store: EpisodeStore, task: Task) -> list[str]:
 
 
 def _checksum_problems(store: EpisodeStore, task: Task) -> Iterator[Problem]:
-    first = 0
-    record = store.record(task.name)
-    row_bytes = store.rows(task.name).dtype.itemsize
-    with _Hasher(store, task, ROWS_NAME) as rows, _Hasher(store, task, EPISODES_NAME) as episodes:
-        for segment in record.segments:
-            for hasher, size, expected in (
-                (rows, segment.rows * row_bytes, segment.rows_sha256),
-                (episodes, segment.episodes * EPISODE_DTYPE.itemsize, segment.episodes_sha256),
-            ):
-                if hasher.next(size) != expected:
-                    yield Problem(hasher.name, task.name, first, _changed(segment, first))
-            first += segment.episodes
+    rows = store.record_file(task.name, ROWS_NAME)
+    episodes = store.record_file(task.name, EPISODES_NAME)
+    first_row, first = 0, 0
+    for segment in store.record(task.name).segments:
+        end_row, end = first_row + segment.rows, first + segment.episodes
+        for file, expected, start, stop in (
+            (rows, segment.rows_sha256, first_row, end_row),
+            (episodes, segment.episodes_sha256, first, end),
+        ):
+            if _sha256(file, start, stop) != expected:
+                yield Problem(str(file.path), task.name, first, _CHANGED, end - 1)
+        first_row, first = end_row, end
 
 
-def _changed(segment: Segment, first: int) -> str:
-    last = first + segment.episodes - 1
-    return f"the bytes of episodes {first} to {last} differ from what was written (checksum)"
-
-
-class _Hasher:
-    """SHA-256 sums of a file's successive parts."""
-
-    def __init__(self, store: EpisodeStore, task: Task, file: str) -> None:
-        self.name = f"{task.name}/{file}"
-        self._path = store.path / task.name / file
-
-    def __enter__(self) -> Self:
-        self._file = open(self._path, "rb") if self._path.exists() else None
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file:
-            self._file.close()
-
-    def next(self, size: int) -> str:
-        digest = hashlib.sha256()
-        while size and self._file and (data := self._file.read(min(size, _READ_BYTES))):
-            digest.update(data)
-            size -= len(data)
-        return digest.hexdigest()
-
-
-def _value_problems(store: EpisodeStore, task: Task) -> Iterator[Problem]:
-    table, rows = store.episodes(task.name), store.rows(task.name)
-    for first in range(0, len(table), _CHUNK_EPISODES):
-        entries = table[first : first + _CHUNK_EPISODES]
-        begin = int(entries["start"][0])
-        chunk = rows[begin : int(entries["start"][-1] + entries["length"][-1])]
-        starts = (entries["start"] - begin).astype(np.int64)
-        for name, fault, bad in _chunk_faults(chunk, starts, entries):
-            for i in np.flatnonzero(bad):
-                yield Problem(f"{task.name}/{name}", task.name, first + int(i), fault)
-        store.release_pages()
+def _sha256(file: RecordFile, start: int, stop: int) -> str:
+    digest = hashlib.sha256()
+    step = max(_READ_BYTES // file.dtype.itemsize, 1)
+    for first in range(start, stop, step):
+        digest.update(file.read(first, min(first + step, stop)).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _chunk_faults(
@@ -186,7 +153,7 @@ def _chunk_faults(
     blank = np.isnan(action).all(1) & np.isnan(reward)
     yield ROWS_NAME, "row 0 has an action or a reward", any_row(~blank & is_first)
     with np.errstate(invalid="ignore"):
-        wide = (np.abs(action) > 1 + 1e-6).any(1)
+        wide = (np.abs(action) > ACTION_LIMIT).any(1)
     yield ROWS_NAME, "action outside [-1, 1]", any_row(wide & ~is_first)
     flags = np.maximum(rows["terminated"], rows["success"]) > 1
     yield ROWS_NAME, "a flag that is neither 0 nor 1", any_row(flags)

@@ -1,55 +1,62 @@
-"""Mean and standard deviation of each task's observations, read once through the data."""
+"""Mean and standard deviation of each task's observations."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from pwm.dataset import EpisodeStore, shared_tasks
+from pwm.bad_data import BadData, DataError, Problem
+from pwm.dataset import ROWS_NAME, EpisodeStore, shared_tasks
 from pwm.splits import episodes_in_split
 from pwm.suites import Suite
 
 STD_FLOOR = 0.01
 _CHUNK_EPISODES = 256
+_ROWS = 2**18  # of a task are enough; reading all of hundreds of millions takes many minutes
 
 
 def observation_moments(
-    store: EpisodeStore, suite: Suite | None = None
+    store: EpisodeStore, suite: Suite | None = None, bad: BadData | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moments of the observations of train episodes, per task.
 
+    Of tasks with more than 262,144 rows every second, third, ... episode is taken.
+
     Args:
-        store: where the episodes are; they are read in small pieces.
+        store: where the episodes are; they are read one by one.
         suite: gives task ids and the padded size, the store's suite by default.
+        bad: told of observations that are not finite; they are left out, or are an error.
 
     Returns:
         Mean and standard deviation, each (tasks, obs_dim) float32. The standard deviation is at
         least `STD_FLOOR`, so that an entry that never changed in the data does not turn a small
         change into a huge input. Padding, and tasks without data, have mean 0 and deviation 1.
+
+    Raises:
+        DataError: for bad data that are not to be left out.
     """
-    suite = suite or store.suite
+    suite, bad = suite or store.suite, bad or BadData()
     mean = np.zeros((len(suite), suite.obs_dim), np.float32)
     std = np.ones((len(suite), suite.obs_dim), np.float32)
     for task in shared_tasks(store, suite):
-        if moments := _task_moments(store, task.name):
+        if moments := _task_moments(store, task.name, bad):
             row = suite.id(task.name)
             mean[row, : task.obs_dim] = moments[0]
             std[row, : task.obs_dim] = np.maximum(moments[1], STD_FLOOR)
     return mean, std
 
 
-def _task_moments(store: EpisodeStore, task: str) -> tuple[np.ndarray, np.ndarray] | None:
-    table, rows = store.episodes(task), store.rows(task)
-    train = episodes_in_split(len(table), "train")
-    if not train.any():
-        return None
+def _task_moments(
+    store: EpisodeStore, task: str, bad: BadData
+) -> tuple[np.ndarray, np.ndarray] | None:
+    chosen = _chosen_episodes(store, task, bad)
     count = 0
     mean = np.zeros(store.suite[task].obs_dim)
     squares = np.zeros_like(mean)
-    for first in range(0, len(table), _CHUNK_EPISODES):
-        entries = table[first : first + _CHUNK_EPISODES]
-        start, end = entries["start"][0], entries["start"][-1] + entries["length"][-1]
-        keep = np.repeat(train[first : first + _CHUNK_EPISODES], entries["length"])
-        obs = rows["obs"][start:end][keep].astype(np.float64)
+    for episodes in np.split(chosen, np.flatnonzero(np.diff(chosen // _CHUNK_EPISODES)) + 1):
+        parts = [_finite_obs(store, task, episode, bad) for episode in episodes.tolist()]
+        obs = np.concatenate(parts) if parts else np.empty((0, len(mean)))
         if len(obs):
             # Chan, Golub and LeVeque's pairwise update: exact where a sum of squares is not.
             shift = obs.mean(0) - mean
@@ -57,5 +64,29 @@ def _task_moments(store: EpisodeStore, task: str) -> tuple[np.ndarray, np.ndarra
             squares += obs.var(0) * len(obs) + shift**2 * count * len(obs) / total
             mean += shift * len(obs) / total
             count = total
-        store.release_pages()
-    return mean, np.sqrt(squares / count)
+    return (mean, np.sqrt(squares / count)) if count else None
+
+
+def _chosen_episodes(store: EpisodeStore, task: str, bad: BadData) -> np.ndarray:
+    """Train episodes that are not known to be bad, evenly spread where they are very many."""
+    table = store.episodes(task)
+    train = episodes_in_split(len(table), "train")
+    train[bad.episodes(task)] = False
+    chosen = np.flatnonzero(train)
+    return chosen[:: math.ceil(table["length"][chosen].sum() / _ROWS) or 1]
+
+
+def _finite_obs(store: EpisodeStore, task: str, episode: int, bad: BadData) -> np.ndarray:
+    """The observations of an episode but for those that are not finite, float64."""
+    entry = store.episodes(task)[episode]
+    start = int(entry["start"])
+    try:
+        obs = store.rows(task, start, start + int(entry["length"]))["obs"].astype(np.float64)
+    except DataError as error:
+        bad.note(error.problem)
+        return np.empty((0, store.suite[task].obs_dim))
+    finite = np.isfinite(obs).all(1)
+    if not finite.all():
+        file = str(store.path / task / ROWS_NAME)
+        bad.note(Problem(file, task, episode, "NaN or infinite observation"))
+    return obs[finite]

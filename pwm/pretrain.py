@@ -14,6 +14,8 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from pwm.acceleration import Acceleration
+from pwm.bad_data import BadData
+from pwm.checked_store import open_checked
 from pwm.checkpoint import load_latest, require_same_data, save_step
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
@@ -25,7 +27,7 @@ from pwm.metrics import MetricsLogger
 from pwm.moments import observation_moments
 from pwm.progress import console, progress_bar
 from pwm.rundir import open_run, resolved_config
-from pwm.sampler import Batch, WindowSampler
+from pwm.sampler import DEFAULT_MEMORY, Batch, WindowSampler
 from pwm.settings import require_at_least
 from pwm.suites import get_suite
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
@@ -67,6 +69,9 @@ class PretrainConfig(LearnerConfig):
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
+        on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
+        data_device: where the data live: ``cuda``, ``cpu``, or ``auto``, on the GPU if they fit.
+        data_memory: GiB of memory that the data may take; more are read from their files.
         compile, precision: see :class:`pwm.acceleration.Acceleration`.
         max_skipped: updates in a row whose loss or gradient may be not finite, and which are
             skipped, before training stops.
@@ -89,6 +94,9 @@ class PretrainConfig(LearnerConfig):
     batch_size: int = 1024
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
     balance: str = "task"
+    on_error: str = "stop"
+    data_device: str = "auto"
+    data_memory: float = DEFAULT_MEMORY / 2**30
 
     log_every: int = 50
     diagnose_every: int = 10_000
@@ -103,6 +111,7 @@ class PretrainConfig(LearnerConfig):
         self.horizon.validate()
         self.model.validate()
         Acceleration(self.compile, self.precision).validate()
+        require_at_least(self, 0, "data_memory")
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
         if self.q_and_prior and self.model.num_q < 2:
@@ -121,7 +130,8 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     config.validate()
     device = resolve_device(config.device)
-    store = EpisodeStore.open(config.data)
+    bad = BadData(config.on_error)
+    store = open_checked(config.data, bad)
     given = None if config.init is None else load_world_model(config.init).unfreeze()
     chosen = store.suite if config.suite is None else get_suite(config.suite)
     suite, names = chosen, None
@@ -131,8 +141,9 @@ def pretrain(config: PretrainConfig) -> Path:
     sampler = WindowSampler(
         store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
         tasks=names, balance=config.balance, device=device,
+        data_device=config.data_device, memory=int(config.data_memory * 2**30), bad=bad,
     )  # fmt: skip
-    held_out = held_out_windows(store, suite, config.seed, device, names)
+    held_out = held_out_windows(store, suite, config.seed, device, names, bad)
     out = Path(config.out)
     with open_run(out, "pretrain", config, config.resume, _MAY_CHANGE):
         torch.manual_seed(config.seed)
@@ -142,18 +153,22 @@ def pretrain(config: PretrainConfig) -> Path:
         discount = torch.tensor([task.discount for task in suite], device=device)
         accelerator = Acceleration(config.compile, config.precision).prepare(device)
         learner = WorldModelLearner(model.to(device), config, discount, accelerator)
-        start = _restore_or_begin(learner, store, out, keep_moments=given is not None)
-        _train(learner, config, sampler, held_out, out, start)
+        start = _restore_or_begin(learner, store, out, given is not None, bad)
+        try:
+            _train(learner, config, sampler, held_out, out, start)
+        finally:
+            bad.report(console.print)
     return out
 
 
 _MAY_CHANGE = (
     "device", "resume", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
+    "on_error", "data_device", "data_memory",
 )  # fmt: skip
 
 
 def _restore_or_begin(
-    learner: WorldModelLearner, store: EpisodeStore, out: Path, keep_moments: bool
+    learner: WorldModelLearner, store: EpisodeStore, out: Path, keep_moments: bool, bad: BadData
 ) -> int:
     checkpoint = load_latest(out / "checkpoints", KIND, console.print)
     if checkpoint is not None:
@@ -162,7 +177,7 @@ def _restore_or_begin(
         return int(checkpoint.meta["step"])
     model = learner.model
     if model.normalize_obs and not keep_moments:
-        mean, scale = observation_moments(store, model.suite)
+        mean, scale = observation_moments(store, model.suite, bad)
         model.obs_mean.copy_(torch.as_tensor(mean))
         model.obs_scale.copy_(torch.as_tensor(scale))
     return 0

@@ -5,45 +5,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import as_strided
-from torch import Tensor
 
-from pwm.dataset import EpisodeStore, shared_tasks
+from pwm.bad_data import BadData, Problem
+from pwm.batch import Batch, batch_bytes
+from pwm.buffers import BufferPool
+from pwm.dataset import ROWS_NAME, EpisodeStore, shared_tasks
 from pwm.errors import PwmError
-from pwm.splits import Split, episodes_in_split
+from pwm.gpu_transfer import on_gpu, pinned_memory
+from pwm.resident_windows import ResidentWindows, resident_bytes
+from pwm.splits import Split
+from pwm.stored_windows import StoredWindows
 from pwm.suites import Suite, Task
+from pwm.window_index import WindowIndex
+
+DEFAULT_MEMORY = 2**32
 
 _PREFETCHED = 4
-_THREADS = 2  # two gathers wait for the disk together where the data do not fit memory
-_PAGE_BUDGET = 2**29  # bytes of mapped files that may become resident before they are let go
-_FAULT_BYTES = 2**16  # what Linux maps around one touched page
-
-
-class Batch(NamedTuple):
-    """B windows of H steps, time first, zero-padded to the suite's largest sizes.
-
-    Attributes:
-        obs: (H+1, B, obs_dim) float32.
-        action: (H, B, action_dim) float32; ``action[t]`` leads from ``obs[t]`` to ``obs[t+1]``.
-        reward: (H, B) float32, the reward of that step.
-        task: (B,) int64, ids in the suite.
-    """
-
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    task: Tensor
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on a device; to CUDA by way of pinned memory, without waiting."""
-        if torch.device(device).type != "cuda":
-            return Batch(*(tensor.to(device) for tensor in self))
-        return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self))
+_THREADS = 2  # of rows in memory; reading files takes turns in any number of threads
+_SAME_TASK = 4  # times a bad window is replaced by another one of its task
+_ATTEMPTS = 100
 
 
 class WindowSampler:
@@ -53,9 +36,12 @@ class WindowSampler:
     does not have, are never part of a batch. Episodes shorter than H+1 rows are left out.
     Batches are grouped by task, in the order of ids.
 
-    The sampler sees the episodes that were committed when the store was opened. Beside the mapped
-    files it keeps eight bytes per episode and horizon in memory, and it lets go of mapped pages as
-    they pass half a gibibyte, so resident memory is bounded whatever the store's size.
+    The sampler sees the episodes that were committed when the store was opened. Every batch is
+    checked as it is read: a window that cannot be read, that is of a file which was changed
+    meanwhile, or that holds a value it may not hold, is an error, or is replaced by another one.
+
+    Where the rows live, on the GPU, in memory or in their files, changes nothing but the speed.
+    Beside them it keeps eight bytes an episode for each horizon, and eight more.
     """
 
     def __init__(
@@ -70,6 +56,9 @@ class WindowSampler:
         tasks: Sequence[str] | None = None,
         balance: str = "task",
         device: torch.device | str = "cpu",
+        data_device: str = "auto",
+        memory: int = DEFAULT_MEMORY,
+        bad: BadData | None = None,
     ) -> None:
         """Checks that every task has windows.
 
@@ -85,6 +74,13 @@ class WindowSampler:
             balance: ``"task"`` gives every task the same share of each batch (what does not
                 divide goes to tasks drawn by chance), ``"rows"`` every window the same chance.
             device: where batches are put.
+            data_device: where the rows live while windows are drawn: ``"auto"``, on a GPU if
+                batches go there and the rows take no more than half of its free memory;
+                ``"cpu"``; or ``"cuda"``.
+            memory: bytes of padded rows that may live in the host's memory, 4 GiB by default. More
+                are left in the store's files, and each window is read from there.
+            bad: told of bad data; a list of bad episodes that it has is left out. By default the
+                first bad window is an error. Tasks without a single window are bad data too.
 
         Raises:
             PwmError: for a horizon or batch size below 1, or a task without a single window.
@@ -104,11 +100,16 @@ class WindowSampler:
         self.suite = suite or store.suite
         self.balance = balance
         self.device = torch.device(device)
+        self.bad = bad or BadData()
         self.tasks = shared_tasks(store, self.suite, tasks)
-        self._indexes: dict[int, _WindowIndex] = {}
+        self._excluded = {task.name: self.bad.episodes(task.name) for task in self.tasks}
+        self._indexes: dict[int, WindowIndex] = {}
         self._index(horizon)
-        self._sources = [_TaskRows.of(store, task, self.suite.id(task.name)) for task in self.tasks]
-        self._touched = 0
+        starts = [store.episodes(task.name)["start"] for task in self.tasks]
+        self._starts = np.concatenate(starts)
+        self._windows = _open_windows(
+            store, self.tasks, self.suite, self.device, data_device, memory, self.bad
+        )
 
     def batch(self, step: int, horizon: int | None = None) -> Batch:
         """The batch of a step: always the same for the same seed, step and store.
@@ -119,6 +120,7 @@ class WindowSampler:
 
         Raises:
             PwmError: if a task has no window of this horizon.
+            DataError: for bad data that are not to be left out.
         """
         return self._gather(step, horizon or self.horizon).to(self.device)
 
@@ -126,19 +128,31 @@ class WindowSampler:
         """Yields ``batch(step)`` for start <= step < stop, prepared ahead in threads.
 
         The threads end when the iterator is exhausted or closed, and their errors are raised
-        here. They make no CUDA calls: the caller's thread issues the transfer, on its stream.
+        here. They make no CUDA calls: the caller's thread issues the copies, on a stream that is
+        there for them alone. Windows of rows that live on the GPU are drawn as they are asked for.
         """
         horizon = horizon or self.horizon
         self._index(horizon)
-        with ThreadPoolExecutor(_THREADS, "window-sampler") as pool:
+        if isinstance(self._windows, ResidentWindows) and self._windows.device.type == "cuda":
+            return (self._gather(step, horizon) for step in range(start, stop))
+        if self.device.type != "cuda":
+            return self._prepared(start, stop, horizon)
+        size = batch_bytes(self.suite, horizon, self.batch_size)
+        blocks = [pinned_memory(size) for _ in range(_PREFETCHED + _THREADS + 2)]
+        self._windows.buffers = BufferPool(blocks)
+        return on_gpu(self._prepared(start, stop, horizon), self.device)
+
+    def _prepared(self, start: int, stop: int, horizon: int) -> Iterator[Batch]:
+        threads = _THREADS if isinstance(self._windows, ResidentWindows) else 1
+        with ThreadPoolExecutor(threads, "window-sampler") as pool:
             pending: deque[Future[Batch]] = deque()
             try:
                 for step in range(start, stop):
                     pending.append(pool.submit(self._gather, step, horizon))
                     if len(pending) > _PREFETCHED:
-                        yield pending.popleft().result().to(self.device)
+                        yield pending.popleft().result()
                 while pending:
-                    yield pending.popleft().result().to(self.device)
+                    yield pending.popleft().result()
             finally:
                 for future in pending:
                     future.cancel()
@@ -148,125 +162,93 @@ class WindowSampler:
         totals = self._index(horizon or self.horizon).totals
         return {task.name: int(total) for task, total in zip(self.tasks, totals, strict=True)}
 
-    def _index(self, horizon: int) -> _WindowIndex:
+    def _index(self, horizon: int) -> WindowIndex:
         if horizon not in self._indexes:
-            self._indexes[horizon] = _WindowIndex.of(self.store, self.tasks, horizon, self.split)
+            self._indexes[horizon] = WindowIndex.of(
+                self.store, self.tasks, horizon, self.split, self._excluded, self.bad
+            )
         return self._indexes[horizon]
 
     def _gather(self, step: int, horizon: int) -> Batch:
         index = self._index(horizon)
         rng = np.random.default_rng([self.seed, step])
-        windows, shares = self._draw(rng, index)
-        episodes, offsets = index.locate(windows)
-        size, suite = self.batch_size, self.suite
-        obs = np.empty((horizon + 1, size, suite.obs_dim), np.float32)
-        action = np.empty((horizon, size, suite.action_dim), np.float32)
-        reward = np.empty((horizon, size), np.float32)
-        ids = np.repeat([source.id for source in self._sources], shares)
-        end = 0
-        for source, first_episode, share in zip(
-            self._sources, index.first_episode, shares, strict=True
-        ):
-            begin, end = end, end + share
-            if share:
-                part = slice(begin, end)
-                starts = source.starts[episodes[part] - first_episode] + offsets[part]
-                source.copy(starts, obs[:, part], action[:, part], reward[:, part])
-                self._note_pages(share * (source.width * 4 * (horizon + 1) + _FAULT_BYTES))
-        return Batch(*(torch.from_numpy(array) for array in (obs, action, reward, ids)))
+        windows = self._draw(rng, index)
+        for attempt in range(_ATTEMPTS):
+            which = index.tasks_of(windows)
+            episodes, offsets = index.locate(windows)
+            batch, bad = self._windows.read(which, self._starts[episodes] + offsets, horizon)
+            if not bad.any():
+                return batch
+            self._note(index, which[bad], episodes[bad])
+            windows = self._redraw(rng, index, windows, bad, attempt < _SAME_TASK)
+        raise PwmError(
+            f"{_ATTEMPTS} times in a row a batch of {self.store.path} had bad data; "
+            f"{self.bad.summary()} Restore the store from a copy or make it anew."
+        )
 
-    def _draw(self, rng: np.random.Generator, index: _WindowIndex) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of windows, grouped by task, and how many each task has."""
-        count = len(self.tasks)
+    def _draw(self, rng: np.random.Generator, index: WindowIndex) -> np.ndarray:
+        """Numbers of windows, (B,), grouped by task."""
         if self.balance == "rows":
-            windows = np.sort(rng.integers(index.ends[-1], size=self.batch_size))
-            return windows, np.diff(np.searchsorted(windows, index.ends), prepend=0)
+            return np.sort(rng.integers(index.ends[-1], size=self.batch_size))
+        with_windows = np.flatnonzero(index.totals)
+        count = len(with_windows)
         shares = np.full(count, self.batch_size // count)
         shares[rng.permutation(count)[: self.batch_size % count]] += 1
-        firsts = np.repeat(index.ends - index.totals, shares)
-        return firsts + rng.integers(np.repeat(index.totals, shares)), shares
+        return index.draw(rng, np.repeat(with_windows, shares))
 
-    def _note_pages(self, touched: int) -> None:
-        self._touched += touched
-        if self._touched > _PAGE_BUDGET:
-            self.store.release_pages()
-            self._touched = 0
+    def _redraw(
+        self,
+        rng: np.random.Generator,
+        index: WindowIndex,
+        windows: np.ndarray,
+        bad: np.ndarray,
+        of_same_task: bool,
+    ) -> np.ndarray:
+        """The windows with the bad ones replaced, of all tasks where one task has too few good."""
+        windows = windows.copy()
+        if of_same_task:
+            windows[bad] = index.draw(rng, index.tasks_of(windows[bad]))
+            return windows
+        windows[bad] = rng.integers(index.ends[-1], size=np.count_nonzero(bad))
+        return windows[np.argsort(index.tasks_of(windows), kind="stable")]
 
-
-@dataclass(frozen=True)
-class _TaskRows:
-    """One task's rows as a float32 matrix; the last column holds flags and is never read."""
-
-    id: int
-    obs_dim: int
-    action_dim: int
-    matrix: np.ndarray  # (rows, width)
-    starts: np.ndarray  # (episodes,) first rows
-
-    @classmethod
-    def of(cls, store: EpisodeStore, task: Task, task_id: int) -> _TaskRows:
-        rows = store.rows(task.name, scattered=True)
-        matrix = rows.view(np.float32).reshape(len(rows), -1)
-        starts = store.episodes(task.name)["start"]
-        return cls(task_id, task.obs_dim, task.action_dim, matrix, starts)
-
-    @property
-    def width(self) -> int:
-        return self.matrix.shape[1]
-
-    def copy(
-        self, starts: np.ndarray, obs: np.ndarray, action: np.ndarray, reward: np.ndarray
-    ) -> None:
-        """Copies the windows that start at the given rows, and zeros the padding."""
-        length = len(obs)
-        by_row, by_column = self.matrix.strides
-        windows = as_strided(
-            self.matrix,
-            (len(self.matrix) - length + 1, length, self.width),
-            (by_row, by_row, by_column),
-            writeable=False,
-        )
-        block = windows[starts].swapaxes(0, 1)  # (H+1, share, width), one disk block a window
-        last_action = self.obs_dim + self.action_dim
-        obs[..., : self.obs_dim] = block[..., : self.obs_dim]
-        obs[..., self.obs_dim :] = 0
-        action[..., : self.action_dim] = block[1:, :, self.obs_dim : last_action]
-        action[..., self.action_dim :] = 0
-        reward[...] = block[1:, :, last_action]
+    def _note(self, index: WindowIndex, which: np.ndarray, episodes: np.ndarray) -> None:
+        """Tells of bad windows, by their tasks' positions and their episodes in the index."""
+        found, windows = np.unique(np.stack([which, episodes]), axis=1, return_counts=True)
+        for position, episode, count in zip(*found.tolist(), windows.tolist(), strict=True):
+            task = self.tasks[position].name
+            number = episode - int(index.first_episode[position])
+            file = self.store.record_file(task, ROWS_NAME)
+            fault = file.fault()
+            at = None if fault else number
+            why = fault or "a value that is not finite, or an action outside [-1, 1]"
+            self.bad.note(Problem(str(file.path), task, at, why), count)
 
 
-@dataclass(frozen=True)
-class _WindowIndex:
-    """All windows of a horizon, numbered through tasks and episodes in order."""
-
-    episode_ends: np.ndarray  # (all episodes,) windows up to and with that episode
-    first_episode: np.ndarray  # (tasks,) position of the task's first episode in episode_ends
-    ends: np.ndarray  # (tasks,) windows up to and with that task
-    totals: np.ndarray  # (tasks,)
-
-    @classmethod
-    def of(
-        cls, store: EpisodeStore, tasks: Sequence[Task], horizon: int, split: Split
-    ) -> _WindowIndex:
-        counts = []
-        for task in tasks:
-            table = store.episodes(task.name)
-            windows = np.maximum(table["length"].astype(np.int64) - horizon, 0)
-            windows[~episodes_in_split(len(table), split)] = 0
-            if not windows.any():
-                raise PwmError(
-                    f"task '{task.name}' has no episode of {horizon + 1} rows or more in split "
-                    f"'{split}' of {store.path} ({len(table)} episodes in all); collect more, "
-                    "lower the horizon, or leave the task out of the suite."
-                )
-            counts.append(windows)
-        episodes = np.array([len(windows) for windows in counts])
-        totals = np.array([windows.sum() for windows in counts])
-        first_episode = np.cumsum(episodes) - episodes
-        return cls(np.cumsum(np.concatenate(counts)), first_episode, np.cumsum(totals), totals)
-
-    def locate(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the windows' episodes in ``episode_ends``, and their first rows therein."""
-        episodes = np.searchsorted(self.episode_ends, windows, side="right")
-        before = np.where(episodes > 0, self.episode_ends[episodes - 1], 0)
-        return episodes, windows - before
+def _open_windows(
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    suite: Suite,
+    device: torch.device,
+    data_device: str,
+    memory: int,
+    bad: BadData,
+) -> ResidentWindows | StoredWindows:
+    """The rows where they are to live."""
+    if data_device not in ("auto", "cpu", "cuda"):
+        raise PwmError(f"unknown data_device '{data_device}'; it is one of auto, cpu, cuda.")
+    if data_device == "cuda" and device.type != "cuda":
+        raise PwmError(f"data_device=cuda needs device=cuda, and device={device} was given.")
+    size = resident_bytes(store, tasks, suite)
+    if device.type == "cuda" and data_device != "cpu":
+        free, _ = torch.cuda.mem_get_info(device)
+        if size <= free // 2:
+            return ResidentWindows(store, tasks, suite, device, bad)
+        if data_device == "cuda":
+            raise PwmError(
+                f"data_device=cuda was asked for, but the data take {size / 2**30:.1f} GiB and "
+                f"half of the GPU's free memory is {free / 2**31:.1f} GiB; use auto or cpu."
+            )
+    if size <= memory:
+        return ResidentWindows(store, tasks, suite, torch.device("cpu"), bad)
+    return StoredWindows(store, tasks, suite)

@@ -316,9 +316,9 @@ def write_chunk(
     fields = layout.blank(count)
     end = 0
     for table, chosen in pieces:
-        task, stored = table.task, store.rows(table.task.name)
-        for first in table.first_rows[chosen]:
-            piece = stored[first : first + rows]
+        task = table.task
+        for first in table.first_rows[chosen].tolist():
+            piece = store.rows(task.name, first, first + rows)
             fields["obs"][end, :, : task.obs_dim] = torch.from_numpy(piece["obs"].copy())
             fields["action"][end, :, : task.action_dim] = torch.from_numpy(piece["action"].copy())
             fields["reward"][end] = torch.from_numpy(piece["reward"].copy())
@@ -327,7 +327,6 @@ def write_chunk(
                 flags = piece["terminated"].astype(np.float32)
                 fields["terminated"][end] = torch.from_numpy(flags)
             end += 1
-        store.release_pages()
     for name in ("action", "reward", "terminated"):
         if name in fields:
             fields[name][:, 0] = torch.nan

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pwm.dataset import Episode, EpisodeStore
+from pwm.manifest import _checksum
 from pwm.suites import Suite, Task
 
 SMALL = Task("small", "dmcontrol", 3, 1, 20)
@@ -48,3 +52,12 @@ def coded_store(path: Path, lengths: dict[str, list[int]], suite: Suite = SUITE)
             episodes = [coded_episode(task, n, i, task_id) for i, n in enumerate(steps)]
             store.append(name, episodes, "test")
     return EpisodeStore.open(path)
+
+
+def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the manifest and makes its checksum right again, as a forger would."""
+    document = json.loads((path / "manifest.json").read_text())
+    del document["checksum"]
+    change(document)
+    document["checksum"] = _checksum(document)
+    (path / "manifest.json").write_text(json.dumps(document))

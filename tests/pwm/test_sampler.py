@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -11,14 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import LARGE, SMALL, SUITE, coded_store, make_episode
+from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manifest
 
-from pwm.dataset import EpisodeStore
+from pwm.bad_data import BadData
+from pwm.dataset import EPISODE_DTYPE, EpisodeStore, row_dtype
 from pwm.errors import PwmError
 from pwm.moments import STD_FLOOR, observation_moments
+from pwm.resident_windows import ResidentWindows
 from pwm.sampler import Batch, WindowSampler
 from pwm.splits import episodes_in_split
 from pwm.state_pool import StatePool
+from pwm.stored_windows import StoredWindows
 from pwm.suites import SUITES, Suite, Task
 
 
@@ -94,6 +98,35 @@ def test_the_horizon_may_change_between_steps(store):
     assert batch.reward.shape[0] == 10
     assert same(batch, WindowSampler(store, 10, 32, 7).batch(5))
     assert same(sampler.batch(5), WindowSampler(store, 4, 32, 7).batch(5))
+
+
+@pytest.mark.parametrize("balance", ["task", "rows"])
+def test_batches_are_the_same_wherever_the_rows_live(store, balance):
+    superset = Suite("big", (LARGE, Task("other", "metaworld", 9, 4, 20), SMALL))
+    samplers = [
+        WindowSampler(store, 4, 101, 3, suite=superset, balance=balance, memory=memory)
+        for memory in (0, 2**30)
+    ]
+    assert [type(s._windows) for s in samplers] == [StoredWindows, ResidentWindows]
+    for step in range(5):
+        in_files, in_memory = (sampler.batch(step, horizon=step + 1) for sampler in samplers)
+        assert same(in_files, in_memory)
+        assert_true_windows(in_memory, superset, SUITE)
+
+
+def test_rows_on_a_device_are_taken_as_those_in_memory(store):
+    """The GPU's way of taking windows, on the processor."""
+    windows = ResidentWindows(store, SUITE.tasks, SUITE, torch.device("cpu"), BadData())
+    index = np.arange(6)[:, None] + np.array([3, 50, 900])
+    for a, b in zip(windows._take_on_device(index), windows._take_on_host(index), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_where_rows_may_live(store):
+    with pytest.raises(PwmError, match="unknown data_device 'disk'"):
+        WindowSampler(store, 4, 32, 7, data_device="disk")
+    with pytest.raises(PwmError, match="data_device=cuda needs device=cuda"):
+        WindowSampler(store, 4, 32, 7, data_device="cuda")
 
 
 def test_every_window_is_drawn_equally_often(tmp_path):
@@ -228,41 +261,72 @@ def test_a_sampler_keeps_to_the_episodes_of_its_opening(tmp_path):
 
 
 RESIDENT = """
-import sys
-import pwm.sampler as module
+import resource, sys
 from pwm.dataset import EpisodeStore
 from pwm.sampler import WindowSampler
 
 def resident():
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096 / 2**20
+        return int(file.read().split()[1]) * 4096
 
-module._PAGE_BUDGET = 2**23
-store = EpisodeStore.open(sys.argv[1])
-sampler = WindowSampler(store, 15, 64, 0)
+path, memory, room = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if room:  # no more address space than this
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+sampler = WindowSampler(EpisodeStore.open(path), 15, 64, 0, memory=memory)
 before = resident()
 peak = 0
-for step in range(80):
-    sampler.batch(step)
+for batch in sampler.iterate(0, 60):
     peak = max(peak, resident())
 print(peak - before)
 """
 
 
-def test_resident_memory_does_not_grow_with_what_was_read(tmp_path):
-    task = Task("wide", "metaworld", 250, 4, 500)
-    with EpisodeStore.create(tmp_path / "store", Suite("w", (task,))) as store:
+@pytest.fixture(scope="module")
+def big_store(tmp_path_factory):
+    """A store of 8 GiB: rows that are zero, which a sparse file holds without taking room."""
+    task = Task("wide", "metaworld", 1000, 4, 500)
+    path = tmp_path_factory.mktemp("big") / "store"
+    with EpisodeStore.create(path, Suite("w", (task,))) as store:
         store.add_source("test", {})
-        store.append("wide", [make_episode(task, 500, i) for i in range(200)], "test")
-    size = (tmp_path / "store" / "wide" / "rows.bin").stat().st_size / 2**20
+        store.append("wide", [make_episode(task, 500)], "test")
+    count, size = 4300, 501 * row_dtype(task).itemsize
+    table = np.zeros(count, EPISODE_DTYPE)
+    table["length"] = 501
+    table["start"] = 501 * np.arange(count)
+    table.tofile(path / "wide" / "episodes.bin")
+    os.truncate(path / "wide" / "rows.bin", count * size)
+
+    def change(document):
+        segment = {**document["tasks"][0]["segments"][0], "episodes": count, "rows": 501 * count}
+        document["tasks"][0].update(episodes=count, rows=501 * count, segments=[segment])
+
+    rewrite_manifest(path, change)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("memory", "room"),
+    [(2**26, 0), (2**26, 4 * 2**30)],
+    ids=["bounded", "bounded, and enforced"],
+)
+def test_a_store_larger_than_memory_may_be_is_read_within_the_bound(big_store, memory, room):
+    assert (big_store / "wide" / "rows.bin").stat().st_size > 8 * 2**30
     run = subprocess.run(
-        [sys.executable, "-c", RESIDENT, str(tmp_path / "store")],
+        [sys.executable, "-c", RESIDENT, str(big_store), str(memory), str(room)],
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert size > 95
-    assert float(run.stdout) < 40, "MiB more than before the first batch"
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 2**26, "bytes more than before the first batch"
+
+
+def test_more_memory_than_there_is_is_a_sentence(big_store):
+    run = subprocess.run(
+        [sys.executable, "-c", RESIDENT, str(big_store), str(2**40), str(4 * 2**30)],
+        capture_output=True,
+        text=True,
+    )
+    assert "PwmError: there is no memory for 8.0 GiB of data; lower data_memory" in run.stderr
 
 
 def test_a_gather_costs_little_more_than_a_bare_one(tmp_path):
@@ -360,9 +424,29 @@ def test_observation_moments_are_those_of_the_train_episodes(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.gpu
-def test_batches_arrive_on_the_gpu(store):
-    on_gpu = WindowSampler(store, 4, 16, 3, device="cuda")
+@pytest.mark.parametrize(
+    ("data_device", "memory"), [("cuda", 0), ("auto", 0), ("cpu", 2**30), ("cpu", 0)]
+)
+def test_batches_arrive_on_the_gpu(store, data_device, memory):
+    on_gpu = WindowSampler(store, 4, 16, 3, device="cuda", data_device=data_device, memory=memory)
     on_cpu = WindowSampler(store, 4, 16, 3)
-    for step, batch in enumerate(on_gpu.iterate(0, 5)):
+    for step, batch in enumerate(on_gpu.iterate(0, 50)):
         assert batch.obs.is_cuda
+        assert same(Batch(*(x.cpu() for x in batch)), on_cpu.batch(step))
+    assert same(Batch(*(x.cpu() for x in on_gpu.batch(7))), on_cpu.batch(7))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+def test_pinned_memory_is_not_filled_again_before_it_is_copied(store):
+    """With a GPU that is far behind, every batch still arrives as it was drawn."""
+    sampler = WindowSampler(store, 4, 16, 3, device="cuda", data_device="cpu")
+    on_cpu = WindowSampler(store, 4, 16, 3)
+    busy = torch.randn(4096, 4096, device="cuda")
+    kept = []
+    for batch in sampler.iterate(0, 40):
+        for _ in range(20):
+            busy = busy @ busy / 4096
+        kept.append(batch)
+    for step, batch in enumerate(kept):
         assert same(Batch(*(x.cpu() for x in batch)), on_cpu.batch(step))
