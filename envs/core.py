@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.rendering import Renderer, render_backend
-from pwm.errors import PwmError
+from pwm.errors import PwmError, SimulatorError
 from pwm.suites import Task
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
         self.observation_space = Box(-np.inf, np.inf, (task.obs_dim,), np.float32)
         self.action_space = Box(-1.0, 1.0, (task.action_dim,), np.float32)
         self._action_shape = (task.action_dim,)
+        self._zeros = np.zeros(task.obs_dim, np.float32)
         self._steps_left = 0
         if seed is not None:
             self._start_stream(check_seed(seed))
@@ -101,12 +102,14 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
 
         Raises:
             PwmError: if the seed is not an integer in 0..2**32-1.
+            SimulatorError: if the simulator's numbers are not finite.
         """
         if seed is not None:
             seed = check_seed(seed)
             super().reset(seed=seed)
             self._start_stream(seed)
         observation = self._begin()
+        self._require_finite(observation, 0.0)
         self._steps_left = self.task.episode_length
         return observation, {"success": 0.0}
 
@@ -124,6 +127,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
         Raises:
             PwmError: for an action of another shape or with NaN in it, or when no episode is
                 under way.
+            SimulatorError: if the simulator's numbers are not finite.
         """
         action = np.minimum(np.maximum(action, -1.0), 1.0)
         if action.shape != self._action_shape:
@@ -141,8 +145,17 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
         if not self._steps_left:
             raise PwmError(f"no episode of '{self.task.name}' is under way; call reset() first.")
         observation, reward, success = self._advance(action)
+        self._require_finite(observation, reward)
         self._steps_left -= 1
         return observation, reward, False, not self._steps_left, {"success": success}
+
+    def _require_finite(self, observation: Observation, reward: float) -> None:
+        # Zero times NaN or infinity is NaN; again several times cheaper than np.isfinite.
+        if not isfinite(reward + float(observation.dot(self._zeros))):
+            raise SimulatorError(
+                f"the simulator of '{self.task.name}' gave an observation or reward that is not "
+                "finite: the simulation is unstable, perhaps for the actions it was given."
+            )
 
 
 class SimulatorEnv(TaskEnv):

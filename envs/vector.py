@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
-import os
-import signal
-import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 
 from envs.core import TaskEnv, check_seed
 from pwm.errors import PwmError
+from pwm.processes import available_cores, fresh_interpreters
 from pwm.suites import Task, get_task
 
 _RESET, _STEP, _CLOSE, _DONE = b"reset", b"step", b"close", b""
@@ -141,7 +138,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             task if isinstance(task, Task) else get_task(task) for task in tasks for _ in range(n)
         )
         self.num_envs = len(self.slot_tasks)
-        self.workers = min(workers or _cpu_count(), self.num_envs)
+        self.workers = min(workers or available_cores(), self.num_envs)
         self._seeds = self._slot_seeds(seed)
         self._first_seeds = list(self._seeds)
         self._begun = np.zeros(self.num_envs, np.bool_)
@@ -166,7 +163,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._end_workers = weakref.finalize(self, _end, self._connections, self._processes)
         self.closed = False
         try:
-            with _fresh_interpreters():
+            with fresh_interpreters():
                 for first, last in self._shares:
                     self._start(context, shared, first, last)
         except BaseException:
@@ -327,30 +324,6 @@ def _end(connections: list[Connection], processes: list[SpawnProcess]) -> None:
         process.close()
     for connection in connections:
         connection.close()
-
-
-def _cpu_count() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _fresh_interpreters() -> Iterator[None]:
-    """Processes started inside do not import the caller's script and never see Ctrl-C.
-
-    A spawned process imports its parent's main module, which may import torch and may lack the
-    ``__name__`` guard; it does not when that module has no file. A blocked signal stays blocked in
-    the child, so an interrupt reaches the caller alone, which then closes its workers.
-    """
-    main = sys.modules["__main__"]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _work(connection: Connection, shared: _Shared, first: int, tasks: Sequence[Task]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pwm.actor_critic import ActorCriticSize, Actors, Policy, action_masks
+from pwm.checkpoint import is_checkpoint, read_meta
 from pwm.dataset import EpisodeStore
+from pwm.manifest import MANIFEST_NAME
 from pwm.moments import observation_moments
 from pwm.progress import progress_bar
 from pwm.state_pool import StatePool
@@ -65,6 +69,45 @@ def clone(
         task.name: Policy.from_observation_actor(task, mean[k], scale[k], actors, k, size)
         for k, task in enumerate(tasks)
     }
+
+
+def saved_clones(
+    directory: Path,
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    best: float,
+    config: CloningConfig,
+    seed: int,
+) -> dict[str, Path]:
+    """What :func:`clone` gives, saved; nothing is cloned where the same is already there.
+
+    Args:
+        directory: gets a policy a task.
+        store: as for :func:`clone`, and so are the rest.
+        tasks: of the store.
+        best: the share of a task's episodes.
+        config: how.
+        seed: of the clones.
+
+    Returns:
+        What :func:`pwm.load_policy` opens, by task name.
+    """
+    paths = {task.name: directory / task.name for task in tasks}
+    made_by = {
+        "data_sha256": hashlib.sha256((store.path / MANIFEST_NAME).read_bytes()).hexdigest(),
+        "tasks": list(paths),
+        "best": best,
+        "cloning": asdict(config),
+        "seed": seed,
+    }
+    if not all(_made_by(path) == made_by for path in paths.values()):
+        for name, policy in clone(store, tasks, best, config, seed).items():
+            policy.save(paths[name], made_by)
+    return paths
+
+
+def _made_by(path: Path) -> object:
+    return read_meta(path, "policy")["made_by"] if is_checkpoint(path) else None
 
 
 def _fit(

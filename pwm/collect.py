@@ -6,25 +6,26 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pwm.behaviours import BEHAVIOURS, has_controller
 from pwm.dataset import Episode, EpisodeStore
-from pwm.episodes import Recipe, collect_episode
+from pwm.episodes import Recipe, collect_episode, episode_seed
 from pwm.errors import PwmError
+from pwm.files import directory_sha256
 from pwm.inspection import info
 from pwm.interrupt import StopSignals
 from pwm.manifest import MANIFEST_NAME
+from pwm.processes import available_cores
 from pwm.progress import console, progress_bar
+from pwm.settings import require_at_least, require_positive
 from pwm.suites import Suite, Task, get_suite
-from pwm.worker_pool import WorkerPool, available_cores
+from pwm.worker_pool import Job, WorkerPool
 
 _COMMIT_EVERY = 50
-_JOBS_AHEAD = 8
+_JOBS_AHEAD = 8  # a worker, of the episode that is to be stored next
 
 
 @dataclass
@@ -41,6 +42,9 @@ class CollectConfig:
             ``policy``.
         policy: the policy's directory, for ``policy``.
         policy_noise: standard deviation of the noise on the policy's actions.
+        worker_timeout: seconds that a simulator may take for one step (or to start) before its
+            worker counts as hung and is replaced; likewise one that dies or fails.
+        max_faults: of one episode, which is run again after each; this many end the command.
     """
 
     out: str
@@ -51,6 +55,8 @@ class CollectConfig:
     behaviour: str = "mixed"
     policy: str | None = None
     policy_noise: float = 0.1
+    worker_timeout: float = 120.0
+    max_faults: int = 5
 
 
 def collect(config: CollectConfig) -> Path:
@@ -64,7 +70,7 @@ def collect(config: CollectConfig) -> Path:
         The store's directory.
 
     Raises:
-        PwmError: for settings that do not fit, or when a worker process dies.
+        PwmError: for settings that do not fit, or when an episode fails ``max_faults`` times.
         Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
     """
     suite = get_suite(config.suite)
@@ -75,11 +81,20 @@ def collect(config: CollectConfig) -> Path:
     with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
         source = _source_key(recipe, description)
         store.add_source(source, description)
-        _collect(store, source, recipe, wanted, config.workers or available_cores(), signals)
+        with WorkerPool(
+            config.workers or available_cores(),
+            config.worker_timeout,
+            config.max_faults,
+            ahead=2,
+            notify=console.print,
+        ) as pool:
+            _collect(store, source, recipe, wanted, pool, signals)
         signals.raise_if_requested(
             f"stopped; every whole episode is in {config.out}. The same command goes on from there."
         )
         console.print(info(store))
+        if report := pool.report():
+            console.print(report)
     return Path(config.out)
 
 
@@ -89,6 +104,8 @@ def _check(config: CollectConfig, suite: Suite) -> None:
             f"seed={config.seed}, workers={config.workers} and policy_noise={config.policy_noise} "
             "cannot be negative."
         )
+    require_positive(config, "worker_timeout")
+    require_at_least(config, 1, "max_faults")
     if config.behaviour not in (*BEHAVIOURS, "mixed"):
         raise PwmError(
             f"unknown behaviour '{config.behaviour}'; it is mixed or one of "
@@ -122,19 +139,11 @@ def _describe(recipe: Recipe) -> dict[str, Any]:
     """How the episodes are made; a policy is named by its content, since its path may change."""
     description = {"made_by": "pwm collect", "behaviour": recipe.behaviour, "seed": recipe.seed}
     if recipe.policy is not None:
-        description["policy_sha256"] = _directory_sha256(Path(recipe.policy))
+        if not Path(recipe.policy).is_dir():
+            raise PwmError(f"there is no policy in {recipe.policy}; give the directory of one.")
+        description["policy_sha256"] = directory_sha256(Path(recipe.policy))
         description["policy_noise"] = recipe.policy_noise
     return description
-
-
-def _directory_sha256(directory: Path) -> str:
-    if not directory.is_dir():
-        raise PwmError(f"there is no policy in {directory}; give the directory of one.")
-    digest = hashlib.sha256()
-    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(directory).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:
@@ -157,7 +166,7 @@ def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Next:
     """An episode to make, and whether a commit follows it."""
 
     task: Task
@@ -165,11 +174,11 @@ class _Job:
     commit: bool
 
 
-def _jobs(suite: Suite, first: Mapping[str, int], wanted: Mapping[str, int]) -> Iterator[_Job]:
+def _episodes(suite: Suite, first: Mapping[str, int], wanted: Mapping[str, int]) -> Iterator[_Next]:
     """Task after task; commits fall on the same episodes however often the run was stopped."""
     for task, count in wanted.items():
         for index in range(first[task], count):
-            yield _Job(suite[task], index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
+            yield _Next(suite[task], index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
 
 
 def _collect(
@@ -177,54 +186,51 @@ def _collect(
     source: str,
     recipe: Recipe,
     wanted: Mapping[str, int],
-    workers: int,
+    pool: WorkerPool,
     signals: StopSignals,
 ) -> None:
     made = {task: store.count(task, source) for task in wanted}
     total = sum(max(wanted[task] - made[task], 0) for task in wanted)
     if not total:
         return
-    jobs = _jobs(store.suite, made, wanted)
     whole: list[Episode] = []
-    with WorkerPool(min(workers, total)) as pool, progress_bar() as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("collect", total=total, note="")
         task = ""
         try:
-            for job, future in _in_order(pool, recipe, jobs, workers * _JOBS_AHEAD, signals):
-                whole.append(future.result())
-                task = job.task.name
-                if job.commit:
+            for entry, episode in _in_order(
+                pool, recipe, _episodes(store.suite, made, wanted), signals
+            ):
+                whole.append(episode)
+                task = entry.task.name
+                if entry.commit:
                     store.append(task, whole, source)
                     whole = []
                 progress.update(bar, advance=1, note=task)
-        except BrokenProcessPool as error:
-            raise PwmError(
-                "a worker process ended abruptly, perhaps for want of memory; every whole episode "
-                "is kept, and the same command goes on from there: try fewer workers."
-            ) from error
         finally:
             if whole:
                 store.append(task, whole, source)
 
 
 def _in_order(
-    pool: WorkerPool,
-    recipe: Recipe,
-    jobs: Iterator[_Job],
-    ahead: int,
-    signals: StopSignals,
-) -> Iterator[tuple[_Job, Future[Episode]]]:
-    """Jobs in their own order with their results, some submitted ahead, until a signal comes."""
-    pending: deque[tuple[_Job, Future[Episode]]] = deque()
-    while True:
-        while signals.requested is None and len(pending) < ahead:
-            job = next(jobs, None)
-            if job is None:
-                break
-            pending.append((job, pool.submit(collect_episode, recipe, job.task, job.index)))
-        if signals.requested is not None:
-            for _, future in reversed(pending):
-                future.cancel()
-        if not pending or pending[0][1].cancelled():
-            return
-        yield pending.popleft()
+    pool: WorkerPool, recipe: Recipe, entries: Iterator[_Next], signals: StopSignals
+) -> Iterator[tuple[_Next, Episode]]:
+    """Episodes in the order of the entries, until a signal comes."""
+    begun: deque[tuple[_Next, Job]] = deque()
+    finished: dict[Job, Episode] = {}
+
+    def next_job(worker: int) -> Job | None:
+        if signals.requested is not None or len(begun) >= _JOBS_AHEAD * pool.workers:
+            return None
+        if (entry := next(entries, None)) is None:
+            return None
+        seed = episode_seed(recipe.seed, entry.task.name, entry.index)
+        part = f"episode {entry.index} of task '{entry.task.name}' (seed {seed})"
+        begun.append((entry, Job(collect_episode, (recipe, entry.task, seed), (part,))))
+        return begun[-1][1]
+
+    for job, episode in pool.run(next_job):
+        finished[job] = episode
+        while begun and begun[0][1] in finished:
+            entry, first = begun.popleft()
+            yield entry, finished.pop(first)

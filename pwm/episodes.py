@@ -13,6 +13,7 @@ import numpy as np
 from pwm.behaviours import Behaviour, default_mixture, draw_name, make_behaviour
 from pwm.dataset import Episode
 from pwm.suites import Task
+from pwm.worker_pool import Caller
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,20 @@ def run_episode(
     )
 
 
-def collect_episode(recipe: Recipe, task: Task, index: int) -> Episode:
-    """An episode of a collection, in a process that keeps its last environment for the next."""
-    return _stage(recipe, task).run(episode_seed(recipe.seed, task.name, index))
+def collect_episode(caller: Caller, recipe: Recipe, task: Task, seed: int) -> Episode:
+    """An episode of a collection, in a worker that keeps its last environments for the next."""
+    return _stage(caller, recipe, task).run(seed)
 
 
 class _Stage:
     """A task's environment and the behaviours made so far."""
 
-    def __init__(self, recipe: Recipe, task: Task) -> None:
-        from envs import make_env
+    def __init__(self, caller: Caller, recipe: Recipe, task: Task) -> None:
+        from pwm.watched_env import WatchedEnv
 
         self._recipe = recipe
         self._task = task
-        self._env = make_env(task)
+        self._env = WatchedEnv(task, caller)
         self._behaviours: dict[str, Behaviour] = {}
 
     def run(self, seed: int) -> Episode:
@@ -119,5 +120,5 @@ class _Stage:
 
 
 @lru_cache(maxsize=2)  # jobs come task after task; two tasks meet where one ends
-def _stage(recipe: Recipe, task: Task) -> _Stage:
-    return _Stage(recipe, task)
+def _stage(caller: Caller, recipe: Recipe, task: Task) -> _Stage:
+    return _Stage(caller, recipe, task)

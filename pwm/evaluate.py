@@ -9,21 +9,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import MISSING
-from rich.progress import Progress, TaskID
 
-from pwm.actor_critic import Policy, load_critic, load_policy
-from pwm.checkpoint import is_checkpoint
-from pwm.cloning import CloningConfig, clone
+from pwm.actor_critic import Policy
+from pwm.cloning import CloningConfig, saved_clones
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
+from pwm.episode_queue import Played, run_episodes
 from pwm.errors import PwmError
-from pwm.files import write_atomically
-from pwm.methods import Method, Separate, Timed, random_controller
-from pwm.planner import ActorAndCritic, Guide, PlannedEpisodes, Planner, PlannerConfig, PriorAndQ
-from pwm.progress import progress_bar
+from pwm.files import directory_sha256, write_atomically
+from pwm.interrupt import StopAtOnce
+from pwm.methods import Method, SavedPolicies, ServedMethod, UniformActions
+from pwm.outcomes import OutcomeLog, Outcomes
+from pwm.planned_episodes import PlannedEpisodes, content_of, extracted_guide
+from pwm.planner import Guide, Planner, PlannerConfig, PriorAndQ
+from pwm.processes import available_cores
+from pwm.progress import console
 from pwm.rundir import open_run
+from pwm.saved_policies import find_policies, policy_path
 from pwm.scores import (
     DECISION_TIMES,
     EXTRACTED,
@@ -35,15 +38,18 @@ from pwm.scores import (
     write_csv,
 )
 from pwm.settings import require_at_least, require_positive, require_share
-from pwm.suites import SUITES, Suite, Task, get_suite
+from pwm.suites import SUITES, Suite, get_suite
 from pwm.tdmpc2_checkpoints import size_name
 from pwm.tdmpc2_data import unscorable
+from pwm.videos import write_videos
+from pwm.worker_pool import WorkerPool
 from pwm.world_model import ModelSize, WorldModel, load_world_model
 
 PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
 PLANNERS = (PLANNER, PLANNER_ACTOR)
 FROM_DATA = ("bc", "bc_best", "data_mean", "data_best")
 BASELINES = ("random", *FROM_DATA, *PLANNERS)
+OUTCOMES = "outcomes.jsonl"
 
 
 @dataclass
@@ -54,7 +60,8 @@ class EvaluateConfig:
         policy: a directory of policies, one a task; one policy's directory; ``planner``, which
             plans with the policy prior and Q ensemble of a world model; or ``planner+actor``,
             which plans with extracted policies and their critics in the place of those.
-        out: gets results.json, results.csv, decision_times.json and videos.
+        out: gets results.json, results.csv, decision_times.json, throughput.json and videos; also
+            outcomes.jsonl, what was played so far, and the cloned policies.
         tasks: a list, a suite's name, or null for every task that there is a policy for.
         episodes: a task.
         seed: of the first episode's environment; episode i has seed + i.
@@ -67,8 +74,13 @@ class EvaluateConfig:
         planner: settings of planning.
         device: where the planners run; policies run on the CPU.
         video: episodes a task to write as MP4.
-        workers: environment processes; null for one a core.
-        max_envs: environments that are alive at once; a planner plans for all of them together.
+        workers: processes that simulate; null for one a core. Does not change the results.
+        batch: episodes of a task that are played side by side, on which a policy acts as one
+            batch; another number changes the last bits of its actions.
+        worker_timeout: seconds that a simulator may take for one step (or to start) before its
+            worker counts as hung and is replaced; likewise one that dies or fails.
+        max_faults: of the same episodes, which are played again after each; this many end the
+            command.
     """
 
     policy: str = MISSING
@@ -86,7 +98,9 @@ class EvaluateConfig:
     device: str = "auto"
     video: int = 0
     workers: int | None = None
-    max_envs: int = 64
+    batch: int = 5
+    worker_timeout: float = 120.0
+    max_faults: int = 5
     resume: str = "auto"
 
     def validate(self) -> None:
@@ -108,11 +122,11 @@ class EvaluateConfig:
         if self.policies is not None and self.policy not in PLANNERS:
             raise PwmError("policies= goes with policy=planner+actor; policy= already names some.")
         self.planner.validate()
-        require_at_least(self, 1, "episodes", "max_envs")
+        require_at_least(self, 1, "episodes", "batch", "max_faults")
         require_at_least(self, 0, "seed", "video")
         if self.workers is not None:
             require_at_least(self, 1, "workers")
-        require_positive(self, "best")
+        require_positive(self, "best", "worker_timeout")
         require_share(self, "best")
 
     @property
@@ -131,122 +145,30 @@ class EvaluateConfig:
         return self.policies if self.policy in PLANNERS else self.policy
 
 
-@dataclass
-class Outcomes:
-    """What n episodes of one task gave: three arrays (n,)."""
+@dataclass(frozen=True)
+class _Inputs:
+    """What is evaluated, read before anything is written."""
 
-    returns: np.ndarray
-    success_last: np.ndarray
-    success_any: np.ndarray
+    config: EvaluateConfig
+    model: WorldModel | None
+    policies: Mapping[str, Policy]
+    suite: Suite
+    store: EpisodeStore | None
 
-    def score(self, task: Task) -> TaskScore:
-        """The task's entry in results.json."""
-        return score_task(task, self.returns, self.success_last, self.success_any)
-
-
-def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, Policy]:
-    """Policies by task name, in the suite's order.
-
-    Args:
-        path: a directory of policies, one a task, or a single policy's directory.
-        tasks: the tasks wanted; all that are there by default.
-
-    Raises:
-        PwmError: if there is none, or one that was asked for is missing.
-    """
-    if is_checkpoint(path):
-        policy = load_policy(path)
-        found = {policy.task.name: policy}
-    else:
-        children = sorted(path.iterdir()) if path.is_dir() else []
-        found = {p.name: load_policy(p) for p in children if is_checkpoint(p)}
-    if not found:
-        raise PwmError(f"{path} holds no policy; give what `pwm extract` wrote as out=.")
-    missing = [name for name in tasks or () if name not in found]
-    if missing:
-        raise PwmError(
-            f"{path} has no policy for {', '.join(missing)}; it has {', '.join(sorted(found))}."
-        )
-    order = get_suite("mt80").names
-    names = tasks or sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
-    return {name: found[name] for name in names}
-
-
-def run_episodes(
-    methods: Mapping[str, Method],
-    tasks: Sequence[Task],
-    seeds: Sequence[int],
-    workers: int | None = None,
-    max_envs: int = 64,
-) -> dict[str, dict[str, Outcomes]]:
-    """Run every method on every task's episodes.
-
-    The episodes of a task advance together, so a policy sees them as one batch whose make-up does
-    not depend on the number of workers.
-
-    Args:
-        methods: by name.
-        tasks: what to run.
-        seeds: environment seeds of a task's episodes, the same for all tasks and methods.
-        workers: environment processes.
-        max_envs: environments alive at once.
-
-    Returns:
-        method name -> task name -> outcomes.
-    """
-    from envs import make_vector_env
-
-    per_wave = max(1, max_envs // len(seeds))
-    results: dict[str, dict[str, Outcomes]] = {name: {} for name in methods}
-    steps = len(methods) * len(seeds) * sum(task.episode_length for task in tasks)
-    with progress_bar() as progress:
-        bar = progress.add_task("evaluate", total=steps, note="")
-        for first in range(0, len(tasks), per_wave):
-            wave = tasks[first : first + per_wave]
-            env = make_vector_env(wave, len(seeds), workers)
-            try:
-                for name, method in methods.items():
-                    progress.update(bar, note=name)
-                    results[name] |= _run_wave(env, wave, method, list(seeds), progress, bar)
-            finally:
-                env.close()
-    return results
-
-
-def _run_wave(
-    env: Any,
-    tasks: Sequence[Task],
-    method: Method,
-    seeds: list[int],
-    progress: Progress,
-    bar: TaskID,
-) -> dict[str, Outcomes]:
-    n = len(seeds)
-    slots = {task.name: slice(i * n, (i + 1) * n) for i, task in enumerate(tasks)}
-    obs, info = env.reset(seed=seeds * len(tasks))
-    method.begin(tasks, seeds)
-    returns = np.zeros(env.num_envs)
-    any_success = np.zeros(env.num_envs, bool)
-    actions = np.zeros((env.num_envs, env.single_action_space.shape[0]), np.float32)
-    done = np.zeros(env.num_envs, bool)
-    steps_shown = 0
-    while not done.all():
-        running = [task for task in tasks if not done[slots[task.name]].all()]
-        chosen = method.act({t.name: obs[slots[t.name], : t.obs_dim] for t in running})
-        for task in running:
-            actions[slots[task.name], : task.action_dim] = chosen[task.name]
-        obs, reward, terminated, truncated, info = env.step(actions)
-        done = terminated | truncated
-        returns += reward
-        any_success |= info["success"] > 0
-        progress.advance(bar, n * len(running))
-        steps_shown += n * len(running)
-    progress.advance(bar, n * sum(task.episode_length for task in tasks) - steps_shown)
-    last = info["success"] > 0
-    return {
-        name: Outcomes(returns[s], last[s].astype(float), any_success[s].astype(float))
-        for name, s in slots.items()
-    }
+    @classmethod
+    def read(cls, config: EvaluateConfig) -> _Inputs:
+        """Raises PwmError for what is missing or damaged."""
+        model = None
+        if config.planners:
+            assert config.checkpoint is not None
+            model = load_world_model(config.checkpoint, resolve_device(config.device))
+        wanted = list(get_suite(config.tasks).names) if config.tasks is not None else None
+        policies = {}
+        if config.policy_directory is not None:
+            policies = find_policies(Path(config.policy_directory), wanted)
+        suite = _suite(wanted, policies, model)
+        store = EpisodeStore.open(config.data) if config.data is not None else None
+        return cls(config, model, policies, suite, store)
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -254,31 +176,23 @@ def evaluate(config: EvaluateConfig) -> Results:
 
     Raises:
         PwmError: for settings that do not fit, missing policies, or a simulator that fails.
+        Interrupted: when SIGINT or SIGTERM asked for it; what was played is kept.
     """
     config.validate()
-    model = None
-    if config.planners:
-        assert config.checkpoint is not None
-        model = load_world_model(config.checkpoint, resolve_device(config.device))
-    wanted = list(get_suite(config.tasks).names) if config.tasks is not None else None
-    policies = {}
-    if config.policy_directory is not None:
-        policies = find_policies(Path(config.policy_directory), wanted)
-    suite = _suite(wanted, policies, model)
-    store = EpisodeStore.open(config.data) if config.data is not None else None
+    inputs = _Inputs.read(config)
+    suite, out = inputs.suite, Path(config.out)
     seeds = [config.seed + i for i in range(config.episodes)]
-    out = Path(config.out)
-    with open_run(out, "evaluate", config, config.resume, asdict(config)):
-        data_scores = _data_scores(config, suite, store) if store is not None else {}
-        methods = {
-            name: Timed(method)
-            for name, method in _methods(config, suite, policies, model, store, seeds).items()
-        }
-        outcomes = run_episodes(methods, suite.tasks, seeds, config.workers, config.max_envs)
-        scores = {
-            method: {task.name: by_task[task.name].score(task) for task in suite}
-            for method, by_task in outcomes.items()
-        }
+    hint = f"stopped; what was played is kept in {out}. The same command goes on from there."
+    with open_run(out, "evaluate", config, config.resume, asdict(config)), StopAtOnce(hint):
+        data_scores = _data_scores(inputs)
+        methods = _methods(inputs)
+        workers = config.workers or available_cores()
+        with WorkerPool(
+            workers, config.worker_timeout, config.max_faults, notify=console.print
+        ) as pool:
+            log = OutcomeLog(out / OUTCOMES)
+            played = run_episodes(methods, suite.tasks, seeds, config.batch, pool, log)
+        scores = _scores(suite, played)
         results = Results.build(
             suite,
             scores.pop(config.method),
@@ -286,16 +200,20 @@ def evaluate(config: EvaluateConfig) -> Results:
             method=config.method,
             episodes=config.episodes,
             seeds=seeds,
-            settings=_settings(config, suite, policies, model, store),
+            settings=_settings(inputs),
         )
-        times = {name: method.milliseconds for name, method in methods.items()}
+        times = {name: _decision_ms(played, name) for name in methods}
         results.save(out / "results.json")
         write_csv(results, out / "results.csv")
         write_atomically(out / DECISION_TIMES, json.dumps(times, indent=1).encode())
+        if played.steps:
+            _write_throughput(played, pool, out)
         if config.video:
-            acting = methods[config.method].method
-            write_videos(acting, suite.tasks, seeds[: config.video], out / "videos")
+            some = seeds[: config.video]
+            write_videos(methods[config.method], suite.tasks, some, out / "videos")
     print_results(results, decision_ms=times)
+    if played.steps:
+        _print_throughput(played, pool)
     return results
 
 
@@ -313,65 +231,86 @@ def _suite(
     return Suite(",".join(known), tuple(known.values()))
 
 
-def _methods(
-    config: EvaluateConfig,
-    suite: Suite,
-    policies: Mapping[str, Policy],
-    model: WorldModel | None,
-    store: EpisodeStore | None,
-    seeds: Sequence[int],
-) -> dict[str, Method]:
-    methods: dict[str, Method] = {}
+def _methods(inputs: _Inputs) -> dict[str, Method | ServedMethod]:
+    config, suite, store = inputs.config, inputs.suite, inputs.store
+    methods: dict[str, Method | ServedMethod] = {}
+    directory = Path(config.policy_directory or "")
+    extracted = _saved({name: policy_path(directory, name) for name in inputs.policies})
     if config.method == EXTRACTED:
-        methods[EXTRACTED] = Separate({name: policy.act for name, policy in policies.items()})
+        methods[EXTRACTED] = extracted
     if "random" in config.baselines:
-        methods["random"] = Separate({task.name: random_controller(task, seeds) for task in suite})
+        methods["random"] = UniformActions()
     for name, best in (("bc", 1.0), ("bc_best", config.best)):
         if name in config.baselines and store is not None:
-            cloned = clone(store, suite.tasks, best, config.cloning, config.seed)
-            methods[name] = Separate({task: policy.act for task, policy in cloned.items()})
+            to = Path(config.out) / "cloned" / name
+            clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)
+            methods[name] = _saved(clones)
     for name in config.planners:
-        assert model is not None
-        for task in suite:
-            model.suite.id(task.name)  # raises for a task that the world model does not have
-        directory = Path(config.policy_directory or "")
-        guide: Guide = (
-            PriorAndQ(model) if name == PLANNER else extracted_guide(model, policies, directory)
-        )
-        planner = Planner(model, guide, config.planner)
-        methods[name] = PlannedEpisodes(planner, model.suite, model.bins.device)
+        methods[name] = _planned(inputs, name, directory, extracted)
     return methods
 
 
-def extracted_guide(
-    model: WorldModel, policies: Mapping[str, Policy], directory: Path
-) -> ActorAndCritic:
-    """What planner+actor plans with.
+def _planned(
+    inputs: _Inputs, name: str, directory: Path, extracted: SavedPolicies
+) -> PlannedEpisodes:
+    model = inputs.model
+    assert model is not None
+    for task in inputs.suite:
+        model.suite.id(task.name)  # raises for a task that the world model does not have
+    made_of: dict[str, Any] = {"model": content_of(model)}
+    guide: Guide
+    if name == PLANNER:
+        guide = PriorAndQ(model)
+    else:
+        guide = extracted_guide(model, inputs.policies, directory)
+        made_of["policies"] = extracted.digests
+    planner = Planner(model, guide, inputs.config.planner)
+    return PlannedEpisodes(planner, model.suite, model.bins.device, made_of)
 
-    Args:
-        model: the world model that the policies were extracted from.
-        policies: what :func:`find_policies` found there.
-        directory: where they are, and their critics beside them.
 
-    Raises:
-        PwmError: for a policy without a critic, or of another world model.
-    """
-    single = is_checkpoint(directory)
-    critics = {name: load_critic(directory if single else directory / name) for name in policies}
-    return ActorAndCritic(model, policies, critics)
+def _saved(paths: Mapping[str, Path]) -> SavedPolicies:
+    digests = {task: directory_sha256(path) for task, path in paths.items()}
+    return SavedPolicies({task: str(path) for task, path in paths.items()}, digests)
 
 
-def _settings(
-    config: EvaluateConfig,
-    suite: Suite,
-    policies: Mapping[str, Policy],
-    model: WorldModel | None,
-    store: EpisodeStore | None,
-) -> dict[str, Any]:
+def _scores(suite: Suite, played: Played) -> dict[str, dict[str, TaskScore]]:
+    """By method and task name."""
+    return {
+        method: {
+            task.name: score_task(task, found.returns, found.success_last, found.success_any)
+            for task in suite
+            for found in (by_task[task.name],)
+        }
+        for method, by_task in played.outcomes.items()
+    }
+
+
+def _decision_ms(played: Played, method: str) -> float:
+    return Outcomes.joined(list(played.outcomes[method].values())).decision_ms
+
+
+def _write_throughput(played: Played, pool: WorkerPool, out: Path) -> None:
+    content = {**played.throughput(pool.workers), "faults": dict(pool.faults)}
+    write_atomically(out / "throughput.json", json.dumps(content, indent=1).encode())
+
+
+def _print_throughput(played: Played, pool: WorkerPool) -> None:
+    rates = played.throughput(pool.workers)
+    console.print(
+        f"{played.steps:,} decision steps in {played.seconds:.1f} s on {pool.workers} workers: "
+        f"{rates['steps_per_second']:,.0f} a second; the simulators alone "
+        f"{rates['simulator_steps_per_second']:,.0f}."
+    )
+    if report := pool.report():
+        console.print(report)
+
+
+def _settings(inputs: _Inputs) -> dict[str, Any]:
     """What results.json says of how it was made."""
+    config, model, store = inputs.config, inputs.model, inputs.store
     sizes = {
         _millions(ModelSize(**a["model"]), a["obs_dim"], a["action_dim"])
-        for policy in policies.values()
+        for policy in inputs.policies.values()
         if (a := policy.architecture)["model"] is not None
     }
     if model is not None:
@@ -380,7 +319,7 @@ def _settings(
         "policy": config.policy,
         "data": config.data,
         "world_model": ", ".join(sorted(sizes)) or None,
-        "data_rows": {task.name: store.record(task.name).rows for task in suite} if store else None,
+        "data_rows": {t.name: store.record(t.name).rows for t in inputs.suite} if store else None,
     }
     if config.planners:
         settings["checkpoint"] = config.checkpoint
@@ -401,13 +340,12 @@ def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
     return f"{count / 1e6:.1f}M"
 
 
-def _data_scores(
-    config: EvaluateConfig, suite: Suite, store: EpisodeStore
-) -> dict[str, dict[str, TaskScore]]:
+def _data_scores(inputs: _Inputs) -> dict[str, dict[str, TaskScore]]:
+    config, store = inputs.config, inputs.store
     scores: dict[str, dict[str, TaskScore]] = {"data_mean": {}, "data_best": {}}
-    if not set(scores) & set(config.baselines):
+    if store is None or not set(scores) & set(config.baselines):
         return {}
-    for task in suite:
+    for task in inputs.suite:
         if fault := unscorable(store, task):
             raise PwmError(
                 f"{config.data} has {fault} of {task.name}, which cannot be scored; leave "
@@ -417,47 +355,3 @@ def _data_scores(
         mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
         scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best
     return {name: by_task for name, by_task in scores.items() if name in config.baselines}
-
-
-def write_videos(
-    method: Method, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
-) -> None:
-    """One MP4 an episode, ``<task>_<i>.mp4``, at the environment's frame size.
-
-    Raises:
-        PwmError: if imageio is missing or no OpenGL backend works.
-    """
-    try:
-        import imageio.v3 as iio
-        import imageio_ffmpeg  # noqa: F401
-    except ImportError as error:
-        raise PwmError(
-            "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm[video]'."
-        ) from error
-    directory.mkdir(parents=True, exist_ok=True)
-    with progress_bar() as progress:
-        bar = progress.add_task("videos", total=len(tasks) * len(seeds), note="")
-        for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
-            progress.update(bar, note=task.name)
-            frames = _film(method, task, seed)
-            iio.imwrite(directory / f"{task.name}_{i}.mp4", frames, fps=25, codec="libx264")
-            progress.advance(bar)
-
-
-def _film(method: Method, task: Task, seed: int) -> np.ndarray:
-    from envs import make_env
-
-    env = make_env(task, render_mode="rgb_array")
-    try:
-        obs, _ = env.reset(seed=seed)
-        method.begin([task], [seed])
-        frames: list[Any] = [env.render()]
-        done = False
-        while not done:
-            action = method.act({task.name: obs[None]})[task.name][0]
-            obs, _, terminated, truncated, _ = env.step(action)
-            frames.append(env.render())
-            done = terminated or truncated
-    finally:
-        env.close()
-    return np.stack(frames)

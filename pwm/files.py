@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,3 +70,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 def unfinished_path(path: Path) -> Path:
     """Where a directory is made that gets its own name, ``path``, only when it is whole."""
     return path.parent / f"{path.name}.unfinished"
+
+
+def directory_sha256(directory: Path) -> str:
+    """A name for the content of all files under a directory and where they are in it."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(directory).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,80 +1,107 @@
-"""What acts in evaluation: a controller a task, or one for the episodes of many tasks at once."""
+"""What acts in evaluation.
+
+This module imports no torch: workers that play without a policy do not load it.
+"""
 
 from __future__ import annotations
 
-import itertools
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 
 from pwm.suites import Task
 
 Controller = Callable[[np.ndarray], np.ndarray]
-"""Observations (n, obs_dim) of one task's n running episodes to actions (n, action_dim)."""
+"""Observations (n, obs_dim) of one task's n episodes to actions (n, action_dim)."""
 
 
 class Method(Protocol):
-    """What acts in the episodes of many tasks, which advance together."""
+    """What acts in the workers, each of which gets a pickled copy."""
 
-    def begin(self, tasks: Sequence[Task], seeds: Sequence[int]) -> None:
-        """Start an episode a task and seed."""
+    def identity(self, task: Task) -> dict[str, Any]:
+        """What its actions in a task follow from, beside the observations and seeds, as JSON."""
 
-    def act(self, obs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Actions from observations, by name of each task whose episodes still run."""
+    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+        """What acts in episodes of these seeds, from their first step on."""
 
 
-class Separate:
-    """A method that acts in each task by a controller of its own."""
+class ServedMethod(ABC):
+    """What is too large for every worker, or needs the GPU: it acts in the calling process."""
 
-    def __init__(self, controllers: Mapping[str, Controller]) -> None:
-        self.controllers = controllers
-
-    def begin(self, tasks: Sequence[Task], seeds: Sequence[int]) -> None:
+    @abstractmethod
+    def identity(self, task: Task) -> dict[str, Any]:
         """See :class:`Method`."""
 
-    def act(self, obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See :class:`Method`."""
-        return {task: self.controllers[task](rows) for task, rows in obs.items()}
+    @abstractmethod
+    def begin(self, task: Task, seeds: Sequence[int]) -> Any:
+        """The state of episodes of these seeds before their first step."""
+
+    @abstractmethod
+    def act(self, waiting: Sequence[tuple[Any, np.ndarray]]) -> list[np.ndarray]:
+        """Actions for all episodes that wait.
+
+        Args:
+            waiting: states, which this updates, and the observations (n, obs_dim) of the task.
+
+        Returns:
+            For each the actions (n, action_dim).
+        """
 
 
-class Timed:
-    """A method whose time is taken.
+def controller(method: Method | ServedMethod, task: Task, seeds: Sequence[int]) -> Controller:
+    """What acts in episodes of one task in this process, of either kind of method."""
+    if not isinstance(method, ServedMethod):
+        return method.begin(task, seeds)
+    state = method.begin(task, seeds)
+    return lambda obs: method.act([(state, obs)])[0]
+
+
+@dataclass(frozen=True)
+class SavedPolicies:
+    """A policy a task, which workers read from where it is saved.
 
     Attributes:
-        seconds: spent in acting.
-        decisions: made, one an environment and step.
+        paths: by task name, what :func:`pwm.load_policy` opens.
+        digests: by task name, a name for the content.
     """
 
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self.seconds, self.decisions = 0.0, 0
+    paths: Mapping[str, str]
+    digests: Mapping[str, str]
 
-    def begin(self, tasks: Sequence[Task], seeds: Sequence[int]) -> None:
+    def identity(self, task: Task) -> dict[str, Any]:
         """See :class:`Method`."""
-        self.method.begin(tasks, seeds)
+        return {"policy": self.digests[task.name]}
 
-    def act(self, obs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
         """See :class:`Method`."""
-        started = time.perf_counter()
-        actions = self.method.act(obs)
-        self.seconds += time.perf_counter() - started
-        self.decisions += sum(map(len, obs.values()))
-        return actions
-
-    @property
-    def milliseconds(self) -> float:
-        """Of a decision, mean; environments that act together share the time."""
-        return 1000 * self.seconds / max(self.decisions, 1)
+        return _loaded_policy(self.paths[task.name])
 
 
-def random_controller(task: Task, seeds: Sequence[int]) -> Controller:
+@lru_cache(maxsize=2)
+def _loaded_policy(path: str) -> Controller:
+    from pwm.actor_critic import load_policy
+
+    return load_policy(path).act
+
+
+@dataclass(frozen=True)
+class UniformActions:
     """Uniform actions, each episode from its own stream."""
-    streams = itertools.cycle([np.random.default_rng([seed, 1]) for seed in seeds])
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        draws = [next(streams).uniform(-1, 1, task.action_dim) for _ in obs]
-        return np.asarray(draws, np.float32)
+    def identity(self, task: Task) -> dict[str, Any]:
+        """See :class:`Method`."""
+        return {"actions": "uniform"}
 
-    return act
+    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+        """See :class:`Method`."""
+        streams = [np.random.default_rng([seed, 1]) for seed in seeds]
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            draws = [stream.uniform(-1, 1, task.action_dim) for stream in streams]
+            return np.asarray(draws, np.float32)
+
+        return act

@@ -19,8 +19,6 @@ from torch.func import functional_call
 from pwm.actor_critic import Actors, Critics, Policy, TaskCritic
 from pwm.errors import PwmError
 from pwm.math import expected_bin, symexp
-from pwm.streams import stream
-from pwm.suites import Suite, Task
 from pwm.world_model import WorldModel
 
 
@@ -369,47 +367,3 @@ def _choose(fit: Fit, uniform: Tensor) -> Tensor:
 def shifted(mean: Tensor) -> Tensor:
     """Where to start the next decision: (N, H, A) moved on by one step, zeros at the end."""
     return F.pad(mean[:, 1:], (0, 0, 0, 1))
-
-
-class PlannedEpisodes:
-    """A planner that acts in evaluation: it keeps every running episode's plan and random stream.
-
-    An episode's random numbers follow from its task and seed alone.
-
-    Args:
-        planner: decides.
-        suite: of its world model.
-        device: of its world model.
-    """
-
-    def __init__(self, planner: Planner, suite: Suite, device: torch.device) -> None:
-        self.planner, self.suite, self.device = planner, suite, device
-
-    def begin(self, tasks: Sequence[Task], seeds: Sequence[int]) -> None:
-        """Start an episode a task and seed."""
-        shape = (len(seeds), self.planner.config.horizon, self.suite.action_dim)
-        self._starts = {task.name: torch.zeros(shape, device=self.device) for task in tasks}
-        self._streams = {
-            task.name: [stream(seed, task.name, self.device) for seed in seeds] for task in tasks
-        }
-
-    def act(self, obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Actions (n, action_dim) from observations (n, obs_dim) of each task's n episodes."""
-        counts = [len(rows) for rows in obs.values()]
-        padded = np.zeros((sum(counts), self.suite.obs_dim), np.float32)
-        ends = np.cumsum(counts)
-        for end, rows in zip(ends, obs.values(), strict=True):
-            padded[end - len(rows) : end, : rows.shape[1]] = rows
-        ids = torch.tensor([self.suite.id(name) for name in obs])
-        plan = self.planner.plan(
-            torch.from_numpy(padded).to(self.device),
-            ids.repeat_interleave(torch.tensor(counts)).to(self.device),
-            torch.cat([self._starts[name] for name in obs]),
-            [own for name in obs for own in self._streams[name]],
-        )
-        actions = np.split(plan.action.cpu().numpy(), ends[:-1])
-        self._starts |= dict(zip(obs, shifted(plan.mean).split(counts), strict=True))
-        return {
-            name: rows[:, : self.suite[name].action_dim]
-            for name, rows in zip(obs, actions, strict=True)
-        }

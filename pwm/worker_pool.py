@@ -1,86 +1,279 @@
-"""A pool of spawned processes that leaves no process behind and minds no Ctrl-C."""
+"""Watched worker processes: one that dies, hangs or fails is replaced and its work done again.
+
+The caller hands out jobs and takes results; a worker does one job at a time, says that it lives by
+a counter in shared memory, and may ask the caller something in the middle of a job.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing.connection import wait
-from types import ModuleType
-from typing import ParamSpec, Self, TypeVar
+import pickle
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Self
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from pwm.errors import PwmError, SimulatorError
+from pwm.processes import end_with_parent, fresh_interpreters
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Answerer = Callable[[Sequence[tuple["Job", Any]]], Sequence[Any]]
+"""Answers the questions of several jobs that wait at once."""
+
+_DONE, _QUESTION, _FAULT, _MISTAKE = "done", "question", "fault", "mistake"
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_CLOSE = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A call for a worker, that gives the same result however often it is made.
+
+    Attributes:
+        function: of an importable module, called with a :class:`Caller` and the arguments.
+        arguments: what pickles.
+        parts: what it works through, such as "task 'mw-push' from seed 3", for messages.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    parts: tuple[str, ...]
+
+
+class Caller:
+    """A worker's line to the process that it works for."""
+
+    def __init__(self, connection: Connection, pulse: Any) -> None:
+        self._connection, self._pulse = connection, pulse
+        self._jobs: deque[Job] = deque()
+
+    def at(self, part: int) -> None:
+        """Says that the job goes on, and with which of its parts; a job calls it every moment."""
+        self._pulse[0] += 1
+        self._pulse[1] = part
+
+    def ask(self, question: Any) -> Any:
+        """The caller's answer to something that pickles."""
+        self._send(_QUESTION, question)
+        while isinstance(message := self._receive(), Job):
+            self._jobs.append(message)
+        return message
+
+    def serve(self) -> None:
+        """Does jobs until the caller has no more."""
+        while True:
+            try:
+                job = self._jobs.popleft() if self._jobs else self._receive()
+            except EOFError:
+                return
+            self.at(0)
+            try:
+                self._send(_DONE, job.function(self, *job.arguments))
+            except SimulatorError as fault:
+                self._send(_FAULT, str(fault))
+            except PwmError as mistake:
+                self._send(_MISTAKE, str(mistake))
+            except Exception as fault:
+                self._send(_FAULT, f"{type(fault).__name__}: {fault}")
+
+    def _receive(self) -> Any:
+        return pickle.loads(self._connection.recv_bytes())
+
+    def _send(self, kind: str, content: Any) -> None:
+        self._connection.send_bytes(pickle.dumps((kind, content)))
+
+
+def _work(connection: Connection, pulse: Any) -> None:
+    end_with_parent()
+    with suppress(BrokenPipeError):  # the caller has ended, and so does this process
+        Caller(connection, pulse).serve()
+
+
+class _Worker:
+    """A process and the jobs it was handed, of which it does the first."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[Job] = deque()
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pulse = context.RawArray("Q", 2)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, self._pulse), daemon=True)
+        with fresh_interpreters():
+            self.process.start()
+        theirs.close()
+        self.look()
+
+    @property
+    def part(self) -> str:
+        """What it works on."""
+        job = self.jobs[0]
+        return job.parts[min(self._pulse[1], len(job.parts) - 1)]
+
+    def hand(self, job: Job) -> None:
+        if not self.jobs:
+            self.look()
+        self.jobs.append(job)
+        self.send(job)
+
+    def send(self, message: Any) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is missed when it should answer
+            self.connection.send_bytes(pickle.dumps(message))
+
+    def receive(self) -> tuple[str, Any]:
+        """What it has sent; a fault if it has died."""
+        try:
+            kind, content = pickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join(_SECONDS_TO_CLOSE)
+            return _FAULT, f"its process ended with exit code {self.process.exitcode}"
+        self.look()
+        return kind, content
+
+    def look(self) -> None:
+        """Notes that it lives."""
+        self._seen, self._since = self._pulse[0], time.monotonic()
+
+    def silent_for(self) -> float:
+        """Seconds since it was last seen to go on."""
+        if self._pulse[0] != self._seen:
+            self.look()
+        return time.monotonic() - self._since
+
+    def replace(self) -> None:
+        """Starts another process, which begins with the same job."""
+        self.kill()
+        self._start()
+        for job in self.jobs:
+            self.send(job)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        self.connection.close()
 
 
 class WorkerPool:
-    """Runs functions in spawned processes with one thread each.
+    """Runs jobs in spawned processes with one thread each, and again where a process fails.
 
-    SIGINT and SIGTERM stay with the caller, which decides what is finished first; workers end
-    when the caller does, even if it is killed. They do not import the caller's main module, which
-    may import torch or lack the ``__name__`` guard.
+    Workers end when the caller does, even if it is killed. SIGINT and SIGTERM stay with the caller.
+
+    Args:
+        workers: processes; each is started when there is a job for it.
+        timeout: seconds without a sign of life after which a worker counts as hung.
+        max_faults: faults of one job after which it is given up.
+        ahead: jobs that a worker is handed at once, so that it need not wait for the next.
+        notify: called with a sentence at every fault.
+
+    Attributes:
+        workers: how many.
+        faults: how many there were, by kind: died, hung or failed.
     """
 
-    def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(workers, context, _end_with_parent)
+    def __init__(
+        self,
+        workers: int,
+        timeout: float,
+        max_faults: int,
+        ahead: int = 1,
+        notify: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.faults: Counter[str] = Counter()
+        self.workers, self._timeout, self._ahead = workers, timeout, ahead
+        self._max_faults, self._notify = max_faults, notify
+        self._faults_of: Counter[Job] = Counter()
+        self._processes: list[_Worker] = []
 
-    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Runs a function of an importable module in some worker.
+    def run(
+        self, next_job: Callable[[int], Job | None], answer: Answerer | None = None
+    ) -> Iterator[tuple[Job, Any]]:
+        """Jobs with their results, in the order in which they end.
+
+        Args:
+            next_job: gives a job for the worker of an index, or None if there is none for now; the
+                run is over when none is to be had and all are done.
+            answer: answers what jobs ask; all that wait at once are passed together.
 
         Raises:
-            BrokenProcessPool: if a worker died; so does the result of every unfinished call.
+            PwmError: for a job that has failed too often (the sentence names its part), or whose
+                own PwmError says that to try again is no use.
         """
-        with _clean_spawn():  # the executor starts its processes from within submit
-            return self._executor.submit(function, *args, **kwargs)
+        while self._hand_out(next_job):
+            asking = []
+            for worker in self._ready():
+                kind, content = worker.receive()
+                if kind == _DONE:
+                    yield worker.jobs.popleft(), content
+                elif kind == _QUESTION:
+                    asking.append((worker, content))
+                elif kind == _MISTAKE:
+                    raise PwmError(f"{worker.part}: {content}")
+                else:
+                    died = worker.process.exitcode is not None
+                    self._replace(worker, "died" if died else "failed", content)
+            if asking and answer is not None:
+                answers = answer([(worker.jobs[0], question) for worker, question in asking])
+                for (worker, _), content in zip(asking, answers, strict=True):
+                    worker.look()
+                    worker.send(content)
+
+    def _hand_out(self, next_job: Callable[[int], Job | None]) -> bool:
+        """Gives every worker something to do; whether any has."""
+        for depth in range(self._ahead):
+            for index in range(self.workers):
+                idle = index >= len(self._processes) or len(self._processes[index].jobs) <= depth
+                job = next_job(index) if idle else None
+                if job is None:
+                    continue
+                while index >= len(self._processes):
+                    self._processes.append(_Worker())
+                self._processes[index].hand(job)
+        return any(worker.jobs for worker in self._processes)
+
+    def _ready(self) -> list[_Worker]:
+        """Workers that have sent something; those that hang are replaced meanwhile."""
+        busy = {worker.connection: worker for worker in self._processes if worker.jobs}
+        ready = [busy.pop(c) for c in wait(list(busy), _SECONDS_BETWEEN_LOOKS)]  # type: ignore[call-overload]
+        for worker in busy.values():
+            if worker.silent_for() > self._timeout:
+                self._replace(worker, "hung", f"it gave no sign of life for {self._timeout:g} s")
+        return ready
+
+    def _replace(self, worker: _Worker, kind: str, reason: str) -> None:
+        job, part = worker.jobs[0], worker.part
+        self.faults[kind] += 1
+        self._faults_of[job] += 1
+        times = self._faults_of[job]
+        what = f"a worker {kind} at {part} ({reason})"
+        if times >= self._max_faults:
+            raise PwmError(
+                f"{what}, fault {times} of max_faults={self._max_faults} there; what is finished "
+                "is kept, and the same command goes on from there: try fewer workers if memory is "
+                "short, or leave the task out."
+            )
+        self._notify(f"{what}; it is replaced, and runs that again (fault {times} there).")
+        worker.replace()
+
+    def report(self) -> str | None:
+        """A sentence that counts the faults, if there were any."""
+        if not self.faults:
+            return None
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
+        return f"Workers replaced: {self.faults.total()} ({kinds}); what they did was done again."
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-@contextmanager
-def _clean_spawn() -> Iterator[None]:
-    """A process started inside inherits blocked signals, one BLAS thread and no main module."""
-    main = sys.modules["__main__"]
-    variables = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    sys.modules["__main__"] = ModuleType("__main__")
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in variables.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        idle = [worker for worker in self._processes if not worker.jobs]
+        for worker in idle:
+            worker.connection.close()
+        for worker in idle:
+            worker.process.join(_SECONDS_TO_CLOSE)
+        for worker in self._processes:
+            worker.kill()
