@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,19 @@ def test_the_process_prints_one_line_and_exits_with_1():
     assert result.stdout == ""
     assert result.stderr.startswith("pwm: error: x is no episode store")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["--help", "extract --help", "pretrain data=x out=y --cfg job"])
+def test_a_reader_that_has_seen_enough_is_no_error(line):
+    end, pipe = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-m", "pwm.cli", *line.split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, env=environment, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(pipe)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_an_interrupt_without_a_safe_point_exits_with_130(monkeypatch, capsys):
