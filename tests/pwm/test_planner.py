@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from pwm.actor_critic import ActorCriticSize, Actors, Policy, load_critic, load_
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
 from pwm.checkpoint import save_checkpoint
 from pwm.errors import PwmError
-from pwm.evaluate import EvaluateConfig, evaluate
+from pwm.evaluate import EvaluateConfig, evaluate, run_episodes
 from pwm.import_checkpoint import ImportConfig, import_checkpoint
 from pwm.math import symexp, symlog
 from pwm.methods import Method, Timed
@@ -40,7 +39,7 @@ from pwm.planner import (
 )
 from pwm.scores import Results
 from pwm.streams import stream_seed
-from pwm.suites import Suite, Task
+from pwm.suites import Suite, Task, get_task
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 
 CPU = torch.device("cpu")
@@ -104,10 +103,10 @@ def starts(count: int, actions: int = 2, horizon: int = 3) -> Tensor:
     return torch.zeros(count, horizon, actions)
 
 
-def make_model(q_and_prior: bool = True) -> WorldModel:
+def make_model(q_and_prior: bool = True, suite: Suite = SUITE) -> WorldModel:
     """A world model whose every output depends on its input."""
     torch.manual_seed(0)
-    model = WorldModel(SIZE, SUITE, q_and_prior=q_and_prior)
+    model = WorldModel(SIZE, suite, q_and_prior=q_and_prior)
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return model.eval().requires_grad_(False)
@@ -526,42 +525,21 @@ def test_evaluations_that_cannot_work_are_refused(settings: dict[str, Any], mess
 # In evaluation
 
 
-class Simulator:
-    """Stands in for a vector environment: random observations, reward the first action."""
-
-    def __init__(self, tasks: Sequence[Task], n: int, workers: int | None) -> None:
-        self.num_envs = len(tasks) * n
-        self.lengths = np.repeat([task.episode_length for task in tasks], n)
-        self.single_action_space = SimpleNamespace(shape=(SUITE.action_dim,))
-
-    def reset(self, seed: list[int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        self.rngs = [np.random.default_rng(one) for one in seed]
-        self.steps = 0
-        return self._obs(), self._info()
-
-    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        reward = np.where(self.steps < self.lengths, actions[:, 0].astype(float), 0.0)
-        self.steps += 1
-        over = self.steps >= self.lengths
-        return self._obs(), reward, np.zeros(self.num_envs, bool), over, self._info()
-
-    def _obs(self) -> np.ndarray:
-        return np.stack([rng.normal(size=5).astype(np.float32) for rng in self.rngs])
-
-    def _info(self) -> dict[str, np.ndarray]:
-        return {"success": np.ones(self.num_envs, np.float32)}
-
-    def close(self) -> None:
-        pass
+PENDULUM = replace(get_task("pendulum-swingup"), episode_length=6)
+REACH = replace(get_task("mw-reach"), episode_length=4)
+SIMULATED = Suite("simulated", (PENDULUM, REACH))
+FALLS = Task(
+    "falls", "gymnasium", 4, 1, 50, 1, "InvertedPendulum-v5",
+    '{"frame_skip": 1, "reset_noise_scale": 0.1}', 0.0, 50.0,
+)  # fmt: skip
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a world model and policies, in which simulators are stood in for."""
-    model = make_model()
+def run(tmp_path: Path) -> Path:
+    """A directory with a world model of two simulated tasks, and policies."""
+    model = make_model(suite=SIMULATED)
     save_checkpoint(tmp_path / "model", KIND, {"model": model.state_dict()}, model_meta(model))
-    save_policies(model, tmp_path / "policies")
-    monkeypatch.setattr(envs, "make_vector_env", Simulator)
+    save_policies(model, tmp_path / "policies", SIMULATED.tasks)
     return tmp_path
 
 
@@ -576,10 +554,11 @@ def settings(run: Path, **changes: Any) -> EvaluateConfig:
 
 def test_planners_beside_extracted_policies(run: Path) -> None:
     methods = ["random", "planner", "planner+actor"]
-    results = evaluate(settings(run, policy=str(run / "policies"), baselines=methods))
+    results = evaluate(settings(run, policy=str(run / "policies"), baselines=methods, max_envs=2))
     assert list(results.methods) == ["extracted", "planner+actor", "planner", "random"]
-    assert all(list(score.tasks) == ["large", "small"] for score in results.methods.values())
-    returns = [score.tasks["small"].returns for score in results.methods.values()]
+    names = ["pendulum-swingup", "mw-reach"]
+    assert all(list(score.tasks) == names for score in results.methods.values())
+    returns = [score.tasks["mw-reach"].returns for score in results.methods.values()]
     assert len(set(returns)) == 4
     assert results.settings["planner"] == asdict(FAST)
     assert results.settings["world_model"] == "0.0M"
@@ -593,14 +572,33 @@ def test_planners_beside_extracted_policies(run: Path) -> None:
 def test_a_planner_alone_and_twice_the_same(run: Path, policy: str) -> None:
     policies = str(run / "policies") if policy == "planner+actor" else None
     for out in ("a", "b"):
-        results = evaluate(
-            settings(run, policy=policy, policies=policies, out=str(run / out), max_envs=2)
-        )
+        results = evaluate(settings(run, policy=policy, policies=policies, out=str(run / out)))
         assert (results.method, results.settings["policy"]) == (policy, policy)
-        assert set(results.task_names) == {"small", "large"}
+        assert set(results.task_names) == set(SIMULATED.names)
     first, second = ((run / out / "results.json").read_bytes() for out in ("a", "b"))
     assert first == second
-    assert evaluate(settings(run, policy=policy, policies=policies)).policy == results.policy
+
+
+def test_episodes_that_terminate_leave_the_others_to_go_on() -> None:
+    model = make_model(suite=Suite("one", (FALLS,)))
+    seeds = [0, 1, 2, 3]
+    together = PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), model.suite, CPU)
+    found = run_episodes({"planner": together}, [FALLS], seeds, workers=1)["planner"]["falls"]
+    survived = []
+    env = envs.make_env(FALLS)
+    for seed in seeds:
+        alone = PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), model.suite, CPU)
+        alone.begin([FALLS], [seed])
+        obs, _ = env.reset(seed=seed)
+        total, terminated, truncated = 0.0, False, False
+        while not (terminated or truncated):
+            action = alone.act({"falls": obs[None]})["falls"][0]
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total += reward  # one for every step before the fall
+        assert terminated
+        survived.append(total)
+    assert found.returns.tolist() == survived
+    assert len(set(survived)) > 1, survived
 
 
 def test_size_of_the_world_model_is_told_as_published() -> None:
@@ -612,17 +610,16 @@ def test_size_of_the_world_model_is_told_as_published() -> None:
 
 def test_one_policy_is_planned_for(run: Path) -> None:
     results = evaluate(
-        settings(run, policy=str(run / "policies" / "small"), baselines=["planner+actor"])
+        settings(run, policy=str(run / "policies" / "mw-reach"), baselines=["planner+actor"])
     )
-    assert results.task_names == ("small",)
+    assert results.task_names == ("mw-reach",)
 
 
 def test_a_task_that_the_world_model_lacks_is_refused(run: Path) -> None:
-    other = replace(SMALL, name="smaller")
-    model = make_model()
-    object.__setattr__(model, "suite", replace(SUITE, tasks=(other, LARGE)))
+    other = replace(PENDULUM, name="other-swingup")
+    model = make_model(suite=Suite("other", (other, REACH)))
     save_checkpoint(run / "other", KIND, {"model": model.state_dict()}, model_meta(model))
-    with pytest.raises(PwmError, match="'small' is not in suite"):
+    with pytest.raises(PwmError, match="'pendulum-swingup' is not in suite"):
         evaluate(
             settings(
                 run,
