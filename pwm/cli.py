@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with sigterm_unwinds():
             _dispatch(words)
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `pwm --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Interrupted as stop:
         print(f"pwm: {stop}", file=sys.stderr)
         return 128 + stop.signum

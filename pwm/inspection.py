@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from textwrap import wrap
 
 import numpy as np
 from rich import box
@@ -17,6 +18,7 @@ from pwm.values import ACTION_LIMIT
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 8
+_BEHAVIOUR_WIDTH = 16  # so that the task's name keeps its place in 80 columns
 _CHUNK_EPISODES = 256
 _READ_BYTES = 2**22
 _CHANGED = "the bytes differ from what was written (checksum)"
@@ -99,8 +101,9 @@ def _info_row(store: EpisodeStore, task: Task) -> list[str]:
     returns = episodes["return"]
     kinds, counts = np.unique(episodes["behaviour"], return_counts=True)
     behaviours = [
-        f"{count / len(episodes):.0%} {store.behaviours[kind]}"
+        line
         for kind, count in zip(kinds, counts, strict=True)
+        for line in wrap(f"{count / len(episodes):.0%} {store.behaviours[kind]}", _BEHAVIOUR_WIDTH)
     ]
     return [
         task.name,

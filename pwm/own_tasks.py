@@ -27,6 +27,9 @@ from pwm.errors import PwmError
 
 TASK_FILE_SUFFIXES = (".yaml", ".yml")
 
+RESERVED_NAMES = ("groups", "checkpoints", "manifest.json", "run.json", "config.yaml")
+"""Names of files and directories that commands write beside the directories of tasks."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ENV_ID = re.compile(r"([\w.]+:)?([\w.-]+/)?[\w.-]+")
 _SIZES = ("obs_dim", "action_dim", "episode_length", "action_repeat")
@@ -94,7 +97,7 @@ def _fields(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
     sizes = {key: _size(entry.get(key, 1), key, where) for key in _SIZES}
     low, high = _score(entry["score"], where)
     return {
-        "name": _text(entry["name"], "name", _NAME, where),
+        "name": _name(entry["name"], where),
         "domain": "gymnasium",
         **sizes,
         "env_id": _text(entry["env_id"], "env_id", _ENV_ID, where),
@@ -102,6 +105,16 @@ def _fields(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
         "score_min": low,
         "score_max": high,
     }
+
+
+def _name(value: object, where: str) -> str:
+    name = _text(value, "name", _NAME, where)
+    if name.lower() in RESERVED_NAMES or is_task_file(name):
+        raise PwmError(
+            f"{where}: name {name} is that of a file or directory that commands write; give your "
+            "task another name."
+        )
+    return name
 
 
 def _text(value: object, key: str, pattern: re.Pattern[str], where: str) -> str:

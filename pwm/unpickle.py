@@ -106,7 +106,7 @@ class _Parameter(metaclass=_Sealed):
 
 
 class Placeholder(metaclass=_Sealed):
-    """What has no content that is needed: a tensor on the meta device, or a device."""
+    """What has no content that is needed: a tensor on the meta device, a device, a list of keys."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -136,6 +136,7 @@ ALLOWED: dict[str, Any] = {
     "tensordict.tensordict.TensorDict": TensorDictRecord,
     "tensordict._td.TensorDict": TensorDictRecord,
     "tensordict.utils._StringOnlyDict": Record,
+    "tensordict.utils._LockedSchema": Placeholder,
     "tensordict._reductions._make_td": _MakeTensorDict,
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
     **{str(dtype): dtype for dtype in _STORAGES.values()},

@@ -172,6 +172,19 @@ def test_the_process_prints_one_line_and_exits_with_1():
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("line", ["--help", "extract --help", "pretrain data=x out=y --cfg job"])
+def test_a_reader_that_has_seen_enough_is_no_error(line):
+    end, pipe = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-m", "pwm.cli", *line.split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, env=environment, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(pipe)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
+
+
 @pytest.mark.usefixtures("keyboard_interrupts")
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_away_from_safe_points_ends_the_command_in_order(

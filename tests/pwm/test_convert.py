@@ -366,14 +366,6 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_store(mt80_set, tmp_pat
     assert content(tmp_path / "s") == content(tmp_path / "undisturbed") == content(mt80_set[1])
 
 
-@pytest.mark.slow
-def test_killed_twenty_times_it_goes_on_to_the_same_store(tmp_path):
-    source = make_set(tmp_path / "set", files=20, episodes=500, rows=101)
-    struck = kill_at_random_moments(source, tmp_path / "s", kills=20, seed=1)
-    assert struck >= 10
-    assert content(tmp_path / "s") == content(tmp_path / "undisturbed")
-
-
 def begun(small_set, tmp_path) -> tuple[Path, ConvertConfig]:
     """A copy of the set whose first file is converted and whose second is half done."""
     source = tmp_path / "set"
@@ -449,37 +441,77 @@ def test_an_interrupt_stops_it_between_commits(small_set, tmp_path):
     assert content(tmp_path / "s") == content(reference)
 
 
-MEMORY_SCRIPT = """
-import json, re, sys
+MEASURED = """
+import json, re, sys, time
 from pathlib import Path
 from pwm.convert import ConvertConfig, convert
 
 def resident(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-before = resident("VmRSS")
+before, started = resident("VmRSS"), time.perf_counter()
 convert(ConvertConfig(sys.argv[1], sys.argv[2], "mt80"))
-print(json.dumps([before, resident("VmHWM")]))
+print(json.dumps([before, resident("VmHWM"), time.perf_counter() - started]))
 """
+reads_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads Linux's figures of memory"
+)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's figures")
+@dataclasses.dataclass
+class Conversion:
+    """What a conversion took: bytes of its files, resident bytes before it and at its peak."""
+
+    sizes: list[int]
+    before: int
+    peak: int
+    seconds: float
+
+    @classmethod
+    def measured(cls, source: Path, out: Path) -> Conversion:
+        """Converts in a process of its own, whose memory is what the conversion needs."""
+        result = subprocess.run(
+            [sys.executable, "-c", MEASURED, str(source), str(out)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        sizes = [path.stat().st_size for path in source.iterdir()]
+        return cls(sizes, *json.loads(result.stdout))
+
+    def require_bounded(self) -> None:
+        """One file above the start, which for a set of many is far from all of it."""
+        allowed = max(self.sizes) + 2**26
+        assert allowed < sum(self.sizes) / 2  # else this would prove nothing
+        assert self.peak - self.before < allowed
+        assert self.peak < max(self.sizes) + 2**30
+
+
+@reads_proc
 def test_memory_is_bounded_by_one_file(tmp_path):
     source = make_set(tmp_path / "set", files=20, episodes=500, rows=101)
-    sizes = [path.stat().st_size for path in source.iterdir()]
-    result = subprocess.run(
-        [sys.executable, "-c", MEMORY_SCRIPT, str(source), str(tmp_path / "s")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    before, peak = json.loads(result.stdout)
-    allowed = max(sizes) + 2**26
-    assert allowed < sum(sizes) / 2  # else the test would prove nothing
-    print(f"files of {max(sizes)} bytes, {sum(sizes)} in all: {peak - before} above {before}")
-    assert peak - before < allowed
-    assert peak < max(sizes) + 2**30
+    Conversion.measured(source, tmp_path / "s").require_bounded()
+
+
+@reads_proc
+@pytest.mark.slow
+def test_a_set_of_twenty_files_with_its_memory_and_twenty_kills(tmp_path, capsys):
+    source = make_set(tmp_path / "set", files=20, episodes=2000, rows=101)
+    whole = Conversion.measured(source, tmp_path / "whole")
+    whole.require_bounded()
+    struck = kill_at_random_moments(source, tmp_path / "s", kills=20, seed=1)
+    assert struck >= 10
+    assert content(tmp_path / "s") == content(tmp_path / "whole")
+    episodes = sum(counts(EpisodeStore.open(tmp_path / "s")).values())
+    assert episodes == 40_000
+    mega = [round(n / 1e6) for n in (max(whole.sizes), sum(whole.sizes), whole.before, whole.peak)]
+    with capsys.disabled():
+        print(
+            f"\n20 files of {mega[0]} MB, {mega[1]} MB and {episodes:,} episodes in all: converted "
+            f"in {whole.seconds:.1f} s; resident {mega[2]} MB before, {mega[3]} MB at the peak; of "
+            f"20 SIGKILLs {struck} struck an unfinished conversion, and the store is byte-identical"
+        )
 
 
 def test_the_command_line(small_set, tmp_path, capsys):

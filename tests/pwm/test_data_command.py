@@ -3,12 +3,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from stores import make_episode
 
 from pwm.cli import main
 from pwm.data_command import data_command
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
-from pwm.suites import SUITES
+from pwm.suites import SUITES, Suite
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,21 @@ def test_info_shows_every_task(toy, capsys):
         assert name in shown
     assert "24" in shown
     assert "toy (48 episodes)" in shown
+
+
+def test_long_names_of_behaviours_leave_room_for_the_task(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    task = SUITES["mt80"]["mw-button-press-topdown-wall"]
+    with EpisodeStore.create(tmp_path / "s", Suite("one", (task,))) as store:
+        store.add_source("test", {})
+        store.append(task.name, [make_episode(task, 100, behaviour="b" * 64)], "test")
+    assert main(["data", "info", str(tmp_path / "s")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    columns = [(line[:14].strip(), line[62:].strip()) for line in lines[4:-2]]
+    name, behaviour = ("".join(parts) for parts in zip(*columns, strict=True))
+    assert name == task.name
+    assert behaviour == f"100% {'b' * 64}"
 
 
 def test_verify_of_a_whole_store(toy, capsys):

@@ -86,6 +86,9 @@ def test_scores() -> None:
     [
         ("name: gym-pendulum", "name: a/b", "name 'a/b' is not of the form"),
         ("name: gym-pendulum", "name: walker-run", "walker-run is a task or suite of the bench"),
+        ("name: gym-pendulum", "name: groups", "name groups is that of a file or directory"),
+        ("name: gym-pendulum", "name: Run.json", "name Run.json is that of a file or directory"),
+        ("name: gym-pendulum", "name: mine.yaml", "name mine.yaml is that of a file or directory"),
         ("name: gym-pendulum", "nam: x", "unknown nam; a task has name"),
         ("env_id: Pendulum-v1\n", "", "env_id missing"),
         ("Pendulum-v1", "${oc.env:HOME}", "env_id '\\${oc.env:HOME}' is not of the form"),

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tdmpc2_files import CHECKPOINTS, CHUNK_2023, chunk_fields, make_chunk, rewrite_archive
+from tensordict import TensorDict
 
 from pwm.convert import ConvertConfig, convert
 from pwm.errors import PwmError
@@ -64,10 +65,13 @@ def test_reads_a_tensordict_of_2023():
         )
 
 
-def test_reads_a_current_tensordict(tmp_path):
-    path = make_chunk(tmp_path / "a.pt", SUITES["mt30"], [0, 7], 5, seed=1)
-    entries = TorchFile(path).content.state["_tensordict"]
+@pytest.mark.parametrize("locked", [False, True])
+def test_reads_a_current_tensordict(tmp_path, locked):
     expected = chunk_fields(SUITES["mt30"], [0, 7], 5, seed=1)
+    saved = TensorDict(expected, batch_size=(2, 5))
+    path = tmp_path / "a.pt"
+    torch.save(saved.lock_() if locked else saved, path)
+    entries = TorchFile(path).content.state["_tensordict"]
     assert torch.equal(TorchFile(path).tensor(entries["obs"]), expected["obs"])
 
 
