@@ -14,7 +14,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from pwm.acceleration import Acceleration
+from pwm.acceleration import Acceleration, FirstStep
 from pwm.actor_critic import Policy
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
 from pwm.bad_data import BadData, Problem
@@ -361,9 +361,11 @@ def _extract_group(group: Group, out: Path) -> None:
     label = group.tasks[0].name if len(group.tasks) == 1 else f"{len(group.tasks)} tasks"
     with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")
+        first = FirstStep(group.learner.accelerator)
         while step < total:
             metrics = group.iteration(step)
             step += 1
+            first.report(metrics["value"])
             if step % config.log_every == 0 or step == total:
                 logger.log(step, _by_task(group.tasks, metrics))
                 note = f"imagined return {float(metrics['imagined_return'].mean()):.2f}"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pwm.math import expected_bin
+from pwm.math import at_least_float32, expected_bin
 from pwm.nets import NormedLinear, mish
 from pwm.world_model import WorldModel
 
@@ -56,7 +56,7 @@ def imagine_step(model: WorldModel, first: FirstLayers, z: Tensor, action: Tenso
     """One step of latent dynamics: (K, B, latent), (K, B, action_dim)."""
     base = F.linear(action, first.action_weight) + first.bias
     joint = torch.addmm(base.flatten(0, 1), z.flatten(0, 1), first.latent_weight.T)
-    hidden = joint.view(*z.shape[:2], *first.norm_weight.shape)
+    hidden = at_least_float32(joint).view(*z.shape[:2], *first.norm_weight.shape)
     normed = F.layer_norm(hidden, hidden.shape[-1:])
     dynamics, reward = mish(torch.addcmul(first.norm_bias, normed, first.norm_weight)).unbind(-2)
     return Imagined(_after_first(model.dynamics, dynamics), reward)

@@ -46,7 +46,7 @@ def two_hot(x: Tensor, centers: Tensor) -> Tensor:
 
 def expected_bin(logits: Tensor, centers: Tensor) -> Tensor:
     """Softmax expectation over bins, in symlog units: (..., bins) -> (...)."""
-    return _at_least_float32(logits).softmax(-1) @ centers
+    return at_least_float32(logits).softmax(-1) @ centers
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, centers: Tensor) -> Tensor:
@@ -60,10 +60,11 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, centers: Tensor) -> Tenso
     Returns:
         (...) losses.
     """
-    return -(two_hot(target, centers) * F.log_softmax(_at_least_float32(logits), -1)).sum(-1)
+    return -(two_hot(target, centers) * F.log_softmax(at_least_float32(logits), -1)).sum(-1)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen bfloat16, in which matrix products may run, for what sums or divides."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pwm.math import at_least_float32
+
 
 class _RationalMish(torch.autograd.Function):
     """Mish from a single exponential: x n / (n + 2) with n = e^x (e^x + 2).
@@ -77,7 +79,7 @@ class NormedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        return self.act(self.ln(super().forward(x)))
+        return self.act(self.ln(at_least_float32(super().forward(x))))
 
 
 def mlp(
@@ -137,7 +139,7 @@ class StackedLinear(nn.Module):
         if self.dropout:
             y = F.dropout(y, self.dropout, self.training)
         if self.ln is not None:
-            y = mish(self.ln(y, members))
+            y = mish(self.ln(at_least_float32(y), members))
         return y.transpose(1, 2).reshape(stack, -1, outputs)
 
 

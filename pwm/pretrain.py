@@ -13,7 +13,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from pwm.acceleration import Acceleration
+from pwm.acceleration import Acceleration, FirstStep
 from pwm.bad_data import BadData
 from pwm.checked_store import open_checked
 from pwm.checkpoint import load_latest, require_same_data, save_step
@@ -195,11 +195,13 @@ def _train(
     logger = MetricsLogger(out, start, config.wandb_project)
     with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")
-        for first, end, horizon in config.horizon.phases(start, config.steps):
-            for batch in sampler.iterate(first, end, horizon=horizon):
+        first = FirstStep(learner.accelerator)
+        for begin, end, horizon in config.horizon.phases(start, config.steps):
+            for batch in sampler.iterate(begin, end, horizon=horizon):
                 lr = learner.set_learning_rate(step)
                 metrics = learner.update(batch)
                 step += 1
+                first.report(metrics["grad_norm"])
                 if step % config.log_every == 0 or step == config.steps:
                     logger.log(step, {**metrics, "lr": lr, "horizon": horizon})
                     _require_progress(learner, config, step, out)

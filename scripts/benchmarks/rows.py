@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,6 +50,8 @@ def interleaved(
         for function, taken in zip(candidates, times, strict=True):
             start = time.perf_counter()
             function()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             if turn >= warmup:
                 taken.append((time.perf_counter() - start) * 1e3)
     return [statistics.median(taken) for taken in times]

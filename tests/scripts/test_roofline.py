@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from roofline import Cost, extraction_cost, pretraining_cost
+
+from pwm.actor_critic_learner import ActorCriticConfig
+
+CONFIG = ActorCriticConfig(batch_size=8, horizon=4, critic_minibatches=2)
+
+
+def test_a_critic_pass_costs_its_products():
+    """Forward and gradient of weights in every layer, gradient of inputs in all but the first."""
+    more, less = (
+        extraction_cost("1M", dataclasses.replace(CONFIG, critic_passes=passes), 2)
+        for passes in (5, 3)
+    )
+    latent, samples, ensemble = 128, 2 * 4 * 8, 3
+    layers = [(latent, 400, 2), (400, 200, 3), (200, 1, 3)]
+    one_pass = sum(2 * samples * ensemble * i * o * products for i, o, products in layers)
+    assert more.flops - less.flops == pytest.approx(2 * one_pass)
+
+
+def test_costs_grow_with_the_batch_and_with_q():
+    one = pretraining_cost("1M", 4, 2, q_and_prior=False)
+    two = pretraining_cost("1M", 8, 2, q_and_prior=False)
+    with_q = pretraining_cost("1M", 4, 2, q_and_prior=True)
+    assert two.flops == pytest.approx(2 * one.flops)
+    assert two.moved < 2 * one.moved  # weights and optimizer state are read once
+    assert with_q.flops > 2 * one.flops
+
+
+def test_the_floor_is_the_slower_of_computing_and_moving():
+    assert Cost(flops=2e9, moved=1e6).floor_ms(1e12, 1e9) == pytest.approx(2.0)
+    assert Cost(flops=2e9, moved=1e7).floor_ms(1e12, 1e9) == pytest.approx(10.0)
