@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pwm.dataset import Episode, EpisodeStore
+from pwm.dataset import EPISODE_DTYPE, Episode, EpisodeStore, row_dtype
 from pwm.manifest import _checksum
 from pwm.suites import Suite, Task
 
@@ -61,3 +61,30 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> 
     change(document)
     document["checksum"] = _checksum(document)
     (path / "manifest.json").write_text(json.dumps(document))
+
+
+def sparse_store(path: Path, task: Task, episodes: int) -> Path:
+    """A store of many whole episodes of zeros, whose rows are holes that take no room on disk."""
+    steps = task.episode_length
+    with EpisodeStore.create(path, Suite("sparse", (task,))) as store:
+        store.add_source("test", {})
+        store.append(task.name, [make_episode(task, steps)], "test")
+    table = np.zeros(episodes, EPISODE_DTYPE)
+    table["length"] = steps + 1
+    table["start"] = (steps + 1) * np.arange(episodes)
+    table.tofile(path / task.name / "episodes.bin")
+    first = np.zeros(1, row_dtype(task))
+    first["action"] = first["reward"] = np.nan
+    with open(path / task.name / "rows.bin", "wb") as file:
+        for start in table["start"].tolist():
+            file.seek(start * first.itemsize + 4 * task.obs_dim)
+            file.write(first.tobytes()[4 * task.obs_dim :])
+        file.truncate((steps + 1) * episodes * first.itemsize)
+
+    def change(document: dict[str, Any]) -> None:
+        counts = {"episodes": episodes, "rows": (steps + 1) * episodes}
+        segment = {**document["tasks"][0]["segments"][0], **counts}
+        document["tasks"][0].update(segments=[segment], **counts)
+
+    rewrite_manifest(path, change)
+    return path

@@ -203,6 +203,58 @@ def test_a_commit_that_fails_half_way_changes_nothing(store_path, monkeypatch, f
     assert list(verify(reread)) == []
 
 
+FULL_DISK = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from stores import SMALL, SUITE, make_episode
+from pwm.dataset import EpisodeStore
+from pwm.errors import PwmError
+from pwm.inspection import verify
+
+path = os.path.join(sys.argv[1], "store")
+filler = os.path.join(sys.argv[1], "filler")
+with open(filler, "wb") as file:
+    file.write(bytes(2**20))
+written = 0
+with EpisodeStore.create(path, SUITE) as store:
+    store.add_source("test", {})
+    try:
+        for written in range(10**6):
+            store.append("small", [make_episode(SMALL, 500, written)], "test")
+    except PwmError as error:
+        print(error)
+assert written > 10
+for mode in ("r", "a"):
+    with EpisodeStore.open(path, mode) as store:
+        assert store.count("small") == written
+        assert list(verify(store)) == []
+os.unlink(filler)
+with EpisodeStore.open(path, "a") as store:
+    for index in range(written, written + 20):
+        store.append("small", [make_episode(SMALL, 500, index)], "test")
+    assert list(verify(store)) == []
+    assert all(store.episode("small", i).seed == i for i in range(written + 20))
+"""
+
+
+def test_on_a_full_disk_everything_committed_stays_and_it_goes_on_with_room(tmp_path):
+    """A file system of its own, of 3 MiB, in a mount namespace of its own."""
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    mount = f"mount -t tmpfs -o size=3m tmpfs {tmp_path}"
+    try:
+        if subprocess.run([*inside, mount], capture_output=True).returncode:
+            pytest.skip("this system lets no user mount")
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    words = [sys.executable, "-c", FULL_DISK, str(tmp_path), os.path.dirname(__file__)]
+    run = subprocess.run(
+        [*inside, f'{mount}; exec "$@"', "sh", *words], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "cannot write" in run.stdout
+    assert "No space left on device" in run.stdout
+
+
 def test_a_commit_whose_last_sync_fails_is_not_written_over(store_path, monkeypatch):
     def fail(directory):
         raise OSError("disk is gone")

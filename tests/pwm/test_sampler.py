@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -12,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manifest
+from stores import LARGE, SMALL, SUITE, coded_store, make_episode, sparse_store
 
 from pwm.bad_data import BadData
-from pwm.dataset import EPISODE_DTYPE, EpisodeStore, row_dtype
+from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.moments import STD_FLOOR, observation_moments
 from pwm.resident_windows import ResidentWindows
@@ -285,23 +284,7 @@ print(peak - before)
 def big_store(tmp_path_factory):
     """A store of 8 GiB: rows that are zero, which a sparse file holds without taking room."""
     task = Task("wide", "metaworld", 1000, 4, 500)
-    path = tmp_path_factory.mktemp("big") / "store"
-    with EpisodeStore.create(path, Suite("w", (task,))) as store:
-        store.add_source("test", {})
-        store.append("wide", [make_episode(task, 500)], "test")
-    count, size = 4300, 501 * row_dtype(task).itemsize
-    table = np.zeros(count, EPISODE_DTYPE)
-    table["length"] = 501
-    table["start"] = 501 * np.arange(count)
-    table.tofile(path / "wide" / "episodes.bin")
-    os.truncate(path / "wide" / "rows.bin", count * size)
-
-    def change(document):
-        segment = {**document["tasks"][0]["segments"][0], "episodes": count, "rows": 501 * count}
-        document["tasks"][0].update(episodes=count, rows=501 * count, segments=[segment])
-
-    rewrite_manifest(path, change)
-    return path
+    return sparse_store(tmp_path_factory.mktemp("big") / "store", task, 4300)
 
 
 @pytest.mark.parametrize(
