@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwm.cuda_graph import CapturedFunction, Metrics
-from pwm.errors import PwmError
 from pwm.progress import console
+from pwm.settings import require_choice
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,10 +42,8 @@ class Acceleration:
 
     def validate(self) -> None:
         """Raise PwmError for values that mean nothing."""
-        for name, choices in (("compile", COMPILE), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise PwmError(f"{name} must be one of {', '.join(choices)}, got '{value}'.")
+        require_choice(self, "compile", COMPILE)
+        require_choice(self, "precision", PRECISIONS)
 
     def prepare(self, device: torch.device) -> Accelerator:
         """What the settings come to on a device; sets torch's precision of matrix products."""

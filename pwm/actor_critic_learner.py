@@ -19,7 +19,13 @@ from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.errors import PwmError
 from pwm.imagination import FirstLayers, Imagined, fold, imagine_step, imagined_reward
 from pwm.math import discounted_sum, running_moments, symexp, td_lambda
-from pwm.settings import require_at_least, require_positive, require_share
+from pwm.settings import (
+    require_at_least,
+    require_choice,
+    require_finite,
+    require_positive,
+    require_share,
+)
 from pwm.streams import stream, stream_seed
 from pwm.suites import Task
 from pwm.world_model import WorldModel
@@ -73,8 +79,7 @@ class ActorCriticConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        if self.reward_units not in ("symlog", "real"):
-            raise PwmError(f"reward_units must be symlog or real, got '{self.reward_units}'.")
+        require_choice(self, "reward_units", ("symlog", "real"))
         require_at_least(self, 1, "iterations", "batch_size", "horizon", "critic_minibatches")
         require_at_least(self, 0, "critic_passes", "clone_weight", "clone_weight_final")
         require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
@@ -86,6 +91,7 @@ class ActorCriticConfig:
             raise PwmError(
                 "scale_values needs a discount below 1, since it divides by 1 - discount."
             )
+        require_finite(self, "networks.log_std", "networks.min_log_std")
         widths = [*self.networks.actor, *self.networks.critic, self.networks.critics]
         if min(widths) < 1:
             raise PwmError("networks: critics and all layer widths must be at least 1.")

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from pwm.errors import PwmError
 
 OnError = Literal["stop", "skip"]
+ON_ERROR: tuple[str, ...] = get_args(OnError)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class BadData:
         Raises:
             PwmError: for another word than ``stop`` or ``skip``.
         """
-        if on_error not in get_args(OnError):
-            raise PwmError(f"unknown on_error '{on_error}'; it is one of stop, skip.")
+        if on_error not in ON_ERROR:
+            raise PwmError(f"unknown on_error '{on_error}'; it is {' or '.join(ON_ERROR)}.")
         self.on_error = on_error
         self.problems: list[Problem] = []
         self.windows = 0

@@ -133,8 +133,14 @@ class PolicyBehaviour:
         from pwm import load_policy
 
         self._policy = load_policy(path)
+        made_for = self._policy.task
+        if (made_for.obs_dim, made_for.action_dim) != (task.obs_dim, task.action_dim):
+            raise PwmError(
+                f"the policy in {path} is for '{made_for.name}', with {made_for.obs_dim} "
+                f"observation and {made_for.action_dim} action entries, and task '{task.name}' has "
+                f"{task.obs_dim} and {task.action_dim}; give a policy of this task."
+            )
         self._task = task
-        self._path = path
         self._sigma = sigma
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -143,13 +149,7 @@ class PolicyBehaviour:
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See `Behaviour.act`."""
-        action = np.asarray(self._policy.act(obs))
-        if action.shape != (self._task.action_dim,):
-            raise PwmError(
-                f"the policy in {self._path} gives actions of shape {action.shape}, and task "
-                f"'{self._task.name}' takes {(self._task.action_dim,)}; give a policy of this task."
-            )
-        return _clipped(action + self._noise.draw())
+        return _clipped(np.asarray(self._policy.act(obs)) + self._noise.draw())
 
 
 def make_behaviour(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import signal
@@ -11,10 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pwm.errors import PwmError
+from pwm.errors import PwmError, explain_fault
 from pwm.interrupt import Interrupted, Terminated, sigterm_unwinds
+from pwm.settings import nearest
+
+if TYPE_CHECKING:
+    from pwm.overrides import Schema
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 143 if isinstance(stop, Terminated) else 130
-    except PwmError as error:
-        if debug:
+    except Exception as error:
+        sentence = str(error) if isinstance(error, PwmError) else explain_fault(error)
+        if debug or sentence is None:
             raise
-        print(f"pwm: error: {error}", file=sys.stderr)
+        print(f"pwm: error: {sentence}", file=sys.stderr)
         return 1
     return 0
 
@@ -158,8 +162,7 @@ def _dispatch(words: list[str]) -> None:
         _run(words[0], words[1:])
     else:
         known = [*COMMANDS, "data"]
-        close = difflib.get_close_matches(words[0], known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
+        hint = nearest(words[0], known) or "."
         raise PwmError(f"unknown command '{words[0]}'{hint} The commands are {', '.join(known)}.")
 
 
@@ -177,27 +180,18 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-_HYDRA_OPTIONS = ("--cfg", "-c", "--resolve", "--multirun", "-m")
-
-
-def _run(name: str, overrides: list[str]) -> None:
+def _run(name: str, words: list[str]) -> None:
     command = COMMANDS[name]
     module = import_module(command.module)
     config_type, function = getattr(module, command.config), getattr(module, command.function)
-    if {"-h", "--help"} & set(overrides):
+    if {"-h", "--help"} & set(words):
         print(_help(name, config_type, function))
-        return
-    for word in overrides:
-        if word.startswith("-") and word not in _HYDRA_OPTIONS:
-            raise PwmError(
-                f"unknown option '{word}'; settings are given as key=value, without dashes: "
-                f"`pwm {name} --help` lists them."
-            )
-    with_hydra(name, config_type, overrides, function)
+    else:
+        with_hydra(name, config_type, words, function)
 
 
 def with_hydra(
-    name: str, config_type: type, overrides: list[str], function: Callable[[Any], Any]
+    name: str, config_type: type, words: list[str], function: Callable[[Any], Any]
 ) -> None:
     """Compose ``configs/<name>.yaml`` with overrides and call ``function`` with a typed config.
 
@@ -210,75 +204,35 @@ def with_hydra(
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    schema = _schema(name, config_type)
+    schema.check(words)
     ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
 
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
             function(OmegaConf.to_object(config))
-        except (PwmError, Interrupted, OmegaConfBaseException) as error:
+        except Exception as error:
             failures.append(error)  # raised below, past Hydra's own report of a failed job
 
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-    before, sys.argv = sys.argv, [f"pwm {name}", *overrides]
+    before, sys.argv = sys.argv, [f"pwm {name}", *words]
     try:
         run(job)()
         if failures:
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
-        raise PwmError(_explain(error, name, config_type)) from error
+        raise PwmError(schema.explain(error, words)) from error
     finally:
         sys.argv = before
 
 
-def _explain(error: Exception, name: str, config_type: type) -> str:
-    """One sentence for a config error, with the nearest key where a key is unknown."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import (
-        ConfigAttributeError,
-        ConfigKeyError,
-        MissingMandatoryValue,
-        OmegaConfBaseException,
-    )
+def _schema(name: str, config_type: type) -> Schema:
+    from pwm.overrides import Schema
 
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OmegaConfBaseException):
-        cause = cause.__cause__ or cause.__context__
-    key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
-    if isinstance(cause, MissingMandatoryValue):
-        example = COMMANDS[name].example if name in COMMANDS else ""
-        return f"{name} needs {key}=...; for example: {example}"
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        close = difflib.get_close_matches(key, _all_keys(config_type), n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}=? " if close else ""
-        return f"{name} has no setting '{key}'; {hint}`pwm {name} --help` lists them."
-    if isinstance(error, MissingConfigException) and error.options:
-        given = str(error.missing_cfg_file).replace("/", "=")
-        return f"there is no preset {given}; choose from {', '.join(error.options)}."
-    if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read '{error.override}': settings are given as key=value, lists as "
-            f"key=[a,b]. `pwm {name} --help` lists them."
-        )
-    first = str(cause or error).strip().split("\n")[0].rstrip(".")
-    where = f" for {key}" if key else ""
-    return f"bad value{where}: {first}. `pwm {name} --help` lists the settings."
-
-
-def _all_keys(config_type: type) -> list[str]:
-    from omegaconf import DictConfig, OmegaConf
-
-    def walk(node: DictConfig, prefix: str) -> list[str]:
-        keys = []
-        for key in map(str, node):
-            keys.append(f"{prefix}{key}")
-            if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
-                keys += walk(node[key], f"{prefix}{key}.")
-        return keys
-
-    return walk(OmegaConf.structured(config_type), "")
+    return Schema(name, config_type, config_directory(), COMMANDS[name].example)
 
 
 def _help(name: str, config_type: type, function: Callable[[Any], Any]) -> str:
@@ -290,32 +244,17 @@ def _help(name: str, config_type: type, function: Callable[[Any], Any]) -> str:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         resolved = OmegaConf.to_yaml(compose(name))
     purpose = (inspect.getdoc(function) or "").split("\n\n")[0]
-    groups = sorted(
-        f"{path.name}={'|'.join(sorted(p.stem for p in path.glob('*.yaml')))}"
-        for path in config_directory().iterdir()
-        if path.is_dir() and path.name in resolved_groups(name)
-    )
+    presets = [f"{k}={'|'.join(v)}" for k, v in _schema(name, config_type).presets.items()]
     parts = [
         f"usage: pwm {name} key=value ...",
         purpose,
         f"example: {COMMANDS[name].example}",
+        *(["presets: " + "  ".join(presets)] if presets else []),
         "settings and their defaults (??? must be given):",
         resolved,
         inspect.getdoc(config_type) or "",
     ]
-    if groups:
-        parts.insert(3, "presets: " + "  ".join(groups))
     return "\n\n".join(part.strip() for part in parts)
-
-
-def resolved_groups(name: str) -> set[str]:
-    """Config groups that a command's YAML file chooses from."""
-    from omegaconf import OmegaConf
-
-    loaded = OmegaConf.to_container(OmegaConf.load(config_directory() / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    entries = loaded.get("defaults", [])
-    return {str(key).split("@")[0] for entry in entries if isinstance(entry, dict) for key in entry}
 
 
 if __name__ == "__main__":

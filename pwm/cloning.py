@@ -13,9 +13,11 @@ from torch import Tensor
 from pwm.actor_critic import ActorCriticSize, Actors, Policy, action_masks
 from pwm.checkpoint import is_checkpoint, read_meta
 from pwm.dataset import EpisodeStore
+from pwm.errors import PwmError
 from pwm.manifest import MANIFEST_NAME
 from pwm.moments import observation_moments
 from pwm.progress import progress_bar
+from pwm.settings import require_at_least, require_positive
 from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task
 
@@ -37,6 +39,13 @@ class CloningConfig:
     pool: int = 65_536
     lr: float = 1e-3
     hidden: list[int] = field(default_factory=lambda: [256, 256])
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 1, "updates", "batch_size", "pool")
+        require_positive(self, "lr")
+        if min(self.hidden, default=1) < 1:
+            raise PwmError(f"hidden={self.hidden} must be layer widths of at least 1.")
 
 
 def clone(

@@ -12,7 +12,7 @@ from typing import Any
 
 from pwm.behaviours import BEHAVIOURS, has_controller
 from pwm.dataset import Episode, EpisodeStore
-from pwm.episodes import Recipe, collect_episode, episode_seed
+from pwm.episodes import Recipe, collect_episode, episode_seed, require_environments
 from pwm.errors import PwmError
 from pwm.files import directory_sha256
 from pwm.inspection import info
@@ -20,7 +20,13 @@ from pwm.interrupt import StopSignals
 from pwm.manifest import MANIFEST_NAME
 from pwm.processes import available_cores
 from pwm.progress import console, progress_bar
-from pwm.settings import require_at_least, require_positive
+from pwm.settings import (
+    require_at_least,
+    require_choice,
+    require_positive,
+    require_seed,
+    require_writable,
+)
 from pwm.suites import Suite, Task, get_suite
 from pwm.worker_pool import Job, WorkerPool
 
@@ -58,6 +64,25 @@ class CollectConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
 
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_seed(self, "seed")
+        require_at_least(self, 0, "workers", "policy_noise")
+        require_positive(self, "worker_timeout")
+        require_at_least(self, 1, "max_faults")
+        require_choice(self, "behaviour", ("mixed", *BEHAVIOURS))
+        if (self.behaviour == "policy") != (self.policy is not None):
+            raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
+        suite = get_suite(self.suite)
+        _episodes_per_task(self.episodes, suite)
+        lacking = [task.name for task in suite if not has_controller(task)]
+        if self.behaviour == "scripted" and lacking:
+            raise PwmError(
+                f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "
+                "or leave these tasks out."
+            )
+        require_writable(self.out)
+
 
 def collect(config: CollectConfig) -> Path:
     """Collects episodes into a store and prints a summary of it.
@@ -73,10 +98,14 @@ def collect(config: CollectConfig) -> Path:
         PwmError: for settings that do not fit, or when an episode fails ``max_faults`` times.
         Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
     """
+    config.validate()
     suite = get_suite(config.suite)
     wanted = _episodes_per_task(config.episodes, suite)
-    _check(config, suite)
     recipe = Recipe(config.seed, config.behaviour, config.policy, config.policy_noise)
+    if recipe.behaviour == "policy":
+        for task in suite:
+            recipe.make("policy", task)  # raises for a policy that is not of this task
+    require_environments(suite)
     description = _describe(recipe)
     with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
         source = _source_key(recipe, description)
@@ -98,29 +127,6 @@ def collect(config: CollectConfig) -> Path:
     return Path(config.out)
 
 
-def _check(config: CollectConfig, suite: Suite) -> None:
-    if config.seed < 0 or config.workers < 0 or config.policy_noise < 0:
-        raise PwmError(
-            f"seed={config.seed}, workers={config.workers} and policy_noise={config.policy_noise} "
-            "cannot be negative."
-        )
-    require_positive(config, "worker_timeout")
-    require_at_least(config, 1, "max_faults")
-    if config.behaviour not in (*BEHAVIOURS, "mixed"):
-        raise PwmError(
-            f"unknown behaviour '{config.behaviour}'; it is mixed or one of "
-            f"{', '.join(BEHAVIOURS)}."
-        )
-    if (config.behaviour == "policy") != (config.policy is not None):
-        raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
-    lacking = [task.name for task in suite if not has_controller(task)]
-    if config.behaviour == "scripted" and lacking:
-        raise PwmError(
-            f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "
-            "or leave these tasks out."
-        )
-
-
 def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
     if isinstance(episodes, Mapping):
         wanted = {suite[str(name)].name: count for name, count in episodes.items()}
@@ -132,6 +138,8 @@ def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
                 f"episodes={count!r} for task '{task}' is not a number of episodes; give a whole "
                 "number, or one for each task such as '{walker-run: 50}'."
             )
+    if not any(wanted.values()):
+        raise PwmError(f"episodes={episodes} asks for no episode; give a number of at least 1.")
     return wanted
 
 

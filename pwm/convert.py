@@ -15,6 +15,7 @@ import numpy as np
 from omegaconf import MISSING
 from rich.progress import Progress
 
+from pwm.bad_data import ON_ERROR
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.errors import PwmError
 from pwm.files import fsync_directory, unfinished_path
@@ -23,6 +24,7 @@ from pwm.interrupt import StopSignals
 from pwm.manifest import MANIFEST_NAME
 from pwm.minari_data import PREFIX, MinariSource, Tally, fill_store
 from pwm.progress import console, progress_bar
+from pwm.settings import require_choice, require_writable
 from pwm.suites import Suite, Task, get_suite
 from pwm.tdmpc2_data import (
     PUBLISHED_FILES,
@@ -73,10 +75,8 @@ class ConvertConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        if self.to not in ("store", "tdmpc2"):
-            raise PwmError(f"to={self.to} is unknown; it is store or tdmpc2.")
-        if self.on_error not in ("stop", "skip"):
-            raise PwmError(f"on_error={self.on_error} is unknown; it is stop or skip.")
+        require_choice(self, "to", ("store", "tdmpc2"))
+        require_choice(self, "on_error", ON_ERROR)
         for name in ("limit", "steps", "files"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -85,6 +85,11 @@ class ConvertConfig:
             raise PwmError("convert needs the suite that the files were made for: suite=mt80.")
         if self.to != "store" and self.source.startswith(PREFIX):
             raise PwmError(f"to={self.to} takes an episode store; convert {self.source} to one.")
+        suite = None if self.suite is None else get_suite(self.suite)
+        if self.tasks is not None and suite is not None:
+            for name in get_suite(self.tasks).names:
+                suite.id(name)  # raises for a task that is not of the suite
+        require_writable(self.out)
 
 
 def convert(config: ConvertConfig) -> Path:

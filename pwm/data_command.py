@@ -12,6 +12,7 @@ from pwm.bad_data import BadData
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.inspection import info, verify
+from pwm.settings import nearest
 from pwm.suites import SUITES
 
 _USAGE = """usage: pwm data info DIR     episodes, rows, returns and where they came from, per task
@@ -36,7 +37,12 @@ def data_command(words: Sequence[str]) -> None:
         case ["verify", directory]:
             _verify(directory, console)
         case _:
-            raise PwmError(f"pwm data does not understand '{' '.join(words)}'.\n{_USAGE}")
+            known = ("info", "verify", "tasks")
+            hint = "" if words[0] in known else nearest(words[0], known)
+            raise PwmError(
+                f"pwm data does not understand '{' '.join(words)}'{hint or ';'} give `pwm data "
+                "info DIR`, `pwm data verify DIR` or `pwm data tasks`."
+            )
 
 
 def _verify(directory: str, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -39,6 +39,18 @@ class Recipe:
     def make(self, name: str, task: Task) -> Behaviour:
         """A behaviour of the mixture; raises PwmError if the task cannot have it."""
         return make_behaviour(name, task, self.policy, self.policy_noise)
+
+
+def require_environments(tasks: Iterable[Task]) -> None:
+    """Raise PwmError if the environment of a user's own task cannot be made or does not fit it.
+
+    Those of the suites are this project's own and are not tried.
+    """
+    from envs import make_env
+
+    for task in tasks:
+        if task.domain == "gymnasium":
+            make_env(task).close()
 
 
 def episode_seed(seed: int, task: str, index: int) -> int:

@@ -1,5 +1,9 @@
 """The exceptions that are shown to a user as a single sentence, without a traceback."""
 
+from __future__ import annotations
+
+import errno
+
 
 class PwmError(Exception):
     """A mistake or fault that the user can act on.
@@ -11,3 +15,25 @@ class PwmError(Exception):
 
 class SimulatorError(PwmError):
     """A simulator failed, which it may not do again when the episode is run anew."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # what torch says, on a CPU and a GPU
+
+
+def explain_fault(error: Exception) -> str | None:
+    """One sentence for what the operating system refused: room, memory, a file; else None."""
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
+        return (
+            "there is not enough memory for this; use a smaller batch_size, model or pool, or "
+            "fewer tasks or environments at a time."
+        )
+    if not isinstance(error, OSError):
+        return None
+    where = error.filename if error.filename is not None else "a file"
+    if error.errno in _FULL:
+        return (
+            f"cannot write {where} ({error.strerror}); free some space there, and the same command "
+            "goes on from what was written before."
+        )
+    return f"cannot use {where} ({error.strerror or error}); check that it is there and yours."

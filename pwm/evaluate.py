@@ -13,9 +13,10 @@ from omegaconf import MISSING
 
 from pwm.actor_critic import Policy
 from pwm.cloning import CloningConfig, saved_clones
-from pwm.dataset import EpisodeStore
+from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.devices import resolve_device
 from pwm.episode_queue import Played, run_episodes
+from pwm.episodes import require_environments
 from pwm.errors import PwmError
 from pwm.files import directory_sha256, write_atomically
 from pwm.interrupt import StopAtOnce
@@ -25,7 +26,7 @@ from pwm.planned_episodes import PlannedEpisodes, content_of, extracted_guide
 from pwm.planner import Guide, Planner, PlannerConfig, PriorAndQ
 from pwm.processes import available_cores
 from pwm.progress import console
-from pwm.rundir import open_run
+from pwm.rundir import RESUME, open_run, require_output
 from pwm.saved_policies import find_policies, policy_path
 from pwm.scores import (
     DECISION_TIMES,
@@ -37,17 +38,26 @@ from pwm.scores import (
     score_task,
     write_csv,
 )
-from pwm.settings import require_at_least, require_positive, require_share
-from pwm.suites import SUITES, Suite, get_suite
+from pwm.settings import (
+    SEEDS,
+    nearest,
+    require_at_least,
+    require_choice,
+    require_positive,
+    require_seed,
+    require_share,
+)
+from pwm.suites import SUITES, Suite, Task, get_suite
 from pwm.tdmpc2_checkpoints import size_name
 from pwm.tdmpc2_data import unscorable
-from pwm.videos import write_videos
+from pwm.videos import require_video, write_videos
 from pwm.worker_pool import WorkerPool
 from pwm.world_model import ModelSize, WorldModel, load_world_model
 
 PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
 PLANNERS = (PLANNER, PLANNER_ACTOR)
-FROM_DATA = ("bc", "bc_best", "data_mean", "data_best")
+SCORED_DATA = ("data_mean", "data_best")
+FROM_DATA = ("bc", "bc_best", *SCORED_DATA)
 BASELINES = ("random", *FROM_DATA, *PLANNERS)
 OUTCOMES = "outcomes.jsonl"
 
@@ -105,11 +115,10 @@ class EvaluateConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        unknown = sorted(set(self.baselines) - set(BASELINES))
-        if unknown:
-            raise PwmError(
-                f"unknown baseline {', '.join(unknown)}; choose from {', '.join(BASELINES)}."
-            )
+        for name in self.baselines:
+            if name not in BASELINES:
+                hint = nearest(name, BASELINES) or ";"
+                raise PwmError(f"unknown baseline {name}{hint} choose from {', '.join(BASELINES)}.")
         if self.data is None and set(self.baselines) & set(FROM_DATA):
             raise PwmError(
                 f"baselines={self.baselines} are made from data; give data=DIR or leave "
@@ -122,12 +131,26 @@ class EvaluateConfig:
         if self.policies is not None and self.policy not in PLANNERS:
             raise PwmError("policies= goes with policy=planner+actor; policy= already names some.")
         self.planner.validate()
+        self.cloning.validate()
         require_at_least(self, 1, "episodes", "batch", "max_faults")
-        require_at_least(self, 0, "seed", "video")
+        require_at_least(self, 0, "video")
+        require_seed(self, "seed")
+        if self.seed + self.episodes > SEEDS:
+            raise PwmError(
+                f"seed={self.seed} is too large for episodes={self.episodes}: episode i has seed "
+                f"{self.seed} + i, and seeds are below {SEEDS}."
+            )
         if self.workers is not None:
             require_at_least(self, 1, "workers")
         require_positive(self, "best", "worker_timeout")
         require_share(self, "best")
+        require_choice(self, "resume", RESUME)
+        resolve_device(self.device)
+        if self.tasks is not None:
+            get_suite(self.tasks)
+        if self.video:
+            require_video()
+        require_output(self)
 
     @property
     def method(self) -> str:
@@ -168,7 +191,46 @@ class _Inputs:
             policies = find_policies(Path(config.policy_directory), wanted)
         suite = _suite(wanted, policies, model)
         store = EpisodeStore.open(config.data) if config.data is not None else None
-        return cls(config, model, policies, suite, store)
+        inputs = cls(config, model, policies, suite, store)
+        inputs.require_fit()
+        return inputs
+
+    def require_fit(self) -> None:
+        """Raise PwmError for what a method would lack when its turn comes, perhaps hours later."""
+        require_environments(self.suite)
+        for name in self.config.planners:
+            self.guide(name)
+        wanted = set(self.config.baselines)
+        if self.store is not None and wanted & set(FROM_DATA):
+            shared_tasks(self.store, self.suite, self.suite.names)  # raises where sizes differ
+            for task in self.suite:
+                self._require_episodes(self.store, task, scored=bool(wanted & set(SCORED_DATA)))
+
+    def _require_episodes(self, store: EpisodeStore, task: Task, scored: bool) -> None:
+        if not store.count(task.name):
+            raise PwmError(
+                f"{store.path} has no episodes of {task.name}, and {', '.join(FROM_DATA)} are made "
+                "from them; leave these baselines or this task out."
+            )
+        if scored and (fault := unscorable(store, task)):
+            raise PwmError(
+                f"{store.path} has {fault} of {task.name}, which cannot be scored; leave "
+                f"{' and '.join(SCORED_DATA)} out of baselines."
+            )
+
+    def guide(self, planner: str) -> Guide:
+        """What a planner plans with.
+
+        Raises:
+            PwmError: if the world model lacks it, or a task.
+        """
+        assert self.model is not None
+        for task in self.suite:
+            self.model.suite.id(task.name)  # raises for a task that the world model does not have
+        if planner == PLANNER:
+            return PriorAndQ(self.model)
+        directory = Path(self.config.policy_directory or "")
+        return extracted_guide(self.model, self.policies, directory)
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -246,25 +308,17 @@ def _methods(inputs: _Inputs) -> dict[str, Method | ServedMethod]:
             clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)
             methods[name] = _saved(clones)
     for name in config.planners:
-        methods[name] = _planned(inputs, name, directory, extracted)
+        methods[name] = _planned(inputs, name, extracted)
     return methods
 
 
-def _planned(
-    inputs: _Inputs, name: str, directory: Path, extracted: SavedPolicies
-) -> PlannedEpisodes:
+def _planned(inputs: _Inputs, name: str, extracted: SavedPolicies) -> PlannedEpisodes:
     model = inputs.model
     assert model is not None
-    for task in inputs.suite:
-        model.suite.id(task.name)  # raises for a task that the world model does not have
     made_of: dict[str, Any] = {"model": content_of(model)}
-    guide: Guide
-    if name == PLANNER:
-        guide = PriorAndQ(model)
-    else:
-        guide = extracted_guide(model, inputs.policies, directory)
+    if name == PLANNER_ACTOR:
         made_of["policies"] = extracted.digests
-    planner = Planner(model, guide, inputs.config.planner)
+    planner = Planner(model, inputs.guide(name), inputs.config.planner)
     return PlannedEpisodes(planner, model.suite, model.bins.device, made_of)
 
 
@@ -346,11 +400,6 @@ def _data_scores(inputs: _Inputs) -> dict[str, dict[str, TaskScore]]:
     if store is None or not set(scores) & set(config.baselines):
         return {}
     for task in inputs.suite:
-        if fault := unscorable(store, task):
-            raise PwmError(
-                f"{config.data} has {fault} of {task.name}, which cannot be scored; leave "
-                "data_mean and data_best out of baselines."
-            )
         table = store.episodes(task.name)
         mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
         scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best

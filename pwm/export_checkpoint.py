@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from pwm.errors import PwmError
 from pwm.files import fsync_directory
 from pwm.progress import console
+from pwm.settings import require_writable
 from pwm.tdmpc2_checkpoints import published_layout, to_published
 from pwm.world_model import load_world_model
 
@@ -48,6 +49,7 @@ def export_checkpoint(config: ExportConfig) -> Path:
     out = Path(config.out)
     if out.exists():
         raise PwmError(f"{out} exists; give another out= or delete it.")
+    require_writable(config.out)
     model = load_world_model(config.checkpoint)
     state = to_published(model, config.placeholders)
     out.parent.mkdir(parents=True, exist_ok=True)

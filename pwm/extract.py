@@ -17,7 +17,7 @@ from torch import Tensor
 from pwm.acceleration import Acceleration, FirstStep
 from pwm.actor_critic import Policy
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
-from pwm.bad_data import BadData, Problem
+from pwm.bad_data import ON_ERROR, BadData, Problem
 from pwm.checked_store import open_checked
 from pwm.checkpoint import (
     Checkpoint,
@@ -32,13 +32,14 @@ from pwm.devices import resolve_device
 from pwm.errors import PwmError
 from pwm.group_size import largest_group
 from pwm.interrupt import StopSignals
-from pwm.metrics import MetricsLogger
+from pwm.metrics import MetricsLogger, require_wandb
 from pwm.progress import console, progress_bar
-from pwm.rundir import open_run, resolved_config
+from pwm.rundir import RESUME, open_run, require_output, resolved_config
 from pwm.sampler import WindowSampler
-from pwm.settings import require_at_least
+from pwm.settings import require_at_least, require_choice, require_seed
 from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task, get_suite
+from pwm.window_index import WindowIndex
 from pwm.world_model import WorldModel, load_world_model
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 
@@ -96,14 +97,21 @@ class ExtractConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "seed")
+        require_seed(self, "seed")
         require_at_least(self, 1, "pool", "log_every", "save_every", "keep_last")
         if self.group_size is not None:
             require_at_least(self, 1, "group_size")
         Acceleration(self.compile, self.precision).validate()
+        require_choice(self, "resume", RESUME)
+        require_choice(self, "on_error", ON_ERROR)
+        require_wandb(self.wandb_project)
+        resolve_device(self.device)
+        if self.tasks is not None:
+            get_suite(self.tasks)
         self.learner.validate()
-        require_at_least(self.finetune, 1, "batch_size")
+        require_at_least(self, 1, "finetune.batch_size")
         self.finetune.learner.validate()
+        require_output(self)
 
 
 _MAY_CHANGE = (
@@ -293,7 +301,7 @@ def extract(config: ExtractConfig) -> Path:
     tasks = _tasks(config, model.suite)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
-    tasks = _with_data(store, model.suite, tasks, bad)
+    tasks = _with_data(config, store, model.suite, tasks, bad)
     out = Path(config.out)
     with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
         for members in _groups(config, model, tasks, out):
@@ -331,7 +339,11 @@ def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
 
 
 def _with_data(
-    store: EpisodeStore, suite: Suite, tasks: Sequence[Task], bad: BadData
+    config: ExtractConfig,
+    store: EpisodeStore,
+    suite: Suite,
+    tasks: Sequence[Task],
+    bad: BadData,
 ) -> list[Task]:
     """The tasks that have data; that some have none is an error unless bad data are left out."""
     empty = [t.name for t in tasks if t.name not in store.suite or not store.count(t.name)]
@@ -344,6 +356,8 @@ def _with_data(
         bad.note(Problem(str(store.path), name, None, "it has no episodes"))
     kept = [task for task in tasks if task.name not in empty]
     shared_tasks(store, suite, [task.name for task in kept])  # raises where sizes differ
+    if config.finetune.enabled:  # raises for a task without a window
+        WindowIndex.of(store, kept, config.learner.horizon, "train", {}, bad)
     return kept
 
 

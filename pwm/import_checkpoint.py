@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from pwm.checkpoint import is_checkpoint, read_meta, save_checkpoint
 from pwm.errors import PwmError
 from pwm.progress import console
+from pwm.settings import require_writable
 from pwm.suites import get_suite
 from pwm.tdmpc2_checkpoints import PublishedModel, read_published
 from pwm.world_model import KIND, model_meta
@@ -47,8 +48,9 @@ def import_checkpoint(config: ImportConfig) -> Path:
     """
     path, out = Path(config.checkpoint), Path(config.out)
     suite = get_suite(config.suite)
-    found = read_published(path, suite)
+    require_writable(config.out)
     _require_free(out)
+    found = read_published(path, suite)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {

@@ -75,11 +75,19 @@ def _keep_until(path: Path, step: int) -> None:
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
+def require_wandb(project: str | None) -> None:
+    """Raise PwmError if a W&B project is given and wandb is not installed."""
+    if project is not None:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise PwmError(
+                "W&B logging was asked for, but wandb is not installed; pip install 'pwm[wandb]'."
+            ) from error
+
+
 def _start_wandb(directory: Path, project: str):  # type: ignore[no-untyped-def]
-    try:
-        import wandb
-    except ImportError as error:
-        raise PwmError(
-            "W&B logging was asked for, but wandb is not installed; pip install 'pwm[wandb]'."
-        ) from error
+    require_wandb(project)
+    import wandb
+
     return wandb.init(project=project, dir=str(directory), resume="allow", name=directory.name)

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from pwm.actor_critic import Actors, Critics, Policy, TaskCritic
 from pwm.errors import PwmError
 from pwm.math import expected_bin, symexp
+from pwm.settings import require_finite
 from pwm.world_model import WorldModel
 
 
@@ -59,6 +60,7 @@ class PlannerConfig:
                 f"the planner's elites={self.elites} and policy_trajectories="
                 f"{self.policy_trajectories} must be at most samples={self.samples}."
             )
+        require_finite(self, "temperature", "max_std")
         if not 0 < self.min_std <= self.max_std:
             raise PwmError(
                 f"the planner needs 0 < min_std <= max_std, got {self.min_std} and {self.max_std}."

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from pwm.acceleration import Acceleration, FirstStep
-from pwm.bad_data import BadData
+from pwm.bad_data import ON_ERROR, BadData
 from pwm.checked_store import open_checked
 from pwm.checkpoint import load_latest, require_same_data, save_step
 from pwm.dataset import EpisodeStore
@@ -23,12 +23,12 @@ from pwm.diagnose import diagnose, held_out_windows
 from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.interrupt import StopSignals
-from pwm.metrics import MetricsLogger
+from pwm.metrics import MetricsLogger, require_wandb
 from pwm.moments import observation_moments
 from pwm.progress import console, progress_bar
-from pwm.rundir import open_run, resolved_config
-from pwm.sampler import DEFAULT_MEMORY, Batch, WindowSampler
-from pwm.settings import require_at_least
+from pwm.rundir import RESUME, open_run, require_output, resolved_config
+from pwm.sampler import BALANCES, DEFAULT_MEMORY, Batch, WindowSampler, require_data_device
+from pwm.settings import require_at_least, require_choice, require_seed
 from pwm.suites import get_suite
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
@@ -49,7 +49,7 @@ class HorizonSchedule:
                 f"horizon.starts={self.starts} must begin with 0.0, ascend below 1.0 and have one "
                 f"entry for each of horizon.lengths={self.lengths}."
             )
-        if min(self.lengths) < 1:
+        if min(self.lengths, default=0) < 1:
             raise PwmError(f"horizon.lengths={self.lengths} must all be at least 1.")
 
     def phases(self, start: int, steps: int) -> Iterator[tuple[int, int, int]]:
@@ -111,9 +111,19 @@ class PretrainConfig(LearnerConfig):
         self.horizon.validate()
         self.model.validate()
         Acceleration(self.compile, self.precision).validate()
+        require_at_least(self, 1, "batch_size")
         require_at_least(self, 0, "data_memory")
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
+        require_seed(self, "seed")
+        require_choice(self, "balance", BALANCES)
+        require_choice(self, "resume", RESUME)
+        require_choice(self, "on_error", ON_ERROR)
+        require_wandb(self.wandb_project)
+        require_data_device(self.data_device, resolve_device(self.device))
+        if self.suite is not None:
+            get_suite(self.suite)
+        require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
 

@@ -18,9 +18,24 @@ from omegaconf.errors import OmegaConfBaseException
 from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.locks import DirectoryLock
+from pwm.manifest import MANIFEST_NAME
+from pwm.settings import require_writable
 from pwm.versions import git_revision, versions
 
 _CONFIG, _RUN = "config.yaml", "run.json"
+
+RESUME = ("auto", "never")
+
+
+def require_output(config: Any) -> None:
+    """Raise PwmError if a run of this config cannot be held in its ``out`` directory.
+
+    That is, if nothing can be written there, or if it holds an episode store, whose files are not
+    a run's.
+    """
+    require_writable(config.out)
+    if (Path(config.out) / MANIFEST_NAME).exists():
+        raise PwmError(f"out={config.out} is an episode store; give a run its own directory.")
 
 
 @contextmanager
@@ -41,8 +56,8 @@ def open_run(
     Raises:
         PwmError: if another process writes there, or the directory holds another run.
     """
-    if resume not in ("auto", "never"):
-        raise PwmError(f"resume must be auto or never, got '{resume}'.")
+    if resume not in RESUME:
+        raise PwmError(f"unknown resume '{resume}'; it is {' or '.join(RESUME)}.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -23,6 +23,9 @@ from pwm.window_index import WindowIndex
 
 DEFAULT_MEMORY = 2**32
 
+BALANCES = ("task", "rows")
+DATA_DEVICES = ("auto", "cpu", "cuda")
+
 _PREFETCHED = 4
 _THREADS = 2  # of rows in memory; reading files takes turns in any number of threads
 _SAME_TASK = 4  # times a bad window is replaced by another one of its task
@@ -90,8 +93,8 @@ class WindowSampler:
                 f"horizon {horizon} and batch size {batch_size} must be at least 1 and the seed "
                 f"{seed} at least 0."
             )
-        if balance not in ("task", "rows"):
-            raise PwmError(f"unknown balance '{balance}'; it is 'task' or 'rows'.")
+        if balance not in BALANCES:
+            raise PwmError(f"unknown balance '{balance}'; it is {' or '.join(BALANCES)}.")
         self.store = store
         self.horizon = horizon
         self.batch_size = batch_size
@@ -225,6 +228,14 @@ class WindowSampler:
             self.bad.note(Problem(str(file.path), task, at, why), count)
 
 
+def require_data_device(data_device: str, device: torch.device) -> None:
+    """Raise PwmError unless data can live there for batches on ``device``."""
+    if data_device not in DATA_DEVICES:
+        raise PwmError(f"unknown data_device '{data_device}'; it is {' or '.join(DATA_DEVICES)}.")
+    if data_device == "cuda" and device.type != "cuda":
+        raise PwmError(f"data_device=cuda needs device=cuda, and device={device} was given.")
+
+
 def _open_windows(
     store: EpisodeStore,
     tasks: Sequence[Task],
@@ -235,10 +246,7 @@ def _open_windows(
     bad: BadData,
 ) -> ResidentWindows | StoredWindows:
     """The rows where they are to live."""
-    if data_device not in ("auto", "cpu", "cuda"):
-        raise PwmError(f"unknown data_device '{data_device}'; it is one of auto, cpu, cuda.")
-    if data_device == "cuda" and device.type != "cuda":
-        raise PwmError(f"data_device=cuda needs device=cuda, and device={device} was given.")
+    require_data_device(data_device, device)
     size = resident_bytes(store, tasks, suite)
     if device.type == "cuda" and data_device != "cpu":
         free, _ = torch.cuda.mem_get_info(device)

@@ -7,7 +7,6 @@ This module imports neither a simulator nor torch.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from pwm.errors import PwmError
 from pwm.own_tasks import is_task_file, read_task_file
+from pwm.settings import nearest
 
 Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
 
@@ -129,7 +129,7 @@ class Suite:
         """
         if name not in self._ids:
             raise PwmError(
-                f"task '{name}' is not in suite '{self.name}'{_nearest(name, self.names)}."
+                f"task '{name}' is not in suite '{self.name}'{nearest(name, self.names) or '.'}"
             )
         return self._ids[name]
 
@@ -200,11 +200,6 @@ SUITES = {
 }
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
 def get_task(name: str) -> Task:
     """A task by name, or the one that a file describes (:mod:`pwm.own_tasks`).
 
@@ -219,7 +214,7 @@ def get_task(name: str) -> Task:
         return tasks[0]
     if name not in _TASKS:
         raise PwmError(
-            f"unknown task '{name}'{_nearest(name, list(_TASKS)) or '.'} "
+            f"unknown task '{name}'{nearest(name, list(_TASKS)) or '.'} "
             "The task names are those of suite mt80 (`pwm data tasks` lists them)."
         )
     return _TASKS[name]
@@ -231,7 +226,7 @@ def _file_tasks(path: str) -> list[Task]:
         if isinstance(entry, str):
             if entry not in _TASKS:
                 raise PwmError(
-                    f"{path}: unknown task '{entry}'{_nearest(entry, list(_TASKS)) or '.'}"
+                    f"{path}: unknown task '{entry}'{nearest(entry, list(_TASKS)) or '.'}"
                 )
             tasks.append(_TASKS[entry])
         elif entry["name"] in _TASKS or entry["name"] in SUITES:
@@ -269,7 +264,7 @@ def get_suite(spec: str | Sequence[str]) -> Suite:
     if len(names) == 1 and names[0] not in _TASKS and not is_task_file(names[0]):
         known = [*SUITES, *_TASKS]
         raise PwmError(
-            f"unknown suite or task '{names[0]}'{_nearest(names[0], known)} "
+            f"unknown suite or task '{names[0]}'{nearest(names[0], known)} "
             f"Suites are {', '.join(SUITES)}; tasks are those of mt80."
         )
     tasks: list[Task] = []

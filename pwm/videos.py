@@ -15,6 +15,20 @@ from pwm.progress import progress_bar
 from pwm.suites import Task
 
 
+def require_video() -> None:
+    """Raise PwmError if imageio is missing or no OpenGL backend works."""
+    from envs import render_backend
+
+    try:
+        import imageio.v3  # noqa: F401
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError as error:
+        raise PwmError(
+            "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm[video]'."
+        ) from error
+    render_backend()
+
+
 def write_videos(
     method: Method | ServedMethod, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
 ) -> None:
@@ -23,13 +37,9 @@ def write_videos(
     Raises:
         PwmError: if imageio is missing or no OpenGL backend works.
     """
-    try:
-        import imageio.v3 as iio
-        import imageio_ffmpeg  # noqa: F401
-    except ImportError as error:
-        raise PwmError(
-            "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm[video]'."
-        ) from error
+    require_video()
+    import imageio.v3 as iio
+
     directory.mkdir(parents=True, exist_ok=True)
     with progress_bar() as progress:
         bar = progress.add_task("videos", total=len(tasks) * len(seeds), note="")

@@ -21,7 +21,7 @@ from pwm.errors import PwmError
 from pwm.math import bin_centers, expected_bin, soft_cross_entropy, symexp
 from pwm.nets import SimNorm, StackedMLP, init_weights, mlp
 from pwm.sampler import Batch
-from pwm.settings import require_at_least, require_share
+from pwm.settings import require_at_least, require_finite, require_share
 from pwm.suites import Suite, suite_from_table, suite_table
 
 KIND = "world_model"
@@ -57,6 +57,7 @@ class ModelSize:
         require_at_least(self, 1, "latent_dim", "simnorm_dim")
         require_at_least(self, 0, "task_dim")
         require_at_least(self, 2, "num_bins")
+        require_finite(self, "vmin", "vmax")
         require_share(self, "dropout")
         if self.latent_dim % self.simnorm_dim:
             raise PwmError(

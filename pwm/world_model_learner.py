@@ -52,7 +52,7 @@ class LearnerConfig:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 1, "steps")
         require_at_least(self, 0, "lr", "lr_final", "warmup", "encoder_lr_scale")
-        require_at_least(self.loss, 0, "consistency", "reward", "value")
+        require_at_least(self, 0, "loss.consistency", "loss.reward", "loss.value")
         require_positive(self, "rho", "grad_clip")
         require_share(self, "rho", "target_tau")
 

@@ -179,11 +179,11 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
         ({"episodes": {"walker-run": 3}}, "not in suite 'quick'"),
         ({"behaviour": "expert"}, "unknown behaviour 'expert'"),
         ({"behaviour": "policy"}, "policy=DIR"),
-        ({"behaviour": "policy", "policy": str(tmp_path / "no")}, "there is no policy"),
+        ({"behaviour": "policy", "policy": str(tmp_path / "no")}, "not a checkpoint"),
         ({"policy": str(tmp_path)}, "go together"),
         ({"suite": "walker-run", "behaviour": "scripted"}, "no scripted controller"),
-        ({"seed": -1}, "cannot be negative"),
-        ({"workers": -2}, "cannot be negative"),
+        ({"seed": -1}, "must be"),
+        ({"workers": -2}, "must be"),
     ):
         with pytest.raises(PwmError, match=message):
             collect(CollectConfig(out, **settings))

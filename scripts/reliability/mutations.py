@@ -1,0 +1,353 @@
+"""Damaged and edited files: each must be read correctly or refused with one sentence.
+
+``python scripts/reliability/mutations.py`` damages copies of genuine files at random, reads them,
+and prints a Markdown table. A failure is anything else than the right content or one sentence: an
+other exception, other content, a reader that does not end, that takes more memory than MEMORY, or
+that starts a process, connects anywhere or looks up a name that a pickle gives. It exits with 1 if
+there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Any
+
+import damage
+import mutate_store
+import numpy as np
+import torch
+import yaml
+from samples import ROOT, make_samples, run
+from tally import Tally
+
+from pwm.actor_critic import load_critic, load_policy
+from pwm.checkpoint import load_checkpoint
+from pwm.errors import PwmError
+from pwm.metrics import MetricsLogger
+from pwm.report import report
+from pwm.rundir import open_run
+from pwm.scores import Results
+from pwm.suites import SUITES, get_task
+from pwm.tdmpc2_checkpoints import read_published
+from pwm.tdmpc2_data import Chunk
+from pwm.world_model import KIND, load_world_model
+
+PUBLISHED = ROOT / "tests" / "data"
+MEMORY = 2**28  # bytes of resident memory beyond what reading the undamaged file took
+SECONDS = 20  # of processor time
+_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect")
+_UNPICKLED = "pickle.find_class"  # raised by Python's own unpickler, which nothing here may use
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file, how to damage it, and how to read it.
+
+    Attributes:
+        name: for the table.
+        path: a genuine file or directory.
+        damage: changes a copy of it.
+        read: gives its content.
+        expected: what a damaged copy holds by another program's reading; None where only the
+            genuine content is right, since the format has checksums.
+    """
+
+    name: str
+    path: Path
+    damage: Callable[[Path, Random], None]
+    read: Callable[[Path], Any]
+    expected: Callable[[Path], Any] | None = None
+
+
+def try_target(target: Target, count: int, seed: int) -> Tally:
+    """Damage and read ``count`` copies of a target's file."""
+    tally, random = Tally(), Random(f"{target.name} {seed}")
+    try:
+        genuine = plain(target.read(target.path))
+    except PwmError:
+        genuine = None  # a kind that is always refused
+    with tempfile.TemporaryDirectory() as directory:
+        while tally.tried < count:
+            copy = Path(directory) / target.path.name
+            _copy(target.path, copy)
+            target.damage(copy, random)
+            if damage.same(target.path, copy):
+                continue
+            tally.tried += 1
+            outcome = _outcome(target, copy, genuine)
+            if outcome == "read":
+                tally.read += 1
+            elif outcome == "refused":
+                tally.refused += 1
+            else:
+                tally.failures.append(f"{target.name}, {tally.tried}: {outcome}")
+    return tally
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_file():
+        shutil.copyfile(source, target)
+    else:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+
+
+def _outcome(target: Target, copy: Path, genuine: Any) -> str:
+    peak = _peak_memory()
+    try:
+        with watched():
+            content = plain(target.read(copy))
+    except PwmError as error:
+        return "refused" if "\n" not in str(error) else f"not one sentence: {error}"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    if _peak_memory() - peak > MEMORY:
+        return f"took {(_peak_memory() - peak) >> 20} MiB"
+    right = genuine
+    if target.expected is not None:
+        with suppress(Exception):  # what the other program cannot read must be the genuine content
+            right = plain(target.expected(copy))
+    return "read" if content == right else "other content than it had"
+
+
+def _peak_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+_forbidden: list[str] | None = None
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _forbidden is not None and (event in _EVENTS or event == _UNPICKLED):
+        _forbidden.append(f"{event}{arguments!r:.100}")
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Raise for what a reader must not do, as soon as Python's audit hooks tell, or at its end."""
+
+    def too_long(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"did not end in {SECONDS} s of processor time")
+
+    global _forbidden
+    before = signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    _forbidden = []
+    try:
+        yield
+        if _forbidden:
+            raise RuntimeError(f"executed {_forbidden}")
+    finally:
+        _forbidden = None
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def plain(content: Any) -> Any:
+    """Content that ``==`` compares: tensors as type, shape and bytes."""
+    if isinstance(content, torch.Tensor):
+        content = content.detach().cpu()
+        return (
+            str(content.dtype),
+            tuple(content.shape),
+            content.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(),
+        )
+    if isinstance(content, np.ndarray):
+        return str(content.dtype), content.shape, content.tobytes()
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(value) for value in content]
+    return content
+
+
+# How each kind of file is read
+
+
+def _training_checkpoint(path: Path) -> Any:
+    found = load_checkpoint(path, KIND)
+    return found.tensors, found.meta
+
+
+def _world_model(path: Path) -> Any:
+    model = load_world_model(path)
+    return model.state_dict(), model.suite.names
+
+
+def _policy(path: Path) -> Any:
+    policy, critic = load_policy(path), load_critic(path)
+    facts = (policy.task.name, critic.discount, critic.reward_units, critic.values.scale)
+    return policy.state_dict(), critic.values.state_dict(), facts
+
+
+def _chunk(path: Path) -> Any:
+    chunk = Chunk(path, SUITES["mt30"])
+    for _ in chunk.file.verify():
+        pass
+    ids = chunk.task_ids()
+    blocks = [chunk.read(SUITES["mt30"].tasks[i], np.flatnonzero(ids == i)) for i in sorted({*ids})]
+    return [(b.obs, b.action, b.reward, b.terminated, b.faults) for b in blocks]
+
+
+def _published(path: Path) -> Any:
+    return read_published(path, SUITES["mt30"]).state
+
+
+def _published_by_torch(path: Path) -> Any:
+    """The same weights as torch reads them, under the names of this project."""
+    from pwm.tdmpc2_checkpoints import _own_name
+
+    state = torch.load(path, weights_only=True)["model"]
+    names = {key: _own_name(key) for key in state}
+    return {name: state[key].float() for key, name in names.items() if name is not None}
+
+
+def _task(path: Path) -> Any:
+    task = get_task(str(path))
+    return {"name": task.name, "env_id": task.env_id, "obs_dim": task.obs_dim}
+
+
+def _task_by_yaml(path: Path) -> Any:
+    loaded = yaml.safe_load(path.read_bytes())
+    return {key: loaded[key] for key in ("name", "env_id", "obs_dim")}
+
+
+def _results(path: Path) -> Any:
+    report(path.parent)
+    found = Results.load(path)
+    return found.suite, found.episodes, list(found.policy.tasks)
+
+
+def _results_by_json(path: Path) -> Any:
+    loaded = json.loads(path.read_bytes())
+    return str(loaded["suite"]), int(loaded["episodes"]), list(loaded["tasks"])
+
+
+def _page(path: Path) -> Any:
+    report(path)
+    return sorted(file.name for file in path.iterdir())
+
+
+@dataclass
+class _Settings:
+    """The config of a made-up run."""
+
+    seed: int = 3
+    steps: int = 20
+
+
+def _resumed(path: Path) -> Any:
+    """Going on with a run: its settings are compared and its metrics cut to step 5."""
+    with open_run(path, "test", _Settings(), "auto"), closing(MetricsLogger(path, step=5)):
+        return "goes on"
+
+
+def _make_run(path: Path) -> Path:
+    with open_run(path, "test", _Settings(), "auto"), closing(MetricsLogger(path)) as logger:
+        for step in range(1, 9):
+            logger.log(step, {"loss": 1 / step})
+    shutil.rmtree(path / "tensorboard")
+    return path
+
+
+def targets(directory: Path) -> list[Target]:
+    """Every kind of file, with genuine ones made in a directory."""
+    made = make_samples(directory / "samples")
+    results = directory / "results"
+    run(
+        f"evaluate policy={made['policies']} out={results} episodes=1 workers=1 "
+        "tasks=[pendulum-swingup]"
+    )
+    checkpoint = next((made["model"] / "checkpoints").glob("step_*"))
+    policy = made["policies"] / "pendulum-swingup"
+    chunk, old, new = (
+        PUBLISHED / f"tdmpc2_mt30_{n}.pt" for n in ("chunk_2023", "tiny_old", "tiny_new")
+    )
+    legacy = directory / "legacy.pt"
+    torch.save(torch.load(old, weights_only=True), legacy, _use_new_zipfile_serialization=False)
+    whole = directory / "whole"
+    shutil.copytree(results, whole)
+    shutil.copytree(made["model"], whole / "world_model")
+    shutil.copytree(made["policies"], whole / "policies")
+    records = _make_run(directory / "records")
+    page = directory / "page" / "results.json"
+    page.parent.mkdir()
+    shutil.copyfile(results / "results.json", page)
+    bytes_, text = damage.damage_file, damage.damage_text_file
+    return [
+        Target("training checkpoint", checkpoint, bytes_, _training_checkpoint),
+        Target("world model", checkpoint, bytes_, _world_model),
+        Target(
+            "world model, edited with its checksum", checkpoint, damage.edit_index, _world_model
+        ),
+        Target("policy and critic", policy, bytes_, _policy),
+        Target("policy and critic, edited with its checksum", policy, damage.edit_index, _policy),
+        Target("published data file", chunk, bytes_, _chunk),
+        Target("published data file, edited pickle", chunk, damage.damage_member, _chunk),
+        Target("published checkpoint, old layout", old, bytes_, _published),
+        Target("published checkpoint, new layout", new, bytes_, _published),
+        Target(
+            "published checkpoint, edited pickle",
+            old,
+            damage.damage_member,
+            _published,
+            _published_by_torch,
+        ),
+        Target("checkpoint of torch before 1.6", legacy, bytes_, _published),
+        Target("own task (YAML)", made["task"], text, _task, _task_by_yaml),
+        Target("results.json", page, text, _results, _results_by_json),
+        Target("run for a report", whole, bytes_, _page),
+        Target("run to go on with", records, bytes_, _resumed),
+    ]
+
+
+def print_table(tallies: Mapping[str, Tally]) -> None:
+    """A row a kind of file and one for all."""
+    print("| file | tried | read correctly | refused with a sentence | failures |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, tally in tallies.items():
+        print(
+            f"| {name} | {tally.tried} | {tally.read} | {tally.refused} | {len(tally.failures)} |"
+        )
+    sums = [
+        sum(getattr(t, part) for t in tallies.values()) for part in ("tried", "read", "refused")
+    ]
+    failures = sum(len(tally.failures) for tally in tallies.values())
+    print(f"| **all** | {' | '.join(map(str, sums))} | {failures} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--each", type=int, default=50, help="damaged copies of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="kinds whose name contains this")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as directory:
+        tallies = {
+            target.name: try_target(target, given.each, given.seed)
+            for target in targets(Path(directory))
+            if given.only in target.name
+        }
+        if given.only in "store":
+            store = Path(directory) / "store"
+            store.mkdir()
+            tallies["episode store"] = mutate_store.run(store, 4 * given.each, given.seed)
+    print_table(tallies)
+    failures = [line for tally in tallies.values() for line in tally.failures]
+    for line in failures:
+        print(line, file=sys.stderr)
+    sys.exit(bool(failures))
