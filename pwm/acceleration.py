@@ -32,9 +32,9 @@ class Acceleration:
     Attributes:
         compile: run the inner functions under torch.compile; ``auto`` does so on a GPU.
         precision: of matrix products. ``float32`` is exact; ``tf32`` lets a GPU round their inputs
-            to 10 bits of mantissa (a CPU computes in float32); ``bfloat16`` runs the world model's
-            in bfloat16, with normalization, softmax and all sums in float32, and the rest in tf32.
-            ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+            to 10 bits of mantissa (a CPU computes in float32); in ``bfloat16`` they run in that,
+            while normalization, softmax, a critic's output layer, weights, gradients and optimizer
+            stay in float32. ``auto`` is bfloat16 on a GPU and float32 on a CPU.
     """
 
     compile: str = "auto"

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
     ("changes", "word"), [({"compile": "yes"}, "compile"), ({"precision": "half"}, "precision")]
 )
 def test_unknown_settings_are_refused_in_a_sentence(changes, word):
-    with pytest.raises(PwmError, match=f"{word} must be one of") as caught:
+    with pytest.raises(PwmError, match=word) as caught:
         Acceleration(**changes).validate()
     assert "\n" not in str(caught.value)
 
