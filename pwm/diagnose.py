@@ -37,7 +37,7 @@ def held_out_windows(
     windows = _WINDOWS_PER_TASK * len(shared_tasks(store, suite, tasks))
     sampler = WindowSampler(
         store, max(STEPS), windows, seed, split="held_out", suite=suite, tasks=tasks,
-        device=device, memory=0, bad=bad,
+        device=device, data_device="cpu", memory=0, bad=bad,
     )  # fmt: skip
     return sampler.batch(0)
 

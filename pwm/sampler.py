@@ -139,13 +139,15 @@ class WindowSampler:
         if isinstance(self._windows, ResidentWindows) and self._windows.device.type == "cuda":
             return (self._gather(step, horizon) for step in range(start, stop))
         if self.device.type != "cuda":
-            return self._prepared(start, stop, horizon)
+            return self._prepared(start, stop, horizon, self.device)
         size = batch_bytes(self.suite, horizon, self.batch_size)
         blocks = [pinned_memory(size) for _ in range(_PREFETCHED + _THREADS + 2)]
         self._windows.buffers = BufferPool(blocks)
-        return on_gpu(self._prepared(start, stop, horizon), self.device)
+        return on_gpu(self._prepared(start, stop, horizon, "cpu"), self.device)
 
-    def _prepared(self, start: int, stop: int, horizon: int) -> Iterator[Batch]:
+    def _prepared(
+        self, start: int, stop: int, horizon: int, device: torch.device | str
+    ) -> Iterator[Batch]:
         threads = _THREADS if isinstance(self._windows, ResidentWindows) else 1
         with ThreadPoolExecutor(threads, "window-sampler") as pool:
             pending: deque[Future[Batch]] = deque()
@@ -153,9 +155,9 @@ class WindowSampler:
                 for step in range(start, stop):
                     pending.append(pool.submit(self._gather, step, horizon))
                     if len(pending) > _PREFETCHED:
-                        yield pending.popleft().result()
+                        yield pending.popleft().result().to(device)
                 while pending:
-                    yield pending.popleft().result()
+                    yield pending.popleft().result().to(device)
             finally:
                 for future in pending:
                     future.cancel()
