@@ -13,7 +13,7 @@ from pwm.suites import Suite
 
 STD_FLOOR = 0.01
 _CHUNK_EPISODES = 256
-_ROWS = 2**18  # of a task are enough; reading all of hundreds of millions takes many minutes
+_ROWS = 2**17  # of a task are enough; to read all of hundreds of millions takes many minutes
 
 
 def observation_moments(
@@ -21,7 +21,7 @@ def observation_moments(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moments of the observations of train episodes, per task.
 
-    Of tasks with more than 262,144 rows every second, third, ... episode is taken.
+    Of tasks with more than 131,072 rows every second, third, ... episode is taken.
 
     Args:
         store: where the episodes are; they are read one by one.
