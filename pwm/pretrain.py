@@ -153,6 +153,11 @@ def pretrain(config: PretrainConfig) -> Path:
         tasks=names, balance=config.balance, device=device,
         data_device=config.data_device, memory=int(config.data_memory * 2**30), bad=bad,
     )  # fmt: skip
+    for task, short in sampler.short_episodes().items():
+        console.print(
+            f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "
+            f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
+        )
     held_out = held_out_windows(store, suite, config.seed, device, names, bad)
     out = Path(config.out)
     with open_run(out, "pretrain", config, config.resume, _MAY_CHANGE):

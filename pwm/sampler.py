@@ -16,7 +16,7 @@ from pwm.dataset import ROWS_NAME, EpisodeStore, shared_tasks
 from pwm.errors import PwmError
 from pwm.gpu_transfer import on_gpu, pinned_memory
 from pwm.resident_windows import ResidentWindows, resident_bytes
-from pwm.splits import Split
+from pwm.splits import Split, episodes_in_split
 from pwm.stored_windows import StoredWindows
 from pwm.suites import Suite, Task
 from pwm.window_index import WindowIndex
@@ -82,8 +82,8 @@ class WindowSampler:
                 ``"cpu"``; or ``"cuda"``.
             memory: bytes of padded rows that may live in the host's memory, 4 GiB by default. More
                 are left in the store's files, and each window is read from there.
-            bad: told of bad data; a list of bad episodes that it has is left out. By default the
-                first bad window is an error. Tasks without a single window are bad data too.
+            bad: told of bad data; the episodes that it knows to be bad already are left out. By
+                default the first bad window is an error. A task without a window is bad data too.
 
         Raises:
             PwmError: for a horizon or batch size below 1, or a task without a single window.
@@ -166,6 +166,17 @@ class WindowSampler:
         """How many different windows each task has."""
         totals = self._index(horizon or self.horizon).totals
         return {task.name: int(total) for task, total in zip(self.tasks, totals, strict=True)}
+
+    def short_episodes(self) -> dict[str, np.ndarray]:
+        """Numbers of the episodes that are too short for a window, by task, where there are any."""
+        found = {}
+        for task in self.tasks:
+            length = self.store.episodes(task.name)["length"]
+            inside = episodes_in_split(len(length), self.split)
+            short = np.flatnonzero(inside & (length <= self.horizon))
+            if len(short):
+                found[task.name] = short
+        return found
 
     def _index(self, horizon: int) -> WindowIndex:
         if horizon not in self._indexes:

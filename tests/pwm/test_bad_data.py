@@ -260,6 +260,21 @@ def test_a_task_without_a_window_is_left_out(tmp_path):
         WindowSampler(EpisodeStore.open(path), 30, 64, 0, bad=BadData("skip"))
 
 
+def test_episodes_shorter_than_the_horizon_are_left_out_and_told(toy, tmp_path, capfd):
+    data = shutil.copytree(toy.data, tmp_path / "data")
+    with EpisodeStore.open(data, "a") as store:
+        task = store.suite[toy.tasks[1]]
+        store.append(task.name, [make_episode(task, 3), make_episode(task, 2)], "toy")
+    words = toy.pretrain(tmp_path / "out")
+    words[words.index(f"data={toy.data}")] = f"data={data}"
+    assert main(words) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert (
+        f"task {toy.tasks[1]}: 2 of 26 episodes (the first: 24) have fewer than the 5 rows" in said
+    )
+    assert f"task {toy.tasks[0]}:" not in said
+
+
 def test_nothing_but_bad_data_is_an_error(path):
     sampler = WindowSampler(EpisodeStore.open(path), 4, 64, 0, memory=0, bad=BadData("skip"))
     for file in path.glob("*/rows.bin"):
