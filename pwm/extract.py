@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pwm.checkpoint import (
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.devices import resolve_device
 from pwm.errors import PwmError
+from pwm.group_plan import planned_groups
 from pwm.group_size import largest_group
 from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger, require_wandb
@@ -304,32 +306,19 @@ def extract(config: ExtractConfig) -> Path:
     tasks = _with_data(config, store, model.suite, tasks, bad)
     out = Path(config.out)
     with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
-        for members in _groups(config, model, tasks, out):
-            _extract_group(Group(model, store, members, config, bad), out)
+        for members in planned_groups(out, tasks, partial(_group_size, config, model)):
+            if all(is_checkpoint(out / task.name) for task in members):
+                delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some
+            else:
+                _extract_group(Group(model, store, members, config, bad), out)
     bad.report(console.print)
     return out
 
 
-def _groups(
-    config: ExtractConfig, model: WorldModel, tasks: Sequence[Task], out: Path
-) -> Iterator[list[Task]]:
-    """What to learn together: groups that are half done as they were, then tasks without policy."""
-    half_done = [
-        {str(task["name"]) for task in latest.meta["tasks"]}
-        for latest in (
-            load_latest(path, _KIND) for path in sorted((out / "groups").glob("*/checkpoints"))
-        )
-        if latest is not None
-    ]
-    for names in half_done:
-        if names <= {task.name for task in tasks}:
-            yield [task for task in tasks if task.name in names]
-    left = [task for task in tasks if not is_checkpoint(out / task.name)]
-    size = config.group_size or largest_group(model, config.learner, len(left))
+def _group_size(config: ExtractConfig, model: WorldModel, tasks: int) -> int:
     if config.finetune.enabled:
-        size = 1
-    for first in range(0, len(left), size):
-        yield left[first : first + size]
+        return 1
+    return config.group_size or largest_group(model, config.learner, tasks)
 
 
 def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:

@@ -120,7 +120,7 @@ def test_tasks_that_have_a_policy_are_skipped(toy, toy_world_model, tmp_path):
     assert main(toy.extract(toy_world_model, tmp_path)) == 0
     assert is_checkpoint(tmp_path / "pendulum-swingup")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "reacher-easy").iterdir()} == first
-    assert {p.name for p in (tmp_path / "groups").iterdir()} == set(toy.tasks)
+    assert {p.name for p in (tmp_path / "groups").iterdir() if p.is_dir()} == set(toy.tasks)
 
 
 # --- stopping and going on -----------------------------------------------------------------------
@@ -201,7 +201,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     with monkeypatch.context() as patch:
         disturb(patch, 8, lambda: signal.raise_signal(signal.SIGTERM))
         assert main(toy.extract(toy_world_model, tmp_path, *words)) == 143
-    older, newest = list_steps(next((tmp_path / "groups").iterdir()) / "checkpoints")
+    (group,) = (tmp_path / "groups").glob("*/checkpoints")
+    older, newest = list_steps(group)
     assert (older.name, newest.name) == ("step_000000006", "step_000000008")
     next(newest.glob("actors*")).write_bytes(b"torn")
     capfd.readouterr()
@@ -224,6 +225,20 @@ def test_a_kill_while_a_finished_group_s_checkpoints_are_deleted(
     assert main(toy.extract(toy_world_model, tmp_path)) == 0
     assert_same_result(tmp_path, finished)
     assert not list((tmp_path / "groups").glob("*/checkpoints/*"))
+
+
+def test_groups_stay_as_they_were_planned(toy, toy_world_model, finished, tmp_path, monkeypatch):
+    """Even where nothing was saved yet: how many are learned at once shows in the last bits."""
+
+    def die():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        disturb(patch, 2, die)
+        with pytest.raises(Killed):
+            main(toy.extract(toy_world_model, tmp_path, "group_size=2"))
+    assert main(toy.extract(toy_world_model, tmp_path, "group_size=1")) == 0
+    assert_same_result(tmp_path, finished)
 
 
 @pytest.mark.parametrize("iteration", [2, 7, 12])
