@@ -5,8 +5,9 @@
 
 Three methods act: the policies in RUN/policies; the planner with their actors and critics; and, if
 RUN/world_model was pretrained with q_and_prior=true, the planner with its policy prior and Q
-ensemble. Of each it prints the score of every task, and the milliseconds of a decision: together,
-where environments that act at once share the time of a batch, and alone, for one environment.
+ensemble. The scores are those of `pwm evaluate`, kept in RUN/planner, so that the same command goes
+on where it was stopped. The milliseconds of a decision are medians, of one environment alone and
+of as many together as are evaluated side by side; the methods take turns.
 """
 
 from __future__ import annotations
@@ -27,42 +28,63 @@ from rich.table import Table
 
 from pwm.devices import resolve_device
 from pwm.errors import PwmError
-from pwm.evaluate import Outcomes, extracted_guide, find_policies, run_episodes
-from pwm.methods import Method, Separate, Timed
-from pwm.planner import Guide, PlannedEpisodes, Planner, PlannerConfig, PriorAndQ
-from pwm.scores import METHOD_LABELS
-from pwm.suites import Task, get_suite
+from pwm.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
+from pwm.methods import Controller, controller
+from pwm.planned_episodes import PlannedEpisodes, extracted_guide
+from pwm.planner import Guide, Planner, PlannerConfig, PriorAndQ
+from pwm.saved_policies import find_policies
+from pwm.scores import EXTRACTED, METHOD_LABELS, Results
+from pwm.suites import Task
 from pwm.world_model import load_world_model
 
+DECISIONS = 20
 
-def methods_of(
-    run: Path, tasks: list[str] | None, device: str
-) -> tuple[dict[str, Method], list[Task]]:
-    """What a run can act with, and the tasks that it has policies for."""
+
+def scores(run: Path, tasks: str | None, episodes: int, device: str) -> Results:
+    """What every method scores on the same episodes."""
+    planners = [PLANNER_ACTOR]
+    if load_world_model(run / "world_model").has_q:
+        planners.append(PLANNER)
+    config = EvaluateConfig(
+        policy=str(run / "policies"),
+        out=str(run / "planner"),
+        checkpoint=str(run / "world_model"),
+        tasks=tasks,
+        episodes=episodes,
+        baselines=planners,
+        device=device,
+    )
+    return evaluate(config)
+
+
+def controllers(run: Path, device: str, seeds: list[int]) -> tuple[Task, dict[str, Controller]]:
+    """What every method acts by in episodes of these seeds, in the first task of a run."""
     model = load_world_model(run / "world_model", resolve_device(device))
-    policies = find_policies(run / "policies", tasks)
-    methods: dict[str, Method] = {
-        "extracted": Separate({name: policy.act for name, policy in policies.items()})
-    }
-    guides: dict[str, Guide] = {"planner+actor": extracted_guide(model, policies, run / "policies")}
+    policies = find_policies(run / "policies")
+    task, policy = next((policy.task, policy) for policy in policies.values())
+    guides: dict[str, Guide] = {PLANNER_ACTOR: extracted_guide(model, policies, run / "policies")}
     if model.has_q:
-        guides["planner"] = PriorAndQ(model)
+        guides[PLANNER] = PriorAndQ(model)
+    acting: dict[str, Controller] = {EXTRACTED: policy.act}
     for name, guide in guides.items():
         planner = Planner(model, guide, PlannerConfig())
-        methods[name] = PlannedEpisodes(planner, model.suite, model.bins.device)
-    return methods, [policy.task for policy in policies.values()]
+        planned = PlannedEpisodes(planner, model.suite, model.bins.device, {})
+        acting[name] = controller(planned, task, seeds)
+    return task, acting
 
 
-def alone(method: Method, task: Task, decisions: int = 30) -> float:
-    """Median milliseconds of a decision for one environment."""
-    obs = np.random.default_rng(0).normal(size=(decisions, 1, task.obs_dim)).astype(np.float32)
-    times = []
-    method.begin([task], [0])
-    for rows in obs:
-        started = time.perf_counter()
-        method.act({task.name: rows})
-        times.append(time.perf_counter() - started)
-    return 1000 * median(times)
+def milliseconds(run: Path, device: str, together: int) -> dict[str, float]:
+    """Of a decision, by method: the median over decisions for so many environments at once."""
+    task, acting = controllers(run, device, list(range(together)))
+    rng = np.random.default_rng(0)
+    spent: dict[str, list[float]] = {name: [] for name in acting}
+    for _ in range(DECISIONS):
+        obs = rng.normal(size=(together, task.obs_dim)).astype(np.float32)
+        for name, act in acting.items():
+            started = time.perf_counter()
+            act(obs)
+            spent[name].append(1000 * (time.perf_counter() - started) / together)
+    return {name: median(times) for name, times in spent.items()}
 
 
 def main() -> None:
@@ -73,38 +95,26 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run directory of `pwm quickstart`")
     parser.add_argument("--tasks", help="a suite or task names joined by commas; all by default")
     parser.add_argument("--episodes", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=1000, help="of the first episode")
     parser.add_argument("--device", default="auto", help="where the planners run")
-    parser.add_argument("--max-envs", type=int, default=64)
     arguments = parser.parse_args()
-    arguments.device = str(resolve_device(arguments.device))
-    names = None if arguments.tasks is None else list(get_suite(arguments.tasks).names)
-    methods, tasks = methods_of(arguments.run, names, arguments.device)
-    timed = {name: Timed(method) for name, method in methods.items()}
-    seeds = [arguments.seed + i for i in range(arguments.episodes)]
-    outcomes = run_episodes(timed, tasks, seeds, max_envs=arguments.max_envs)
-    columns = {name: _column(method, outcomes[name], tasks) for name, method in timed.items()}
+    device = str(resolve_device(arguments.device))
+    found = scores(arguments.run, arguments.tasks, arguments.episodes, device).methods
+    sizes = sorted({1, min(EvaluateConfig.batch, arguments.episodes)})
+    times = {size: milliseconds(arguments.run, device, size) for size in sizes}
     table = Table(title=f"{arguments.run}: {arguments.episodes} episodes a task")
     table.add_column("score")
-    for name in columns:
+    for name in found:
         table.add_column(METHOD_LABELS[name].replace(", ", "\n"), justify="right")
-    labels = [*(task.name for task in tasks), "mean", "ms a decision, together", "ms, alone"]
-    for i, label in enumerate(labels):
-        table.add_row(
-            label, *(column[i] for column in columns.values()), end_section=i == len(tasks)
-        )
+    for task in found[EXTRACTED].tasks:
+        by_method = (score.tasks[task].normalized_score for score in found.values())
+        table.add_row(task, *(f"{score:.1f}" for score in by_method))
+    means = (f"{score.mean_normalized_score:.1f}" for score in found.values())
+    table.add_row("mean", *means, end_section=True)
+    for size, spent in times.items():
+        table.add_row(f"ms a decision ({size} at once)", *(f"{spent[name]:.2f}" for name in found))
     console = Console()
     console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, planners on {arguments.device}.")
-
-
-def _column(method: Timed, outcomes: dict[str, Outcomes], tasks: list[Task]) -> list[str]:
-    scores = [outcomes[task.name].score(task).normalized_score for task in tasks]
-    times = method.milliseconds, alone(method, tasks[0])
-    return [
-        *(f"{score:.1f}" for score in [*scores, np.mean(scores)]),
-        *(f"{ms:.2f}" for ms in times),
-    ]
+    console.print(f"Times: {torch.get_num_threads()} threads, planners on {device}.")
 
 
 if __name__ == "__main__":

@@ -16,19 +16,18 @@ from torch import Tensor
 
 import envs
 from pwm import evaluate as evaluate_module
-from pwm import methods as methods_module
 from pwm.actor_critic import ActorCriticSize, Actors, Policy, load_critic, load_policy
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
 from pwm.checkpoint import save_checkpoint
 from pwm.errors import PwmError
-from pwm.evaluate import EvaluateConfig, evaluate, run_episodes
+from pwm.evaluate import EvaluateConfig, evaluate
 from pwm.import_checkpoint import ImportConfig, import_checkpoint
 from pwm.math import symexp, symlog
-from pwm.methods import Method, Timed
+from pwm.methods import controller
+from pwm.planned_episodes import PlannedEpisodes
 from pwm.planner import (
     ActorAndCritic,
     Fit,
-    PlannedEpisodes,
     Planner,
     PlannerConfig,
     PlanNoise,
@@ -322,43 +321,42 @@ def test_the_next_decision_starts_one_step_on() -> None:
     assert shifted(mean).tolist() == expected
 
 
+def planned(model: WorldModel, suite: Suite) -> PlannedEpisodes:
+    return PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), suite, CPU, {})
+
+
 def test_episodes_keep_their_own_plans() -> None:
-    planner = Planner(make_model(), PriorAndQ(make_model()), FAST)
+    episodes = planned(make_model(), SUITE)
     seen: list[Tensor] = []
-    decide = planner.plan
+    decide = episodes.planner.plan
 
     def plan(obs: Tensor, task: Tensor, start: Tensor, streams: Any) -> Any:
         seen.append(start)
         return decide(obs, task, start, streams)
 
-    planner.plan = plan  # type: ignore[method-assign]
-    episodes = PlannedEpisodes(planner, SUITE, CPU)
-    episodes.begin([SMALL, LARGE], [5, 6])
-    obs = {task.name: np.ones((2, task.obs_dim), np.float32) for task in (SMALL, LARGE)}
-    actions = episodes.act(obs)
-    assert {name: rows.shape for name, rows in actions.items()} == {
-        "small": (2, 1),
-        "large": (2, 2),
-    }
-    episodes.act({"large": obs["large"]})
-    assert (seen[0] == 0).all()
-    assert seen[1].shape == (2, 3, 2)
-    assert (seen[1][:, :2] != 0).all()
-    assert (seen[1][:, 2] == 0).all()
-    episodes.begin([LARGE], [5, 6])
-    again = episodes.act({"large": obs["large"]})
-    assert (seen[2] == 0).all()
-    np.testing.assert_allclose(again["large"], actions["large"], atol=1e-4)
+    episodes.planner.plan = plan  # type: ignore[method-assign]
+    obs = {task: np.ones((2, task.obs_dim), np.float32) for task in (SMALL, LARGE)}
+    small, large = (episodes.begin(task, [5, 6]) for task in (SMALL, LARGE))
+    actions = episodes.act([(small, obs[SMALL]), (large, obs[LARGE])])
+    assert [rows.shape for rows in actions] == [(2, 1), (2, 2)]
+    episodes.act([(large, obs[LARGE])])
+    assert all((start == 0).all() for start in seen[:2])
+    assert seen[2].shape == (2, 3, 2)
+    assert (seen[2][:, :2] != 0).all()
+    assert (seen[2][:, 2] == 0).all()
+    again = episodes.act([(episodes.begin(LARGE, [5, 6]), obs[LARGE])])[0]
+    assert (seen[3] == 0).all()
+    np.testing.assert_allclose(again, actions[1], atol=1e-4)
 
 
 def test_random_numbers_follow_from_task_and_seed() -> None:
     line, plane, _ = Points.SUITE
+    obs = np.zeros((2, 2), np.float32)
 
     def first(tasks: Sequence[Task], seeds: Sequence[int]) -> np.ndarray:
-        episodes = PlannedEpisodes(Planner(Points(), Blind(), FAST), Points.SUITE, CPU)
-        episodes.begin(tasks, seeds)
-        obs = np.zeros((2, 2), np.float32)
-        return episodes.act({task.name: obs for task in tasks})["plane"]
+        planner = Planner(Points(), Blind(), FAST)
+        episodes = PlannedEpisodes(planner, Points.SUITE, CPU, {})
+        return episodes.act([(episodes.begin(task, seeds), obs) for task in tasks])[-1]
 
     alone = first([plane], [7, 8])
     assert (alone[0] != alone[1]).all()
@@ -366,6 +364,24 @@ def test_random_numbers_follow_from_task_and_seed() -> None:
     np.testing.assert_array_equal(alone[::-1], first([plane], [8, 7]))
     assert (alone != first([plane], [9, 10])).all()
     assert stream_seed(7, "plane") != stream_seed(7, "line") < 2**32
+
+
+def test_on_a_gpu_all_that_wait_are_one_batch() -> None:
+    episodes = planned(make_model(), SUITE)
+    obs = {task: np.ones((2, task.obs_dim), np.float32) for task in SUITE}
+    apart = episodes.act([(episodes.begin(task, [5, 6]), obs[task]) for task in SUITE])
+    batches = []
+    decide = episodes.planner.plan
+
+    def plan(obs: Tensor, *others: Any) -> Any:
+        batches.append(len(obs))
+        return decide(obs, *others)
+
+    episodes.planner.plan = plan  # type: ignore[method-assign]
+    together = episodes._act([(episodes.begin(task, [5, 6]), obs[task]) for task in SUITE])
+    assert batches == [4]
+    for one, other in zip(apart, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 # Guides
@@ -444,11 +460,13 @@ def test_an_imported_model_plans_for_all_its_tasks(tmp_path: Path) -> None:
     file = Path(__file__).parent.parent / "data" / "tdmpc2_mt30_tiny_new.pt"
     import_checkpoint(ImportConfig(str(file), "mt30", str(tmp_path / "model")))
     model = load_world_model(tmp_path / "model")
-    episodes = PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), model.suite, CPU)
-    episodes.begin(model.suite.tasks, [0, 1])
-    obs = {task.name: np.ones((2, task.obs_dim), np.float32) for task in model.suite}
-    for name, rows in episodes.act(obs).items():
-        assert rows.shape == (2, model.suite[name].action_dim)
+    episodes = planned(model, model.suite)
+    waiting = [
+        (episodes.begin(task, [0, 1]), np.ones((2, task.obs_dim), np.float32))
+        for task in model.suite
+    ]
+    for task, rows in zip(model.suite, episodes.act(waiting), strict=True):
+        assert rows.shape == (2, task.action_dim)
         assert (np.abs(rows) <= 1).all()
 
 
@@ -554,7 +572,7 @@ def settings(run: Path, **changes: Any) -> EvaluateConfig:
 
 def test_planners_beside_extracted_policies(run: Path) -> None:
     methods = ["random", "planner", "planner+actor"]
-    results = evaluate(settings(run, policy=str(run / "policies"), baselines=methods, max_envs=2))
+    results = evaluate(settings(run, policy=str(run / "policies"), baselines=methods))
     assert list(results.methods) == ["extracted", "planner+actor", "planner", "random"]
     names = ["pendulum-swingup", "mw-reach"]
     assert all(list(score.tasks) == names for score in results.methods.values())
@@ -579,25 +597,22 @@ def test_a_planner_alone_and_twice_the_same(run: Path, policy: str) -> None:
     assert first == second
 
 
-def test_episodes_that_terminate_leave_the_others_to_go_on() -> None:
+def test_episodes_that_terminate_leave_the_others_to_go_on(tmp_path: Path) -> None:
     model = make_model(suite=Suite("one", (FALLS,)))
-    seeds = [0, 1, 2, 3]
-    together = PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), model.suite, CPU)
-    found = run_episodes({"planner": together}, [FALLS], seeds, workers=1)["planner"]["falls"]
+    save_checkpoint(tmp_path / "model", KIND, {"model": model.state_dict()}, model_meta(model))
+    results = evaluate(settings(tmp_path, policy="planner", episodes=4, workers=1))
     survived = []
     env = envs.make_env(FALLS)
-    for seed in seeds:
-        alone = PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), model.suite, CPU)
-        alone.begin([FALLS], [seed])
+    for seed in results.seeds:
+        act = controller(planned(model, model.suite), FALLS, [seed])
         obs, _ = env.reset(seed=seed)
         total, terminated, truncated = 0.0, False, False
         while not (terminated or truncated):
-            action = alone.act({"falls": obs[None]})["falls"][0]
-            obs, reward, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, _ = env.step(act(obs[None])[0])
             total += reward  # one for every step before the fall
         assert terminated
         survived.append(total)
-    assert found.returns.tolist() == survived
+    assert results.policy.tasks["falls"].returns == tuple(survived)
     assert len(set(survived)) > 1, survived
 
 
@@ -628,22 +643,3 @@ def test_a_task_that_the_world_model_lacks_is_refused(run: Path) -> None:
                 baselines=["planner"],
             )
         )
-
-
-def test_time_is_shared_by_environments_that_act_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([1.0, 1.5, 4.0, 5.0])
-    monkeypatch.setattr(methods_module.time, "perf_counter", lambda: next(clock))
-
-    class Idle:
-        def begin(self, tasks: Sequence[Task], seeds: Sequence[int]) -> None:
-            pass
-
-        def act(self, obs: Any) -> Any:
-            return obs
-
-    method: Method = Idle()
-    timed = Timed(method)
-    timed.act({"a": np.zeros((2, 3)), "b": np.zeros((2, 3))})
-    timed.act({"a": np.zeros((1, 3))})
-    assert (timed.decisions, timed.seconds) == (5, 1.5)
-    assert timed.milliseconds == pytest.approx(300.0)
