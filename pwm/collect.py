@@ -48,8 +48,8 @@ class CollectConfig:
             ``policy``.
         policy: the policy's directory, for ``policy``.
         policy_noise: standard deviation of the noise on the policy's actions.
-        worker_timeout: seconds that a simulator may take for one step (or to start) before its
-            worker counts as hung and is replaced; likewise one that dies or fails.
+        worker_timeout: seconds that a simulator may take for one step before its worker counts
+            as hung and is replaced; likewise one that dies or fails.
         max_faults: of one episode, which is run again after each; this many end the command.
     """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from pwm.outcomes import OutcomeLog, Outcomes, outcome_key
 from pwm.progress import progress_bar
 from pwm.rollouts import play
 from pwm.rundir import versions
+from pwm.scores import TaskScore, score_task
 from pwm.suites import Task
 from pwm.worker_pool import Job, WorkerPool
 
@@ -64,6 +65,24 @@ class Played:
     steps: int
     seconds: float
     simulating_seconds: float
+
+    def scores(self, tasks: Iterable[Task]) -> dict[str, dict[str, TaskScore]]:
+        """By method and task name."""
+
+        def score(task: Task, found: Outcomes) -> TaskScore:
+            return score_task(task, found.returns, found.success_last, found.success_any)
+
+        return {
+            method: {task.name: score(task, by_task[task.name]) for task in tasks}
+            for method, by_task in self.outcomes.items()
+        }
+
+    def decision_ms(self) -> dict[str, float]:
+        """Milliseconds a decision by method, mean; episodes side by side share the time."""
+        return {
+            method: Outcomes.joined(list(by_task.values())).decision_ms
+            for method, by_task in self.outcomes.items()
+        }
 
     def throughput(self, workers: int) -> dict[str, float]:
         """Decision steps a second, and those that the simulators alone would have made."""

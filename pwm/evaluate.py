@@ -18,10 +18,9 @@ from pwm.devices import resolve_device
 from pwm.episode_queue import Played, run_episodes
 from pwm.episodes import require_environments
 from pwm.errors import PwmError
-from pwm.files import directory_sha256, write_atomically
-from pwm.interrupt import StopAtOnce
+from pwm.files import write_atomically
 from pwm.methods import Method, SavedPolicies, ServedMethod, UniformActions
-from pwm.outcomes import OutcomeLog, Outcomes
+from pwm.outcomes import OutcomeLog
 from pwm.planned_episodes import PlannedEpisodes, content_of, extracted_guide
 from pwm.planner import Guide, Planner, PlannerConfig, PriorAndQ
 from pwm.processes import available_cores
@@ -35,7 +34,6 @@ from pwm.scores import (
     TaskScore,
     print_results,
     score_data,
-    score_task,
     write_csv,
 )
 from pwm.settings import (
@@ -87,8 +85,8 @@ class EvaluateConfig:
         workers: processes that simulate; null for one a core. Does not change the results.
         batch: episodes of a task that are played side by side, on which a policy acts as one
             batch; another number changes the last bits of its actions.
-        worker_timeout: seconds that a simulator may take for one step (or to start) before its
-            worker counts as hung and is replaced; likewise one that dies or fails.
+        worker_timeout: seconds that a simulator may take for one step before its worker counts
+            as hung and is replaced; likewise one that dies or fails.
         max_faults: of the same episodes, which are played again after each; this many end the
             command.
     """
@@ -236,16 +234,17 @@ class _Inputs:
 def evaluate(config: EvaluateConfig) -> Results:
     """Score policies and baselines in the simulators, write and print the results.
 
+    What is played is kept as it ends, so an evaluation that was stopped in whatever way goes on
+    from there when it is called again.
+
     Raises:
         PwmError: for settings that do not fit, missing policies, or a simulator that fails.
-        Interrupted: when SIGINT or SIGTERM asked for it; what was played is kept.
     """
     config.validate()
     inputs = _Inputs.read(config)
     suite, out = inputs.suite, Path(config.out)
     seeds = [config.seed + i for i in range(config.episodes)]
-    hint = f"stopped; what was played is kept in {out}. The same command goes on from there."
-    with open_run(out, "evaluate", config, config.resume, asdict(config)), StopAtOnce(hint):
+    with open_run(out, "evaluate", config, config.resume, asdict(config)):
         data_scores = _data_scores(inputs)
         methods = _methods(inputs)
         workers = config.workers or available_cores()
@@ -254,7 +253,7 @@ def evaluate(config: EvaluateConfig) -> Results:
         ) as pool:
             log = OutcomeLog(out / OUTCOMES)
             played = run_episodes(methods, suite.tasks, seeds, config.batch, pool, log)
-        scores = _scores(suite, played)
+        scores = played.scores(suite)
         results = Results.build(
             suite,
             scores.pop(config.method),
@@ -264,7 +263,7 @@ def evaluate(config: EvaluateConfig) -> Results:
             seeds=seeds,
             settings=_settings(inputs),
         )
-        times = {name: _decision_ms(played, name) for name in methods}
+        times = played.decision_ms()
         results.save(out / "results.json")
         write_csv(results, out / "results.csv")
         write_atomically(out / DECISION_TIMES, json.dumps(times, indent=1).encode())
@@ -297,7 +296,7 @@ def _methods(inputs: _Inputs) -> dict[str, Method | ServedMethod]:
     config, suite, store = inputs.config, inputs.suite, inputs.store
     methods: dict[str, Method | ServedMethod] = {}
     directory = Path(config.policy_directory or "")
-    extracted = _saved({name: policy_path(directory, name) for name in inputs.policies})
+    extracted = SavedPolicies.at({name: policy_path(directory, name) for name in inputs.policies})
     if config.method == EXTRACTED:
         methods[EXTRACTED] = extracted
     if "random" in config.baselines:
@@ -306,7 +305,7 @@ def _methods(inputs: _Inputs) -> dict[str, Method | ServedMethod]:
         if name in config.baselines and store is not None:
             to = Path(config.out) / "cloned" / name
             clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)
-            methods[name] = _saved(clones)
+            methods[name] = SavedPolicies.at(clones)
     for name in config.planners:
         methods[name] = _planned(inputs, name, extracted)
     return methods
@@ -320,27 +319,6 @@ def _planned(inputs: _Inputs, name: str, extracted: SavedPolicies) -> PlannedEpi
         made_of["policies"] = extracted.digests
     planner = Planner(model, inputs.guide(name), inputs.config.planner)
     return PlannedEpisodes(planner, model.suite, model.bins.device, made_of)
-
-
-def _saved(paths: Mapping[str, Path]) -> SavedPolicies:
-    digests = {task: directory_sha256(path) for task, path in paths.items()}
-    return SavedPolicies({task: str(path) for task, path in paths.items()}, digests)
-
-
-def _scores(suite: Suite, played: Played) -> dict[str, dict[str, TaskScore]]:
-    """By method and task name."""
-    return {
-        method: {
-            task.name: score_task(task, found.returns, found.success_last, found.success_any)
-            for task in suite
-            for found in (by_task[task.name],)
-        }
-        for method, by_task in played.outcomes.items()
-    }
-
-
-def _decision_ms(played: Played, method: str) -> float:
-    return Outcomes.joined(list(played.outcomes[method].values())).decision_ms
 
 
 def _write_throughput(played: Played, pool: WorkerPool, out: Path) -> None:

@@ -84,21 +84,3 @@ class StopSignals:
         """Raise :class:`Interrupted` if a signal came; call it after saving."""
         if self.requested is not None:
             raise Interrupted(self.requested, hint)
-
-
-class StopAtOnce(StopSignals):
-    """Context manager that raises :class:`Interrupted` where SIGINT or SIGTERM arrives.
-
-    For work that is kept piece by piece as it is done.
-
-    Args:
-        hint: how to go on.
-    """
-
-    def __init__(self, hint: str) -> None:
-        super().__init__()
-        self._hint = hint
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        super()._note(signum, frame)
-        self.raise_if_requested(self._hint)

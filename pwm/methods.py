@@ -9,10 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pwm.files import directory_sha256
 from pwm.suites import Task
 
 Controller = Callable[[np.ndarray], np.ndarray]
@@ -71,6 +73,12 @@ class SavedPolicies:
 
     paths: Mapping[str, str]
     digests: Mapping[str, str]
+
+    @classmethod
+    def at(cls, paths: Mapping[str, Path]) -> SavedPolicies:
+        """The policies at these places, by task name."""
+        digests = {task: directory_sha256(path) for task, path in paths.items()}
+        return cls({task: str(path) for task, path in paths.items()}, digests)
 
     def identity(self, task: Task) -> dict[str, Any]:
         """See :class:`Method`."""

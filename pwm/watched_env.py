@@ -24,7 +24,6 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         from envs import make_env
 
         self._caller, self._part = caller, part
-        caller.at(part)
         super().__init__(make_env(task))
 
     def reset(

@@ -24,6 +24,7 @@ Answerer = Callable[[Sequence[tuple["Job", Any]]], Sequence[Any]]
 
 _DONE, _QUESTION, _FAULT, _MISTAKE = "done", "question", "fault", "mistake"
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
 
 
@@ -68,7 +69,7 @@ class Caller:
                 job = self._jobs.popleft() if self._jobs else self._receive()
             except EOFError:
                 return
-            self.at(0)
+            self._pulse[1] = 0
             try:
                 self._send(_DONE, job.function(self, *job.arguments))
             except SimulatorError as fault:
@@ -138,11 +139,13 @@ class _Worker:
         """Notes that it lives."""
         self._seen, self._since = self._pulse[0], time.monotonic()
 
-    def silent_for(self) -> float:
-        """Seconds since it was last seen to go on."""
+    def hangs(self, timeout: float) -> bool:
+        """Whether it was not seen to go on for longer than the time-out."""
         if self._pulse[0] != self._seen:
             self.look()
-        return time.monotonic() - self._since
+        if not self._seen:  # it imports simulators, and makes the first
+            timeout = max(timeout, _SECONDS_TO_START)
+        return time.monotonic() - self._since > timeout
 
     def replace(self) -> None:
         """Starts another process, which begins with the same job."""
@@ -165,7 +168,8 @@ class WorkerPool:
 
     Args:
         workers: processes; each is started when there is a job for it.
-        timeout: seconds without a sign of life after which a worker counts as hung.
+        timeout: seconds without a sign of life after which a worker counts as hung; until its
+            first one a worker has at least 300.
         max_faults: faults of one job after which it is given up.
         ahead: jobs that a worker is handed at once, so that it need not wait for the next.
         notify: called with a sentence at every fault.
@@ -240,7 +244,7 @@ class WorkerPool:
         busy = {worker.connection: worker for worker in self._processes if worker.jobs}
         ready = [busy.pop(c) for c in wait(list(busy), _SECONDS_BETWEEN_LOOKS)]  # type: ignore[call-overload]
         for worker in busy.values():
-            if worker.silent_for() > self._timeout:
+            if worker.hangs(self._timeout):
                 self._replace(worker, "hung", f"it gave no sign of life for {self._timeout:g} s")
         return ready
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pwm.cloning import CloningConfig, clone
+from pwm.actor_critic import load_policy
+from pwm.cloning import CloningConfig, clone, saved_clones
 from pwm.dataset import Episode, EpisodeStore
 from pwm.errors import PwmError
 from pwm.suites import get_suite
@@ -74,3 +75,20 @@ def test_the_seed_alone_decides(store, cloned):
 def test_a_wrong_share_is_refused(store):
     with pytest.raises(PwmError, match="share of the episodes"):
         clone(store, SUITE.tasks, 0.0, CONFIG, seed=0)
+
+
+def test_saved_clones_are_made_once_for_the_same_data_and_settings(store, tmp_path):
+    few = CloningConfig(updates=3, batch_size=8, pool=50, hidden=[8])
+
+    def save(**changes) -> dict[str, int]:
+        paths = saved_clones(tmp_path, store, SUITE.tasks, config=few, **changes)
+        assert list(paths) == [task.name for task in SUITE]
+        return {name: (path / "checkpoint.json").stat().st_mtime_ns for name, path in paths.items()}
+
+    first = save(best=1.0, seed=0)
+    obs = np.ones((4, 6), np.float32)
+    wanted = clone(store, SUITE.tasks, 1.0, few, 0)["reacher-easy"].act(obs)
+    np.testing.assert_array_equal(load_policy(tmp_path / "reacher-easy").act(obs), wanted)
+    assert save(best=1.0, seed=0) == first
+    assert save(best=0.5, seed=0) != first
+    assert save(best=1.0, seed=0) != first

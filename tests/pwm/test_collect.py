@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_env import Harm
 
 from envs import make_env
 from pwm.collect import CollectConfig, collect
@@ -171,6 +172,47 @@ def test_interrupted_or_killed_it_keeps_whole_episodes_and_resumes(tmp_path):
         assert seeds == [episode_seed(0, "pendulum-swingup", i) for i in range(len(seeds))]
 
 
+def test_workers_that_die_and_hang_leave_the_same_bytes(collected, tmp_path, capsys):
+    settings = CollectConfig(
+        str(tmp_path / "data"), TASKS, episodes=7, seed=5, workers=2, worker_timeout=6.0,
+        max_faults=50,
+    )  # fmt: skip
+    with Harm([signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL], every=0.4):
+        out = collect(settings)
+    assert digest(out) == digest(collected)
+    assert "Workers replaced" in capsys.readouterr().err
+
+
+FAULTY = """\
+name: faulty
+env_id: faulty_env:Faulty-v0
+env_kwargs: {{token: {token}, cursed: {cursed}}}
+obs_dim: 3
+action_dim: 1
+episode_length: 40
+score: {{min: -1500, max: 0}}
+"""
+
+
+def test_simulators_that_raise_die_or_give_nan_are_run_again(tmp_path, capsys):
+    def settings(name: str, cursed: object = "null", **more) -> CollectConfig:
+        task = tmp_path / "faulty.yaml"
+        task.write_text(FAULTY.format(token=tmp_path / "token", cursed=cursed))
+        return CollectConfig(str(tmp_path / name), str(task), episodes=8, workers=1, **more)
+
+    plain = collect(settings("plain"))
+    for kind in ("nan", "raise", "die"):
+        (tmp_path / f"token.{kind}").touch()
+    assert digest(collect(settings("faulty"))) == digest(plain)
+    assert not list(tmp_path.glob("token.*"))
+    assert "Workers replaced: 3 (1 died, 2 failed)" in capsys.readouterr().err
+    seed = episode_seed(0, "faulty", 5)
+    message = rf"failed at episode 5 of task 'faulty' \(seed {seed}\) .*not finite.*max_faults=2"
+    with pytest.raises(PwmError, match=message):
+        collect(settings("cursed", cursed=seed, max_faults=2))
+    assert EpisodeStore.open(tmp_path / "cursed").count("faulty") == 5
+
+
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
     out = str(tmp_path / "data")
     for settings, message in (
@@ -184,6 +226,8 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
         ({"suite": "walker-run", "behaviour": "scripted"}, "no scripted controller"),
         ({"seed": -1}, "must be"),
         ({"workers": -2}, "must be"),
+        ({"worker_timeout": 0}, "worker_timeout=0"),
+        ({"max_faults": 0}, "max_faults=0"),
     ):
         with pytest.raises(PwmError, match=message):
             collect(CollectConfig(out, **settings))

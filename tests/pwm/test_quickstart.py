@@ -9,7 +9,9 @@ import pytest
 import pwm
 import pwm.quickstart
 from pwm.cli import main
+from pwm.episode_queue import Played
 from pwm.errors import PwmError
+from pwm.outcomes import Outcomes
 from pwm.suites import SUITES
 
 STAGES = ("collect", "pretrain", "extract", "evaluate")
@@ -84,22 +86,20 @@ def test_later_stages_settings_are_checked_before_the_first(override, calls, tmp
 
 def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch):
     """Toy data in the place of collection, and episodes scored by a formula."""
-    from pwm.evaluate import Outcomes
 
     def collect(config):
         if not (tmp_path / "run" / "data").exists():
             shutil.copytree(toy.data, config.out)
 
-    def run_episodes(methods, tasks, seeds, workers, max_envs):
-        def returns(method, task):
+    def run_episodes(methods, tasks, seeds, batch, pool, log):
+        def outcomes(method, task):
             obs = np.random.default_rng(0).standard_normal((len(seeds), task.obs_dim))
-            return method.act({task.name: obs.astype(np.float32)})[task.name].sum(1)
+            action = method.begin(task, seeds)(obs.astype(np.float32))
+            none = np.zeros(len(seeds))
+            return Outcomes(action.sum(1), none, none)
 
-        none = np.zeros(len(seeds))
-        return {
-            name: {task.name: Outcomes(returns(method, task), none, none) for task in tasks}
-            for name, method in methods.items()
-        }
+        found = {n: {t.name: outcomes(m, t) for t in tasks} for n, m in methods.items()}
+        return Played(found, steps=0, seconds=0.0, simulating_seconds=0.0)
 
     monkeypatch.setattr(pwm.quickstart, "collect", collect)
     monkeypatch.setattr("pwm.evaluate.run_episodes", run_episodes)
