@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from rich.progress import Progress
 from pwm.bad_data import ON_ERROR
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.errors import PwmError
-from pwm.files import fsync_directory, unfinished_path
+from pwm.files import fsync_directory, make_directory, unfinished_path, write_atomically
 from pwm.inspection import info
 from pwm.interrupt import StopSignals
+from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME
 from pwm.minari_data import PREFIX, MinariSource, Tally, fill_store
 from pwm.progress import console, progress_bar
@@ -37,6 +39,7 @@ from pwm.tdmpc2_data import (
 
 _SOURCE = "tdmpc2"
 _MINARI = "minari"
+_RECORD = "conversion.json"  # beside files for TD-MPC2: what they are made of
 _BLOCK_BYTES = 2**26  # of padded rows that are read, checked and committed at a time
 _FILE_BYTES = 2**31  # of a written data file, where the suite has no published number of files
 
@@ -96,8 +99,8 @@ def convert(config: ConvertConfig) -> Path:
     """Convert TD-MPC2's files or a Minari dataset into an episode store, or a store into files.
 
     The result is written under ``OUT.unfinished`` and gets its name when it is whole. A conversion
-    into a store that was stopped or killed goes on when the same command is given again: finished
-    files are not read again and may be deleted, and the store ends up the same byte for byte.
+    that was stopped or killed goes on when the same command is given again: finished files are not
+    read or written again (those read may be deleted), and the result is the same byte for byte.
 
     Returns:
         The directory made.
@@ -135,7 +138,7 @@ def _to_store(config: ConvertConfig) -> Path:
         with _open(unfinished, chosen) as store, StopSignals() as signals:
             store.add_source(_SOURCE, {**settings, "files": files})
             _Conversion(config, suite, chosen, store).run(files, signals)
-        _publish(unfinished, out)
+            _publish(unfinished, out)
     _summarize(EpisodeStore.open(out), suite)
     return out
 
@@ -173,7 +176,7 @@ def _from_minari(config: ConvertConfig) -> Path:
         )
         if not tally.stored:
             raise PwmError(f"{config.source} has no episode that can be stored.")
-    _publish(unfinished, out)
+        _publish(unfinished, out)
     _summarize_minari(EpisodeStore.open(out), source, tally)
     return out
 
@@ -286,7 +289,14 @@ def _open(unfinished: Path, chosen: Suite) -> EpisodeStore:
 
 
 def _publish(unfinished: Path, out: Path) -> None:
-    os.rename(unfinished, out)
+    """Give a whole conversion its name, while the lock on it is still held."""
+    try:
+        os.rename(unfinished, out)
+    except OSError as error:
+        raise PwmError(
+            f"{unfinished} is whole and cannot be renamed to {out} ({error.strerror}); rename it "
+            "yourself, or move what is in its place and give the command again."
+        ) from error
     fsync_directory(out.parent)
 
 
@@ -472,24 +482,35 @@ def _to_files(config: ConvertConfig) -> Path:
     tasks = shared_tasks(store, suite, names)
     steps = config.steps or min(task.episode_length for task in suite)
     out, unfinished = Path(config.out), unfinished_path(Path(config.out))
-    _require_empty(out)
     tables = [
         PieceTable.of(store, task, suite.id(task.name), steps, config.limit) for task in tasks
     ]
     _require_fit(tables, steps, config)
-    layout = ChunkFormat(suite, steps, _any_terminated(store, tasks))
     count = _file_count(config, suite, tables, steps)
-    _prepare(unfinished)
-    written = 0
-    with progress_bar() as progress, StopSignals() as signals:
-        bar = progress.add_task("convert", total=count, note="")
-        for number in range(count):
-            signals.raise_if_requested(f"stopped; nothing is in {out}.")
-            shares = [(table, np.arange(number, len(table.first_rows), count)) for table in tables]
-            path = unfinished / f"chunk_{number}.pt"
-            written += write_chunk(path, store, shares, layout)
-            progress.update(bar, advance=1, note=path.name)
-    _publish(unfinished, out)
+    settings = {
+        "made_by": "pwm convert",
+        "data": store.digest,
+        "suite": suite.name,
+        "tasks": [task.name for task in tasks],
+        "steps": steps,
+        "files": count,
+        "limit": config.limit,
+    }
+    if (out / _RECORD).exists():
+        _require_same(out, _recorded(out), settings)
+        console.print(f"{out} is whole already.")
+        return out
+    _require_empty(out)
+    layout = ChunkFormat(suite, steps, _any_terminated(store, tasks))
+    shares = [
+        [(table, np.arange(number, len(table.first_rows), count)) for table in tables]
+        for number in range(count)
+    ]
+    with _begin_files(unfinished, settings):
+        _write_files(unfinished, store, shares, layout)
+        (unfinished / LOCK_NAME).unlink()
+        _publish(unfinished, out)
+    written = sum(len(table.first_rows) for table in tables)
     console.print(
         f"{out}: {written:,} entries of {steps + 1} rows of {len(tasks)} tasks in {count} files, "
         f"{sum(table.unfit for table in tables):,} episodes skipped."
@@ -497,6 +518,25 @@ def _to_files(config: ConvertConfig) -> Path:
     if suite.name not in PUBLISHED_FILES:
         console.print(f"TD-MPC2's own trainer takes mt30 and mt80; these are ids of {suite.name}.")
     return out
+
+
+def _write_files(
+    unfinished: Path,
+    store: EpisodeStore,
+    shares: Sequence[Sequence[tuple[PieceTable, np.ndarray]]],
+    layout: ChunkFormat,
+) -> None:
+    with progress_bar() as progress, StopSignals() as signals:
+        bar = progress.add_task("convert", total=len(shares), note="")
+        for number, share in enumerate(shares):
+            signals.raise_if_requested(
+                f"stopped; the {number} files written so far are kept in {unfinished}. The same "
+                "command goes on from there."
+            )
+            path = unfinished / f"chunk_{number}.pt"
+            if not path.exists():
+                write_chunk(path, store, share, layout)
+            progress.update(bar, advance=1, note=path.name)
 
 
 def _require_fit(tables: Sequence[PieceTable], steps: int, config: ConvertConfig) -> None:
@@ -529,11 +569,31 @@ def _file_count(
     return min(wanted, max(pieces))
 
 
-def _prepare(unfinished: Path) -> None:
-    """An empty directory; files that a killed run of this command left there are deleted."""
-    if unfinished.exists():
-        other = [p.name for p in unfinished.iterdir() if not p.name.startswith("chunk_")]
+@contextmanager
+def _begin_files(unfinished: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the directory of files in the making, with what an earlier run of the same left there.
+
+    Files without a record of how they were made are deleted.
+    """
+    if unfinished.is_dir():
+        known = ("chunk_", _RECORD, LOCK_NAME)
+        other = [p.name for p in unfinished.iterdir() if not p.name.startswith(known)]
         if other:
             raise PwmError(f"{unfinished} holds {other[0]}; delete it, or give another out=.")
-        shutil.rmtree(unfinished)
-    unfinished.mkdir(parents=True)
+    make_directory(unfinished)
+    with DirectoryLock(unfinished):
+        if (unfinished / _RECORD).exists():
+            _require_same(unfinished, _recorded(unfinished), settings)
+        for path in unfinished.glob("chunk_*"):
+            if path.suffix == ".tmp" or not (unfinished / _RECORD).exists():
+                path.unlink()
+        write_atomically(unfinished / _RECORD, json.dumps(settings, indent=1).encode())
+        yield
+
+
+def _recorded(directory: Path) -> dict[str, Any]:
+    file = directory / _RECORD
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise PwmError(f"{file} is damaged ({error}); delete {directory}.") from error

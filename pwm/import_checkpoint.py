@@ -11,6 +11,8 @@ from omegaconf import MISSING
 
 from pwm.checkpoint import is_checkpoint, read_meta, save_checkpoint
 from pwm.errors import PwmError
+from pwm.files import make_directory
+from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.progress import console
 from pwm.settings import require_writable
 from pwm.suites import get_suite
@@ -60,13 +62,16 @@ def import_checkpoint(config: ImportConfig) -> Path:
         "size": found.size_name,
     }
     meta = {**model_meta(found.skeleton), "imported": origin}
-    save_checkpoint(out, KIND, {"model": found.state}, meta)
+    make_directory(out)
+    with DirectoryLock(out):
+        _require_free(out)  # still
+        save_checkpoint(out, KIND, {"model": found.state}, meta)
     console.print(f"{path.name} is a model of {_describe(found)}; imported into {out}.")
     return out
 
 
 def _require_free(out: Path) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK_NAME}):
         return
     if is_checkpoint(out) and "imported" in read_meta(out, KIND):
         return

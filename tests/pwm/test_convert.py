@@ -21,11 +21,13 @@ import torch
 from stores import SMALL, make_episode
 from tdmpc2_files import CHUNK_2023, chunk_fields, make_chunk, save_chunk
 
+import pwm.convert
 from pwm import cli
 from pwm.convert import ConvertConfig, convert
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.inspection import verify
+from pwm.locks import DirectoryLock
 from pwm.sampler import WindowSampler
 from pwm.suites import SUITES, Suite, get_suite
 
@@ -275,8 +277,8 @@ def test_a_directory_of_something_else_is_left_alone(small_set, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"to": "minecraft"}, "to=minecraft is unknown"),
-        ({"on_error": "ignore"}, "on_error=ignore is unknown"),
+        ({"to": "minecraft"}, "unknown to 'minecraft'"),
+        ({"on_error": "ignore"}, "unknown on_error 'ignore'"),
         ({"limit": 0}, "limit=0 must be at least 1"),
         ({"suite": None}, "suite=mt80"),
         ({"suite": "mt30"}, "try suite=mt80"),
@@ -541,7 +543,7 @@ def test_a_store_goes_to_files_and_back(tmp_path):
     suite = get_suite("mw-reach,mw-push")
     store = made_here(tmp_path / "s", suite, {"mw-reach": [100] * 3, "mw-push": [100] * 2})
     config = ConvertConfig(str(tmp_path / "s"), str(tmp_path / "f"), to="tdmpc2", files=2)
-    files = sorted(path.name for path in convert(config).iterdir())
+    files = sorted(path.name for path in convert(config).glob("*.pt"))
     assert files == ["chunk_0.pt", "chunk_1.pt"]
     for name in files:
         assert torch.load(tmp_path / "f" / name, weights_only=False).shape[1] == 101
@@ -564,7 +566,7 @@ def test_mt80_cuts_dmcontrol_into_pieces_of_100(tmp_path):
         {"walker-run": [500, 500], "mw-push": [100]},
     )
     convert(ConvertConfig(str(tmp_path / "s"), str(tmp_path / "f"), "mt80", to="tdmpc2"))
-    files = sorted((tmp_path / "f").iterdir())
+    files = sorted((tmp_path / "f").glob("*.pt"))
     assert len(files) == 10  # as many as the most pieces of a task, 20 at most
     chunk = torch.load(tmp_path / "f" / "chunk_0.pt", weights_only=False)
     assert chunk["task"][:, 0].tolist() == [2, MT80.id("mw-push")]
@@ -614,7 +616,11 @@ def test_a_store_without_the_tasks_gives_no_files(tmp_path):
         convert(config)
 
 
-def test_leftovers_of_a_killed_run_are_replaced_but_nothing_else(tmp_path):
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_leftovers_without_a_record_are_replaced_but_nothing_else(tmp_path):
     made_here(tmp_path / "s", get_suite("mw-push"), {"mw-push": [100]})
     config = ConvertConfig(str(tmp_path / "s"), str(tmp_path / "f"), "mt80", to="tdmpc2")
     left = tmp_path / "f.unfinished"
@@ -624,5 +630,100 @@ def test_leftovers_of_a_killed_run_are_replaced_but_nothing_else(tmp_path):
     with pytest.raises(PwmError, match="holds mine"):
         convert(config)
     (left / "mine").unlink()
-    assert [path.name for path in convert(config).iterdir()] == ["chunk_0.pt"]
+    assert names(convert(config)) == {"chunk_0.pt", "conversion.json"}
     assert not left.exists()
+
+
+@pytest.fixture
+def to_files(tmp_path) -> ConvertConfig:
+    """A conversion of a store into three files."""
+    made_here(tmp_path / "s", get_suite("mw-push"), {"mw-push": [100] * 6})
+    out = str(tmp_path / "f")
+    return ConvertConfig(str(tmp_path / "s"), out, "mt80", to="tdmpc2", files=3)
+
+
+def stop_before(monkeypatch, number: int, signum: int) -> None:
+    original, calls = pwm.convert.write_chunk, 0
+
+    def stopped(*arguments: Any) -> int:
+        nonlocal calls
+        if calls == number:
+            os.kill(os.getpid(), signum)
+        calls += 1
+        return original(*arguments)
+
+    monkeypatch.setattr(pwm.convert, "write_chunk", stopped)
+
+
+def test_files_that_were_written_are_not_written_again(to_files, tmp_path, monkeypatch, capsys):
+    whole = convert(dataclasses.replace(to_files, out=str(tmp_path / "whole")))
+    command = ["convert", f"source={to_files.source}", "suite=mt80", "to=tdmpc2", "files=3"]
+    command += [f"out={to_files.out}"]
+    with monkeypatch.context() as patch:
+        stop_before(patch, 1, signal.SIGTERM)
+        assert cli.main(command) == 128 + signal.SIGTERM
+    assert "the 2 files written so far are kept" in " ".join(capsys.readouterr().err.split())
+    left = tmp_path / "f.unfinished"
+    made = {path: path.stat().st_ino for path in left.glob("chunk_*.pt")}
+    assert len(made) == 2
+    (left / "chunk_2.pt.tmp").write_bytes(b"half")
+    assert cli.main(command) == 0
+    assert {
+        left / p.name: p.stat().st_ino for p in Path(to_files.out).glob("chunk_[01].pt")
+    } == made
+    assert content(Path(to_files.out)) == content(whole)
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert "whole already" in " ".join(capsys.readouterr().err.split())
+
+
+def test_files_in_the_making_refuse_other_settings_and_other_data(to_files, tmp_path, monkeypatch):
+    def die(*_: object) -> None:
+        raise KeyError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pwm.convert, "_publish", die)
+        with pytest.raises(KeyError):
+            convert(to_files)
+    with pytest.raises(PwmError, match="files: 3 -> 2"):
+        convert(dataclasses.replace(to_files, files=2))
+    convert(to_files)
+    with pytest.raises(PwmError, match="steps: 100 -> 50"):
+        convert(dataclasses.replace(to_files, steps=50))
+    with EpisodeStore.open(to_files.source, "a") as store:
+        store.append("mw-push", [store.episode("mw-push", 0)], next(iter(store.sources)))
+    with pytest.raises(PwmError, match="data: "):
+        convert(to_files)
+    (Path(to_files.out) / "conversion.json").write_text("{")
+    with pytest.raises(PwmError, match="damaged"):
+        convert(to_files)
+
+
+@pytest.mark.parametrize("to", ["store", "tdmpc2"])
+def test_a_second_conversion_into_the_same_place_is_refused(to, to_files, small_set, tmp_path):
+    """Its files would be deleted under the first one's hands."""
+    config = to_files
+    if to == "store":
+        config = ConvertConfig(str(small_set[0]), str(tmp_path / "f"), "mt80")
+    left = tmp_path / "f.unfinished"
+    left.mkdir()
+    with (
+        DirectoryLock(left),
+        pytest.raises(PwmError, match=f"being written by process {os.getpid()} on host"),
+    ):
+        convert(config)
+    convert(config)
+
+
+def test_a_result_that_cannot_get_its_name_is_kept(to_files, tmp_path, monkeypatch):
+    original = pwm.convert._write_files
+
+    def write(*arguments: Any) -> None:
+        original(*arguments)
+        Path(to_files.out).mkdir()
+        (Path(to_files.out) / "other").touch()
+
+    monkeypatch.setattr(pwm.convert, "_write_files", write)
+    with pytest.raises(PwmError, match="is whole and cannot be renamed"):
+        convert(to_files)
+    assert len(list((tmp_path / "f.unfinished").glob("*.pt"))) == 3

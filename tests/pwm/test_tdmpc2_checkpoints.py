@@ -380,3 +380,15 @@ def test_the_commands(tmp_path, capsys):
     assert "checkpoint" in capsys.readouterr().out
     assert cli.main(["import", f"checkpoint={source}", f"out={tmp_path / 'o'}"]) == 1
     assert "suite=" in capsys.readouterr().err
+
+
+def test_two_imports_into_one_directory_exclude_each_other(tmp_path):
+    config = ImportConfig(str(CHECKPOINTS["tdmpc2-new"]), "mt30", str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    with (
+        DirectoryLock(tmp_path / "out"),
+        pytest.raises(PwmError, match=f"being written by process {os.getpid()} on host"),
+    ):
+        import_checkpoint(config)
+    import_checkpoint(config)
+    import_checkpoint(config)
