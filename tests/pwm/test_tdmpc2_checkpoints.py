@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -20,6 +21,7 @@ from pwm.checkpoint import save_checkpoint
 from pwm.errors import PwmError
 from pwm.export_checkpoint import ExportConfig, export_checkpoint
 from pwm.import_checkpoint import ImportConfig, import_checkpoint
+from pwm.locks import DirectoryLock
 from pwm.suites import SUITES, Suite, get_suite
 from pwm.tdmpc2_checkpoints import (
     PUBLISHED_SIZES,
