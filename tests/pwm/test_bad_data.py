@@ -306,7 +306,7 @@ def test_a_pool_of_bad_episodes_alone_is_an_error(tmp_path):
 
 
 def test_unknown_on_error():
-    with pytest.raises(PwmError, match="unknown on_error 'ignore'; it is one of stop, skip"):
+    with pytest.raises(PwmError, match="unknown on_error 'ignore'; it is stop or skip"):
         BadData("ignore")
 
 

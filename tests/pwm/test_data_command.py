@@ -46,7 +46,8 @@ def test_long_names_of_behaviours_leave_room_for_the_task(tmp_path, capsys, monk
     assert main(["data", "info", str(tmp_path / "s")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    columns = [(line[:14].strip(), line[62:].strip()) for line in lines[4:-2]]
+    first = next(i for i, line in enumerate(lines) if "──" in line) + 1
+    columns = [(line[:14].strip(), line[62:].strip()) for line in lines[first:-2]]
     name, behaviour = ("".join(parts) for parts in zip(*columns, strict=True))
     assert name == task.name
     assert behaviour == f"100% {'b' * 64}"
@@ -89,7 +90,7 @@ def test_usage(words, capsys):
     "words", [["inform"], ["info"], ["verify"], ["info", "a", "b"], ["tasks", "x"]]
 )
 def test_other_words_get_the_usage(words):
-    with pytest.raises(PwmError, match=r"does not understand .*\n.*usage: pwm data info DIR"):
+    with pytest.raises(PwmError, match=r"does not understand .* give `pwm data info DIR`, "):
         data_command(words)
 
 
