@@ -338,7 +338,7 @@ def test_resume_never_refuses_a_used_directory(toy, toy_world_model, capsys):
         ("horizon.starts=[0.1,0.5]", "must begin with 0.0"),
         ("horizon.lengths=[0,4]", "at least 1"),
         ("steps=0", "steps=0"),
-        ("batch_size=0", "batch size 0"),
+        ("batch_size=0", "batch_size=0"),
         ("seed=-1", "seed"),
         ("log_every=0", "log_every=0"),
         ("save_every=0", "save_every=0"),
