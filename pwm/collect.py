@@ -24,6 +24,7 @@ from pwm.settings import (
     require_at_least,
     require_choice,
     require_positive,
+    require_resume,
     require_seed,
     require_writable,
 )
@@ -51,6 +52,7 @@ class CollectConfig:
         worker_timeout: seconds that a simulator may take for one step before its worker counts
             as hung and is replaced; likewise one that dies or fails.
         max_faults: of one episode, which is run again after each; this many end the command.
+        resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
     """
 
     out: str
@@ -63,6 +65,7 @@ class CollectConfig:
     policy_noise: float = 0.1
     worker_timeout: float = 120.0
     max_faults: int = 5
+    resume: str = "auto"
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -82,6 +85,7 @@ class CollectConfig:
                 "or leave these tasks out."
             )
         require_writable(self.out)
+        require_resume(self, Path(self.out) / MANIFEST_NAME)
 
 
 def collect(config: CollectConfig) -> Path:

@@ -26,7 +26,7 @@ from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME
 from pwm.minari_data import PREFIX, MinariSource, Tally, fill_store
 from pwm.progress import console, progress_bar
-from pwm.settings import require_choice, require_writable
+from pwm.settings import require_choice, require_resume, require_writable
 from pwm.suites import Suite, Task, get_suite
 from pwm.tdmpc2_data import (
     PUBLISHED_FILES,
@@ -63,6 +63,7 @@ class ConvertConfig:
         steps: with ``to=tdmpc2``, decision steps an entry: by default the shortest episode length
             of the suite (100 in mt80), and longer episodes are cut into pieces.
         files: with ``to=tdmpc2``, how many files to write; by default as many as were published.
+        resume: ``auto`` goes on with a conversion that was stopped; ``never`` refuses what it left.
     """
 
     source: str = MISSING
@@ -75,6 +76,7 @@ class ConvertConfig:
     verify: bool = True
     steps: int | None = None
     files: int | None = None
+    resume: str = "auto"
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -93,6 +95,8 @@ class ConvertConfig:
             for name in get_suite(self.tasks).names:
                 suite.id(name)  # raises for a task that is not of the suite
         require_writable(self.out)
+        out = Path(self.out)
+        require_resume(self, out / MANIFEST_NAME, out / _RECORD, unfinished_path(out))
 
 
 def convert(config: ConvertConfig) -> Path:

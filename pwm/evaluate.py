@@ -25,7 +25,7 @@ from pwm.planned_episodes import PlannedEpisodes, content_of, extracted_guide
 from pwm.planner import Guide, Planner, PlannerConfig, PriorAndQ
 from pwm.processes import available_cores
 from pwm.progress import console
-from pwm.rundir import RESUME, open_run, require_output
+from pwm.rundir import open_run, require_output
 from pwm.saved_policies import find_policies, policy_path
 from pwm.scores import (
     DECISION_TIMES,
@@ -40,8 +40,8 @@ from pwm.settings import (
     SEEDS,
     nearest,
     require_at_least,
-    require_choice,
     require_positive,
+    require_resume,
     require_seed,
     require_share,
 )
@@ -142,7 +142,7 @@ class EvaluateConfig:
             require_at_least(self, 1, "workers")
         require_positive(self, "best", "worker_timeout")
         require_share(self, "best")
-        require_choice(self, "resume", RESUME)
+        require_resume(self)
         resolve_device(self.device)
         if self.tasks is not None:
             get_suite(self.tasks)
@@ -244,7 +244,7 @@ def evaluate(config: EvaluateConfig) -> Results:
     inputs = _Inputs.read(config)
     suite, out = inputs.suite, Path(config.out)
     seeds = [config.seed + i for i in range(config.episodes)]
-    with open_run(out, "evaluate", config, config.resume, asdict(config)):
+    with open_run(out, "evaluate", config, asdict(config)):
         data_scores = _data_scores(inputs)
         methods = _methods(inputs)
         workers = config.workers or available_cores()

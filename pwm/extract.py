@@ -36,9 +36,9 @@ from pwm.group_size import largest_group
 from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger, require_wandb
 from pwm.progress import console, progress_bar
-from pwm.rundir import RESUME, open_run, require_output, resolved_config
+from pwm.rundir import open_run, require_output, resolved_config
 from pwm.sampler import WindowSampler
-from pwm.settings import require_at_least, require_choice, require_seed
+from pwm.settings import require_at_least, require_choice, require_resume, require_seed
 from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task, get_suite
 from pwm.window_index import WindowIndex
@@ -104,7 +104,7 @@ class ExtractConfig:
         if self.group_size is not None:
             require_at_least(self, 1, "group_size")
         Acceleration(self.compile, self.precision).validate()
-        require_choice(self, "resume", RESUME)
+        require_resume(self)
         require_choice(self, "on_error", ON_ERROR)
         require_wandb(self.wandb_project)
         resolve_device(self.device)
@@ -117,7 +117,7 @@ class ExtractConfig:
 
 
 _MAY_CHANGE = (
-    "tasks", "on_error", "device", "resume", "group_size", "log_every", "save_every", "keep_last",
+    "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",
     "wandb_project",
 )  # fmt: skip
 
@@ -305,7 +305,7 @@ def extract(config: ExtractConfig) -> Path:
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, model.suite, tasks, bad)
     out = Path(config.out)
-    with open_run(out, "extract", config, config.resume, _MAY_CHANGE):
+    with open_run(out, "extract", config, _MAY_CHANGE):
         for members in planned_groups(out, tasks, partial(_group_size, config, model)):
             if all(is_checkpoint(out / task.name) for task in members):
                 delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some

@@ -26,9 +26,9 @@ from pwm.interrupt import StopSignals
 from pwm.metrics import MetricsLogger, require_wandb
 from pwm.moments import observation_moments
 from pwm.progress import console, progress_bar
-from pwm.rundir import RESUME, open_run, require_output, resolved_config
+from pwm.rundir import open_run, require_output, resolved_config
 from pwm.sampler import BALANCES, DEFAULT_MEMORY, Batch, WindowSampler, require_data_device
-from pwm.settings import require_at_least, require_choice, require_seed
+from pwm.settings import require_at_least, require_choice, require_resume, require_seed
 from pwm.suites import get_suite
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
@@ -117,7 +117,7 @@ class PretrainConfig(LearnerConfig):
         require_at_least(self, 1, "max_skipped")
         require_seed(self, "seed")
         require_choice(self, "balance", BALANCES)
-        require_choice(self, "resume", RESUME)
+        require_resume(self)
         require_choice(self, "on_error", ON_ERROR)
         require_wandb(self.wandb_project)
         require_data_device(self.data_device, resolve_device(self.device))
@@ -160,7 +160,7 @@ def pretrain(config: PretrainConfig) -> Path:
         )
     held_out = held_out_windows(store, suite, config.seed, device, names, bad)
     out = Path(config.out)
-    with open_run(out, "pretrain", config, config.resume, _MAY_CHANGE):
+    with open_run(out, "pretrain", config, _MAY_CHANGE):
         torch.manual_seed(config.seed)
         model = given
         if model is None:
@@ -177,7 +177,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 _MAY_CHANGE = (
-    "device", "resume", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
+    "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
     "on_error", "data_device", "data_memory",
 )  # fmt: skip
 

@@ -19,12 +19,10 @@ from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.locks import DirectoryLock
 from pwm.manifest import MANIFEST_NAME
-from pwm.settings import require_writable
+from pwm.settings import require_resume, require_writable
 from pwm.versions import git_revision, versions
 
 _CONFIG, _RUN = "config.yaml", "run.json"
-
-RESUME = ("auto", "never")
 
 
 def require_output(config: Any) -> None:
@@ -40,24 +38,23 @@ def require_output(config: Any) -> None:
 
 @contextmanager
 def open_run(
-    directory: Path, command: str, config: Any, resume: str, may_change: Iterable[str] = ()
+    directory: Path, command: str, config: Any, may_change: Iterable[str] = ()
 ) -> Iterator[Path]:
     """Hold a run directory for writing, with the config and the versions recorded in it.
 
     Args:
         directory: created if need be.
         command: recorded, and part of the check on resuming.
-        config: a structured config; written as ``config.yaml``.
-        resume: ``"auto"`` goes on in a directory that was made with the same config;
-            ``"never"`` refuses a directory that already holds a run.
+        config: a structured config; written as ``config.yaml``. Its ``resume`` is ``"auto"`` to go
+            on in a directory that was made with the same config, or ``"never"`` to refuse one that
+            holds a run.
         may_change: top-level keys in which a resumed run may differ, such as the number of workers;
-            ``out`` always is one, since a run's directory may be moved.
+            ``resume`` and ``out`` always are, since a run's directory may be moved.
 
     Raises:
         PwmError: if another process writes there, or the directory holds another run.
     """
-    if resume not in RESUME:
-        raise PwmError(f"unknown resume '{resume}'; it is {' or '.join(RESUME)}.")
+    require_resume(config, directory / _CONFIG)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,7 +63,7 @@ def open_run(
         ) from error
     with DirectoryLock(directory):
         resolved = resolved_config(config)
-        _check_same_run(directory, command, resolved, resume, {"out", *may_change})
+        _check_same_run(directory, command, resolved, {"out", "resume", *may_change})
         write_atomically(
             directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode()
         )
@@ -89,15 +86,11 @@ def resolved_config(config: Any) -> dict[Any, Any]:
 
 
 def _check_same_run(
-    directory: Path, command: str, config: dict[Any, Any], resume: str, may_change: set[str]
+    directory: Path, command: str, config: dict[Any, Any], may_change: set[str]
 ) -> None:
     file = directory / _CONFIG
     if not file.is_file():
         return
-    if resume == "never":
-        raise PwmError(
-            f"{directory} already holds a run and resume=never; give another out= or delete it."
-        )
     maker = read_run(directory).get("command", command)
     if maker != command:
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pwm.errors import PwmError
 
+RESUME = ("auto", "never")
 SEEDS = 2**32  # what the simulators' generators take
 
 
@@ -54,6 +55,16 @@ def require_choice(config: Any, name: str, choices: Sequence[str]) -> None:
         hint = nearest(str(value), choices)
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise PwmError(f"unknown {name} '{value}'{hint or ';'} it is {listed}.")
+
+
+def require_resume(config: Any, *traces: Path) -> None:
+    """Raise PwmError if ``resume`` is unknown, or never where an earlier run left a trace."""
+    require_choice(config, "resume", RESUME)
+    left = [path for path in traces if path.exists()]
+    if config.resume == "never" and left:
+        raise PwmError(
+            f"{left[0]} is of an earlier run and resume=never; give another out= or delete it."
+        )
 
 
 def require_exists(path: str | None) -> None:

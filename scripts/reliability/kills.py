@@ -1,6 +1,6 @@
 """Kill commands at random moments, give them again, and compare with runs left in peace.
 
-    python scripts/reliability/kills.py                      # 120 kills, about twenty minutes
+    python scripts/reliability/kills.py                      # 125 kills, about half an hour
     python scripts/reliability/kills.py --kills 8 --cases pretrain,extract
 
 Every kill is SIGKILL to a real `pwm` process. In most the moment is drawn from the time after it
@@ -30,15 +30,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pwm.checkpoint import is_checkpoint, list_steps, load_checkpoint
 from pwm.dataset import EpisodeStore
+from pwm.evaluate import OUTCOMES
 from pwm.files import unfinished_path
 from pwm.inspection import verify
 from pwm.locks import LOCK_NAME
 from pwm.manifest import MANIFEST_NAME
+from pwm.scores import DECISION_TIMES
 
 ROOT = Path(__file__).resolve().parents[2]
 _OUT = "out"  # of every command, relative to its round's directory, so that records are equal
 _TASKS = ("pendulum-swingup", "reacher-easy")
-_LEFT_OUT = ("run.json", LOCK_NAME, "tensorboard")  # times and processes
+_LEFT_OUT = (  # they hold times or process ids
+    "run.json", LOCK_NAME, "tensorboard", OUTCOMES, DECISION_TIMES, "throughput.json",
+)  # fmt: skip
 _POLICY = 10**9  # counts for more than any step
 
 
@@ -121,8 +125,15 @@ def saved_policies(out: Path) -> int:
     return _POLICY * len(policies) + max(steps, default=0)
 
 
-def cases(data: Path, world_model: Path, files: Path) -> list[Case]:
-    """The commands, with sizes at which each works for some seconds."""
+def saved_pieces(out: Path) -> int:
+    """Pieces of an evaluation that were played, each a line."""
+    log = out / OUTCOMES
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def cases(inputs: Path) -> list[Case]:
+    """The commands, with sizes at which each works for some seconds on what prepare() made."""
+    data, world_model = inputs / "data", inputs / "world_model"
     suite = f"suite=[{','.join(_TASKS)}]"
     tiny = (
         "model=tiny", "model.encoder_dim=32", "model.mlp_dim=32", "model.latent_dim=32",
@@ -139,14 +150,18 @@ def cases(data: Path, world_model: Path, files: Path) -> list[Case]:
         "log_every=1", "save_every=25", "learner.iterations=250", "learner.batch_size=16",
         "learner.horizon=4", "learner.critic_passes=1", "learner.clone_weight=0.1", *networks,
     )  # fmt: skip
+    evaluate = (
+        f"policy={inputs / 'policies'}", "baselines=[random]", "episodes=20", "batch=2",
+        "workers=2",
+    )  # fmt: skip
+    both = (_OUT, f"{_OUT}.unfinished")
     return [
         Case("collect", (suite, "episodes=120", "workers=2"), (_OUT,), saved_episodes),
-        Case(
-            "convert", (f"source={files}", suite), (_OUT, f"{_OUT}.unfinished"), saved_episodes
-        ),
+        Case("convert", (f"source={inputs / 'files'}", suite), both, saved_episodes),
         Case("pretrain", pretrain, (_OUT,), saved_steps),
         Case("extract", extract, (_OUT,), saved_policies),
-    ]  # fmt: skip
+        Case("evaluate", evaluate, (_OUT,), saved_pieces),
+    ]
 
 
 def contents(out: Path) -> dict[str, str]:
@@ -225,22 +240,35 @@ def _saved(case: Case, out: Path, tally: Tally) -> int:
         return 0
 
 
+def prepare(known: dict[str, Case], inputs: Path) -> None:
+    """What the commands read: a store, published files of it, a world model and its policies."""
+    from pwm.cli import main as pwm
+
+    for line in (
+        ["collect", *known["collect"].words, f"out={inputs / 'data'}"],
+        ["convert", f"source={inputs / 'data'}", "to=tdmpc2", "files=6", f"out={inputs / 'files'}"],
+        ["pretrain", *known["pretrain"].words, "steps=50", f"out={inputs / 'world_model'}"],
+        ["extract", *known["extract"].words, f"out={inputs / 'policies'}"],
+    ):
+        if pwm(line):
+            sys.exit(1)
+
+
 def main() -> None:
     """Kill, compare, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kills", type=int, default=120, help="in all; shared among the cases")
-    parser.add_argument("--cases", default="collect,convert,pretrain,extract")
+    parser.add_argument("--kills", type=int, default=125, help="in all; shared among the cases")
+    parser.add_argument("--cases", default="collect,convert,pretrain,extract,evaluate")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, help="keep what was made here; else it is deleted")
-    words = parser.parse_args()
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        out = words.out or Path(scratch)
-        data, world_model, files = (out / name for name in ("data", "world_model", "files"))
-        known = {case.name: case for case in cases(data, world_model, files)}
-        chosen = [known[name] for name in words.cases.split(",")]
-        prepare(known, out, data, world_model, files)
-        rng = random.Random(words.seed)
-        share = -(-words.kills // len(chosen))
+        out = (given.out or Path(scratch)).resolve()
+        known = {case.name: case for case in cases(out / "inputs")}
+        chosen = [known[name] for name in given.cases.split(",")]
+        prepare(known, out / "inputs")
+        rng = random.Random(given.seed)
+        share = -(-given.kills // len(chosen))
         tallies = {case.name: kill_rounds(case, out / case.name, share, rng) for case in chosen}
     for fault in (fault for tally in tallies.values() for fault in tally.lost):
         print(f"lost: {fault}", file=sys.stderr)
@@ -250,20 +278,6 @@ def main() -> None:
         print(tally.row(name))
     if any(tally.lost or tally.identical < tally.rounds for tally in tallies.values()):
         sys.exit(1)
-
-
-def prepare(known: dict[str, Case], out: Path, data: Path, world_model: Path, files: Path) -> None:
-    """What the commands read: a store, a world model, and published files of the store."""
-    from pwm.cli import main as pwm
-
-    lines = [
-        ["collect", f"out={data}", *known["collect"].words],
-        ["pretrain", f"out={world_model}", *known["pretrain"].words, "steps=50"],
-        ["convert", f"source={data}", "to=tdmpc2", "files=6", f"out={files}"],
-    ]
-    for line in lines:
-        if pwm(line):
-            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -245,18 +245,19 @@ def _page(path: Path) -> Any:
 class _Settings:
     """The config of a made-up run."""
 
+    resume: str = "auto"
     seed: int = 3
     steps: int = 20
 
 
 def _resumed(path: Path) -> Any:
     """Going on with a run: its settings are compared and its metrics cut to step 5."""
-    with open_run(path, "test", _Settings(), "auto"), closing(MetricsLogger(path, step=5)):
+    with open_run(path, "test", _Settings()), closing(MetricsLogger(path, step=5)):
         return "goes on"
 
 
 def _make_run(path: Path) -> Path:
-    with open_run(path, "test", _Settings(), "auto"), closing(MetricsLogger(path)) as logger:
+    with open_run(path, "test", _Settings()), closing(MetricsLogger(path)) as logger:
         for step in range(1, 9):
             logger.log(step, {"loss": 1 / step})
     shutil.rmtree(path / "tensorboard")

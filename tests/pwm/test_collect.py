@@ -81,6 +81,15 @@ def test_more_episodes_go_on_where_the_store_ends(collected, tmp_path):
     assert digest(Path(out)) == before, "nothing was left to do"
 
 
+def test_resume_never_adds_to_nothing(collected):
+    before = digest(collected)
+    with pytest.raises(PwmError, match="of an earlier run and resume=never"):
+        collect(CollectConfig(str(collected), TASKS, episodes=8, seed=5, resume="never"))
+    with pytest.raises(PwmError, match="unknown resume"):
+        collect(CollectConfig(str(collected), TASKS, episodes=8, seed=5, resume="perhaps"))
+    assert digest(collected) == before
+
+
 def test_another_seed_or_behaviour_adds_another_source(tmp_path):
     out = str(tmp_path / "data")
     suite = "pendulum-swingup"

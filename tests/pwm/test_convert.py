@@ -687,7 +687,11 @@ def test_files_in_the_making_refuse_other_settings_and_other_data(to_files, tmp_
             convert(to_files)
     with pytest.raises(PwmError, match="files: 3 -> 2"):
         convert(dataclasses.replace(to_files, files=2))
+    with pytest.raises(PwmError, match=r"f\.unfinished is of an earlier run and resume=never"):
+        convert(dataclasses.replace(to_files, resume="never"))
     convert(to_files)
+    with pytest.raises(PwmError, match=r"conversion\.json is of an earlier run and resume=never"):
+        convert(dataclasses.replace(to_files, resume="never"))
     with pytest.raises(PwmError, match="steps: 100 -> 50"):
         convert(dataclasses.replace(to_files, steps=50))
     with EpisodeStore.open(to_files.source, "a") as store:

@@ -103,6 +103,18 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(toy, toy_world_model, tm
         assert not torch.equal(ours.tensors["model"][name], theirs.tensors["model"][name])
 
 
+@pytest.mark.parametrize(
+    ("threads", "where"), [(1, "data_memory=4"), (4, "data_memory=0.5"), (2, "data_memory=0")]
+)
+def test_how_batches_are_prepared_does_not_change_the_result(
+    threads, where, toy, toy_world_model, tmp_path, monkeypatch
+):
+    """In any number of threads, from rows in memory or in their files."""
+    monkeypatch.setattr("pwm.sampler._THREADS", threads)
+    assert main(toy.pretrain(tmp_path, where)) == 0
+    assert_same_run(tmp_path, toy_world_model)
+
+
 # --- stopping and going on -----------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -74,6 +75,24 @@ def test_a_stage_that_fails_stops_the_rest(calls, tmp_path, monkeypatch, capsys)
     assert main(["quickstart", f"out={tmp_path}"]) == 1
     assert [name for name, _ in calls] == ["collect", "pretrain"]
     assert "no disk left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_signal_in_any_stage_stops_the_line_and_says_how_to_go_on(
+    stage, calls, tmp_path, monkeypatch, capsys
+):
+    def stopped(config):
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pwm.quickstart, stage, stopped)
+        assert main(["quickstart", f"out={tmp_path}"]) == 143
+    assert [name for name, _ in calls] == list(STAGES[: STAGES.index(stage)])
+    message = capsys.readouterr().err
+    assert "the same command goes on from there" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "timing.json").exists()
+    assert main(["quickstart", f"out={tmp_path}"]) == 0
 
 
 @pytest.mark.parametrize(

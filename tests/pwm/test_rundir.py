@@ -22,12 +22,13 @@ class Config:
     name: str | None = None
     workers: int = 1
     out: str = "."
+    resume: str = "auto"
     inner: Inner = field(default_factory=Inner)
     layers: list[int] = field(default_factory=lambda: [8, 8])
 
 
-def run(directory, config=None, command="test", resume="auto", may_change=("workers",)):
-    with open_run(directory, command, config or Config(), resume, may_change) as path:
+def run(directory, config=None, command="test", may_change=("workers",)):
+    with open_run(directory, command, config or Config(), may_change) as path:
         return path
 
 
@@ -35,8 +36,8 @@ def test_a_run_records_its_settings_versions_and_seed(tmp_path):
     assert run(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     config = yaml.safe_load((tmp_path / "a" / "b" / "config.yaml").read_text())
     assert config == {
-        "seed": 3, "name": None, "workers": 1, "out": ".", "inner": {"width": 4, "rate": 1e-5},
-        "layers": [8, 8],
+        "seed": 3, "name": None, "workers": 1, "out": ".", "resume": "auto",
+        "inner": {"width": 4, "rate": 1e-5}, "layers": [8, 8],
     }  # fmt: skip
     record = read_run(tmp_path / "a" / "b")
     assert record["command"] == "test"
@@ -79,18 +80,18 @@ def test_another_command_is_refused(tmp_path):
 
 
 def test_resume_never_and_unknown_resume(tmp_path):
-    run(tmp_path / "a", resume="never")
+    run(tmp_path / "a", Config(resume="never"))
     with pytest.raises(PwmError, match="resume=never"):
-        run(tmp_path / "a", resume="never")
+        run(tmp_path / "a", Config(resume="never"))
     with pytest.raises(PwmError, match="auto or never"):
-        run(tmp_path / "b", resume="always")
+        run(tmp_path / "b", Config(resume="always"))
     assert not (tmp_path / "b").exists()
 
 
 def test_a_failed_run_is_not_finished_and_its_time_counts(tmp_path, monkeypatch):
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr("pwm.rundir.time.time", lambda: float(next(clock)))
-    with pytest.raises(KeyError), open_run(tmp_path, "test", Config(), "auto"):
+    with pytest.raises(KeyError), open_run(tmp_path, "test", Config()):
         raise KeyError
     record = read_run(tmp_path)
     assert record["finished"] is False
@@ -103,7 +104,7 @@ def test_a_failed_run_is_not_finished_and_its_time_counts(tmp_path, monkeypatch)
 
 def test_a_second_writer_is_refused(tmp_path):
     with (
-        open_run(tmp_path, "test", Config(), "auto"),
+        open_run(tmp_path, "test", Config()),
         pytest.raises(PwmError, match="being written by process"),
     ):
         run(tmp_path)
