@@ -40,9 +40,9 @@ class Faulty(PendulumEnv):
         cursed = self._cursed is not None and self._seed == self._cursed
         if self._taken("nan") or (cursed and self._steps == 5):
             obs = obs * np.nan
-        if self._taken("raise"):
+        elif self._taken("raise"):
             raise FloatingPointError("the simulation is unstable")
-        if self._taken("die"):
+        elif self._taken("die"):
             os.kill(os.getpid(), signal.SIGKILL)
         return obs, reward, *rest
 
