@@ -22,7 +22,7 @@ from pwm.processes import end_with_parent, fresh_interpreters
 Answerer = Callable[[Sequence[tuple["Job", Any]]], Sequence[Any]]
 """Answers the questions of several jobs that wait at once."""
 
-_DONE, _QUESTION, _FAULT, _MISTAKE = "done", "question", "fault", "mistake"
+_DONE, _QUESTION, _MISTAKE, _FAILED, _DIED = "done", "question", "mistake", "failed", "died"
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
@@ -63,21 +63,26 @@ class Caller:
         return message
 
     def serve(self) -> None:
-        """Does jobs until the caller has no more."""
-        while True:
+        """Does jobs until the caller has no more, or one fails."""
+        kind = _DONE
+        while kind == _DONE:
             try:
                 job = self._jobs.popleft() if self._jobs else self._receive()
             except EOFError:
                 return
             self._pulse[1] = 0
-            try:
-                self._send(_DONE, job.function(self, *job.arguments))
-            except SimulatorError as fault:
-                self._send(_FAULT, str(fault))
-            except PwmError as mistake:
-                self._send(_MISTAKE, str(mistake))
-            except Exception as fault:
-                self._send(_FAULT, f"{type(fault).__name__}: {fault}")
+            kind, content = self._outcome(job)
+            self._send(kind, content)
+
+    def _outcome(self, job: Job) -> tuple[str, Any]:
+        try:
+            return _DONE, job.function(self, *job.arguments)
+        except SimulatorError as fault:
+            return _FAILED, str(fault)
+        except PwmError as mistake:
+            return _MISTAKE, str(mistake)
+        except Exception as fault:
+            return _FAILED, f"{type(fault).__name__}: {fault}"
 
     def _receive(self) -> Any:
         return pickle.loads(self._connection.recv_bytes())
@@ -88,7 +93,9 @@ class Caller:
 
 def _work(connection: Connection, pulse: Any) -> None:
     end_with_parent()
-    with suppress(BrokenPipeError):  # the caller has ended, and so does this process
+    with suppress(
+        BrokenPipeError, ConnectionResetError
+    ):  # the caller has ended, and so does this process
         Caller(connection, pulse).serve()
 
 
@@ -126,12 +133,12 @@ class _Worker:
             self.connection.send_bytes(pickle.dumps(message))
 
     def receive(self) -> tuple[str, Any]:
-        """What it has sent; a fault if it has died."""
+        """What it has sent, or that it has died."""
         try:
             kind, content = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             self.process.join(_SECONDS_TO_CLOSE)
-            return _FAULT, f"its process ended with exit code {self.process.exitcode}"
+            return _DIED, f"its process ended with exit code {self.process.exitcode}"
         self.look()
         return kind, content
 
@@ -218,8 +225,7 @@ class WorkerPool:
                 elif kind == _MISTAKE:
                     raise PwmError(f"{worker.part}: {content}")
                 else:
-                    died = worker.process.exitcode is not None
-                    self._replace(worker, "died" if died else "failed", content)
+                    self._replace(worker, kind, content)
             if asking and answer is not None:
                 answers = answer([(worker.jobs[0], question) for worker, question in asking])
                 for (worker, _), content in zip(asking, answers, strict=True):

@@ -37,12 +37,13 @@ class Faulty(PendulumEnv):
     def step(self, action: np.ndarray) -> Any:
         self._steps += 1
         obs, reward, *rest = super().step(action)
-        cursed = self._cursed is not None and self._seed == self._cursed
-        if self._taken("nan") or (cursed and self._steps == 5):
+        kind = next(filter(self._taken, ("nan", "raise", "die")), None)
+        cursed = self._cursed is not None and self._seed == self._cursed and self._steps == 5
+        if kind == "nan" or cursed:
             obs = obs * np.nan
-        elif self._taken("raise"):
+        if kind == "raise":
             raise FloatingPointError("the simulation is unstable")
-        elif self._taken("die"):
+        if kind == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         return obs, reward, *rest
 

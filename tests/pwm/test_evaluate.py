@@ -197,8 +197,7 @@ def test_simulators_that_raise_die_or_give_nan_are_run_again(faulty, tmp_path):
     assert evaluate(replace(config, out=str(tmp_path / "faulty"))) == plain
     assert not list(tmp_path.glob("token.*"))
     rates = json.loads((tmp_path / "faulty" / "throughput.json").read_text())
-    assert rates["faults"]["died"] == 1
-    assert rates["faults"]["failed"] in (1, 2)  # both episodes of a batch may fail at one step
+    assert rates["faults"] == {"failed": 2, "died": 1}
 
 
 def test_an_episode_that_always_fails_ends_it_by_name_and_the_rest_is_kept(
@@ -270,6 +269,6 @@ def test_settings_of_workers_that_cannot_work_are_refused(wrong, message):
 
 def test_videos_without_the_library_say_what_to_install(policies, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    assert main(words(policies, tmp_path, "video=1", "episodes=1")) == 1
+    assert main(words(policies, tmp_path / "out", "video=1", "episodes=1")) == 1
     assert "pip install 'pwm[video]'" in capsys.readouterr().err
-    assert not (tmp_path / "results.json").exists()  # it is found before anything is played
+    assert not (tmp_path / "out").exists()
