@@ -103,6 +103,7 @@ def test_results_follow_the_schema(toy, policies, evaluated):
     assert rates["faults"] == {}
 
 
+@pytest.mark.slow
 def test_many_workers_that_die_and_hang_give_the_same_results(
     toy, policies, evaluated, tmp_path, capsys
 ):
@@ -153,6 +154,7 @@ def save_policy(task: Task, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_stopped_or_killed_it_goes_on_where_it_was(tmp_path):
     policy = save_policy(faulty_task(tmp_path / "none", length=400), tmp_path / "policy")
     out = tmp_path / "stopped"

@@ -66,4 +66,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     ]
     small = bytes_a_task(make_model(), dataclasses.replace(CONFIG, batch_size=4))
     estimate = 4 * (bytes_a_task(make_model(), CONFIG) - small)
-    assert 0.5 * estimate < peaks[1] - peaks[0] < 1.1 * estimate
+    assert 0.2 * estimate < peaks[1] - peaks[0] < 1.1 * estimate
