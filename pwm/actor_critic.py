@@ -14,13 +14,24 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from omegaconf import MISSING
 from torch import Tensor, nn
 
-from pwm.checkpoint import load_checkpoint, read_meta, save_checkpoint
+from pwm.checkpoint import load_checkpoint, read_meta, rebuild, save_checkpoint
 from pwm.errors import PwmError
 from pwm.nets import SimNorm, StackedMLP, mlp
-from pwm.suites import Task
-from pwm.world_model import ModelSize, WorldModel
+from pwm.settings import (
+    from_plain,
+    require_at_least,
+    require_choice,
+    require_finite,
+    require_positive,
+    require_share,
+)
+from pwm.suites import Task, task_from_table
+from pwm.world_model import LARGEST_WIDTH, ModelSize, WorldModel
+
+REWARD_UNITS = ("symlog", "real")
 
 
 @dataclass
@@ -39,6 +50,15 @@ class ActorCriticSize:
     critics: int = 3
     log_std: float = -1.0
     min_log_std: float = -1.427
+
+    def validate(self) -> None:
+        """Raise PwmError for sizes that cannot work."""
+        require_at_least(self, 1, "critics")
+        require_finite(self, "log_std", "min_log_std")
+        for name in ("actor", "critic"):
+            widths = getattr(self, name)
+            if not all(1 <= width <= LARGEST_WIDTH for width in widths):
+                raise PwmError(f"{name}={widths} must be layer widths of 1 to {LARGEST_WIDTH}.")
 
 
 class Actors(nn.Module):
@@ -298,15 +318,23 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     """
     checkpoint = load_checkpoint(Path(path), "policy", groups=("policy",))
     state, meta = checkpoint.tensors["policy"], checkpoint.meta
+    return rebuild(checkpoint.path, lambda: _described_policy(meta), state).to(device)
+
+
+def _described_policy(meta: Mapping[str, Any]) -> Policy:
+    """The policy that :meth:`Policy.save` described, with other weights."""
     architecture = meta["architecture"]
-    task = Task(**meta["task"])
-    size = ActorCriticSize(**architecture["actor"])
-    encoder = None
-    inputs = architecture["obs_dim"]
+    task = task_from_table(meta["task"])
+    size = from_plain(ActorCriticSize, architecture["actor"])
+    size.validate()
+    encoder, task_dim = None, 0
+    inputs = obs_dim = architecture["obs_dim"]
     if architecture["model"] is not None:
-        model = ModelSize(**architecture["model"])
+        model = from_plain(ModelSize, architecture["model"])
+        model.validate()
+        task_dim = model.task_dim
         encoder = mlp(
-            inputs + model.task_dim,
+            inputs + task_dim,
             [model.encoder_dim] * model.encoder_layers,
             model.latent_dim,
             SimNorm(model.simnorm_dim),
@@ -314,17 +342,15 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         inputs = model.latent_dim
     mask = torch.zeros(1, architecture["action_dim"])
     mask[0, : task.action_dim] = 1
-    policy = Policy(
+    return Policy(
         task,
         encoder,
-        torch.zeros_like(state["embedding"]),
-        torch.zeros_like(state["obs_mean"]),
-        torch.ones_like(state["obs_scale"]),
+        torch.zeros(task_dim),
+        torch.zeros(obs_dim),
+        torch.ones(obs_dim),
         Actors(inputs, mask, size),
         architecture,
     )
-    policy.load_state_dict(state)
-    return policy.to(device)
 
 
 def load_critic(path: str | Path, device: str | torch.device = "cpu") -> TaskCritic:
@@ -344,12 +370,31 @@ def load_critic(path: str | Path, device: str | torch.device = "cpu") -> TaskCri
             "of pwm (cloned policies never have one)."
         )
     state = load_checkpoint(Path(path), "policy", groups=("critic",)).tensors["critic"]
-    size = ActorCriticSize(**meta["architecture"]["actor"])
-    facts = meta["critic"]
-    values = Critics(1, meta["architecture"]["model"]["latent_dim"], size, facts["scale"])
-    values.load_state_dict(state)
+    facts = from_plain(_CriticFacts, meta["critic"])
+    facts.validate()
+
+    def described() -> Critics:
+        size = from_plain(ActorCriticSize, meta["architecture"]["actor"])
+        size.validate()
+        return Critics(1, meta["architecture"]["model"]["latent_dim"], size, facts.scale)
+
+    values = rebuild(Path(path), described, state)
     values.to(device).eval().requires_grad_(False)
-    return TaskCritic(values, facts["reward_units"], facts["discount"])
+    return TaskCritic(values, facts.reward_units, facts.discount)
+
+
+@dataclass
+class _CriticFacts:
+    """What a checkpoint says of a critic beside its networks."""
+
+    reward_units: str = MISSING
+    discount: float = MISSING
+    scale: float = MISSING
+
+    def validate(self) -> None:
+        require_choice(self, "reward_units", REWARD_UNITS)
+        require_share(self, "discount")
+        require_positive(self, "scale")
 
 
 def action_masks(tasks: Sequence[Task], action_dim: int) -> Tensor:

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from pwm.acceleration import Accelerator
-from pwm.actor_critic import ActorCriticSize, Actors, Critics, TaskCritic, action_masks
+from pwm.actor_critic import (
+    REWARD_UNITS,
+    ActorCriticSize,
+    Actors,
+    Critics,
+    TaskCritic,
+    action_masks,
+)
 from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.errors import PwmError
 from pwm.imagination import FirstLayers, Imagined, fold, imagine_step, imagined_reward
@@ -22,7 +29,6 @@ from pwm.math import discounted_sum, running_moments, symexp, td_lambda
 from pwm.settings import (
     require_at_least,
     require_choice,
-    require_finite,
     require_positive,
     require_share,
 )
@@ -79,7 +85,7 @@ class ActorCriticConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_choice(self, "reward_units", ("symlog", "real"))
+        require_choice(self, "reward_units", REWARD_UNITS)
         require_at_least(self, 1, "iterations", "batch_size", "horizon", "critic_minibatches")
         require_at_least(self, 0, "critic_passes", "clone_weight", "clone_weight_final")
         require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
@@ -91,10 +97,7 @@ class ActorCriticConfig:
             raise PwmError(
                 "scale_values needs a discount below 1, since it divides by 1 - discount."
             )
-        require_finite(self, "networks.log_std", "networks.min_log_std")
-        widths = [*self.networks.actor, *self.networks.critic, self.networks.critics]
-        if min(widths) < 1:
-            raise PwmError("networks: critics and all layer widths must be at least 1.")
+        self.networks.validate()
         samples = self.batch_size * self.horizon
         if samples % self.critic_minibatches:
             raise PwmError(

@@ -16,16 +16,18 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from pwm.errors import PwmError
 from pwm.files import make_directory, write_atomically
 from pwm.versions import versions
+
+M = TypeVar("M", bound=nn.Module)
 
 FORMAT_VERSION = 2
 _INDEX = "checkpoint.json"
@@ -191,6 +193,33 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except (OSError, SafetensorError) as error:
         raise _damaged(file, str(error)) from error
+
+
+def rebuild(path: Path, build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
+    """A module as a checkpoint describes it, with the checkpoint's tensors.
+
+    It is made without memory first, so that a description that does not fit the tensors is refused
+    before it costs anything.
+
+    Args:
+        path: the checkpoint, for messages.
+        build: makes the module from the checkpoint's JSON part.
+        state: its tensors by name.
+
+    Raises:
+        PwmError: if the JSON part describes no module, or another one than the tensors are of.
+    """
+    try:
+        with torch.device("meta"):
+            described = {name: tensor.shape for name, tensor in build().state_dict().items()}
+        if described != {name: tensor.shape for name, tensor in state.items()}:
+            raise PwmError("its tensors have other names or sizes than it describes")
+        module = build()
+        module.load_state_dict(state)
+    except (PwmError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise PwmError(f"{path} cannot be used: {reason}; use another checkpoint.") from error
+    return module
 
 
 def step_name(step: int) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor
 from pwm.actor_critic import ActorCriticSize, Actors, Policy, action_masks
 from pwm.checkpoint import is_checkpoint, read_meta
 from pwm.dataset import EpisodeStore
-from pwm.errors import PwmError
 from pwm.manifest import MANIFEST_NAME
 from pwm.moments import observation_moments
 from pwm.progress import progress_bar
@@ -44,8 +43,7 @@ class CloningConfig:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 1, "updates", "batch_size", "pool")
         require_positive(self, "lr")
-        if min(self.hidden, default=1) < 1:
-            raise PwmError(f"hidden={self.hidden} must be layer widths of at least 1.")
+        ActorCriticSize(self.hidden, []).validate()
 
 
 def clone(

@@ -14,20 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from pwm.errors import PwmError
 from pwm.files import unfinished_path, write_atomically
-from pwm.suites import GYMNASIUM_FIELDS, Suite, Task
+from pwm.suites import Suite, Task, task_from_table
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "pwm-episodes"
 VERSION = 1
 
-_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_COUNT = 2**44
-_MAX_DIM = 2**20
 
 
 class _InvalidError(Exception):
@@ -267,47 +265,13 @@ def _parse_segment(entry: Mapping[str, Any]) -> Segment:
 
 
 def _parse_task(values: Mapping[str, Any]) -> Task:
-    hints = get_type_hints(Task)
-    fields = {field.name: field for field in dataclasses.fields(Task)}
-    if unknown := sorted(set(values) - set(fields)):
-        raise _InvalidError(f"a task has the unknown entries {', '.join(unknown)}")
-    for name, field in fields.items():
-        if name in values:
-            if not _fits(values[name], hints[name]):
-                raise _InvalidError(f"a task's '{name}' cannot be {values[name]!r}")
-        elif field.default is dataclasses.MISSING:
-            raise _InvalidError(f"a task has no '{name}'")
-    task = Task(**values)
-    if not _TASK_NAME.fullmatch(task.name) or task.name.startswith(MANIFEST_NAME):
-        raise _InvalidError(f"task name {task.name!r} is not a plain file name")
-    for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
-        if not 1 <= getattr(task, name) <= _MAX_DIM:
-            raise _InvalidError(f"{name} of task '{task.name}' is not in 1..{_MAX_DIM}")
-    if task.domain != "gymnasium":
-        if present := sorted(set(values) & set(GYMNASIUM_FIELDS)):
-            raise _InvalidError(f"task '{task.name}' is no Gymnasium task and has {present[0]}")
-    elif not task.env_id.isprintable() or not task.env_id or not _is_json_object(task.env_kwargs):
-        raise _InvalidError(f"task '{task.name}' names no Gymnasium environment")
-    elif not _is_range(task.score_min, task.score_max):
-        raise _InvalidError(f"the score of task '{task.name}' has no range")
-    return task
-
-
-def _is_json_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _is_range(low: float | None, high: float | None) -> bool:
-    return (low is None and high is None) or (low is not None and high is not None and low < high)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+        task = task_from_table(values)
+    except PwmError as error:
+        raise _InvalidError(str(error).rstrip(".")) from error
+    if task.name.startswith(MANIFEST_NAME):
+        raise _InvalidError(f"task name {task.name!r} is not a plain file name")
+    return task
 
 
 def _get(mapping: Mapping[str, Any], key: str) -> Any:

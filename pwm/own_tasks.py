@@ -30,12 +30,12 @@ TASK_FILE_SUFFIXES = (".yaml", ".yml")
 RESERVED_NAMES = ("groups", "checkpoints", "manifest.json", "run.json", "config.yaml")
 """Names of files and directories that commands write beside the directories of tasks."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ENV_ID = re.compile(r"([\w.]+:)?([\w.-]+/)?[\w.-]+")
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ENV_ID = re.compile(r"([\w.]+:)?([\w.-]+/)?[\w.-]+")
 _SIZES = ("obs_dim", "action_dim", "episode_length", "action_repeat")
 _NEEDED = ("name", "env_id", "obs_dim", "action_dim", "episode_length", "score")
 _KEYS = (*_NEEDED, "env_kwargs", "action_repeat")
-_LARGEST_SIZE = 2**20
+LARGEST_SIZE = 2**20
 _OWN_ARGUMENTS = ("id", "max_episode_steps", "render_mode", "disable_env_checker")
 
 
@@ -100,7 +100,7 @@ def _fields(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
         "name": _name(entry["name"], where),
         "domain": "gymnasium",
         **sizes,
-        "env_id": _text(entry["env_id"], "env_id", _ENV_ID, where),
+        "env_id": _text(entry["env_id"], "env_id", ENV_ID, where),
         "env_kwargs": _arguments(entry.get("env_kwargs"), where),
         "score_min": low,
         "score_max": high,
@@ -108,7 +108,7 @@ def _fields(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _name(value: object, where: str) -> str:
-    name = _text(value, "name", _NAME, where)
+    name = _text(value, "name", TASK_NAME, where)
     if name.lower() in RESERVED_NAMES or is_task_file(name):
         raise PwmError(
             f"{where}: name {name} is that of a file or directory that commands write; give your "
@@ -125,7 +125,7 @@ def _text(value: object, key: str, pattern: re.Pattern[str], where: str) -> str:
 
 
 def _size(value: object, key: str, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST_SIZE:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_SIZE:
         raise PwmError(f"{where}: {key} is {value!r}; give a whole number from 1.")
     return value
 

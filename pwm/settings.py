@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pwm.errors import PwmError
+
+T = TypeVar("T")
 
 RESUME = ("auto", "never")
 SEEDS = 2**32  # what the simulators' generators take
@@ -31,6 +33,11 @@ def require_at_least(config: Any, least: float, *names: str) -> None:
 def require_positive(config: Any, *names: str) -> None:
     """Raise PwmError for the first named setting that is not above 0, or not finite."""
     _require(config, names, lambda value: value > 0, "above 0")
+
+
+def require_at_most(config: Any, most: float, *names: str) -> None:
+    """Raise PwmError for the first named setting that is above ``most`` or not finite."""
+    _require(config, names, lambda value: value <= most, f"at most {most}")
 
 
 def require_share(config: Any, *names: str) -> None:
@@ -86,6 +93,26 @@ def require_writable(out: str, name: str = "out") -> None:
         raise PwmError(f"{name}={out}: {existing} is a file; give a directory.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PwmError(f"{name}={out}: you may not write in {existing}; give another {name}=.")
+
+
+def from_plain(kind: type[T], values: Any) -> T:
+    """A dataclass of settings from plain data such as JSON gives.
+
+    Raises:
+        PwmError: for entries that it does not have, or values of another type.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(values, Mapping):
+        raise PwmError(f"{kind.__name__} is no mapping.")
+    try:
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+    except (OmegaConfBaseException, OverflowError) as error:
+        reason = str(error).split("\n")[0]
+        raise PwmError(f"{kind.__name__} is malformed: {reason:.200}.") from error
+    assert isinstance(made, kind)
+    return made
 
 
 def _require(

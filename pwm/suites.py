@@ -7,13 +7,15 @@ This module imports neither a simulator nor torch.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pwm.errors import PwmError
-from pwm.own_tasks import is_task_file, read_task_file
+from pwm.own_tasks import ENV_ID, LARGEST_SIZE, TASK_NAME, is_task_file, read_task_file
 from pwm.settings import nearest
 
 Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
@@ -282,5 +284,73 @@ def suite_table(suite: Suite) -> dict[str, Any]:
 
 
 def suite_from_table(table: Mapping[str, Any]) -> Suite:
-    """The suite that :func:`suite_table` described."""
-    return Suite(table["name"], tuple(Task(**fields) for fields in table["tasks"]))
+    """The suite that :func:`suite_table` described.
+
+    Raises:
+        PwmError: if the table is not one of a suite.
+    """
+    if not isinstance(table, Mapping):
+        raise PwmError("a suite is no mapping.")
+    if not isinstance(table, Mapping):
+        raise PwmError("a suite is no mapping.")
+    name, entries = table.get("name"), table.get("tasks")
+    if not isinstance(name, str) or not isinstance(entries, list) or not entries:
+        raise PwmError("a suite has no name or no tasks.")
+    tasks = tuple(task_from_table(entry) for entry in entries)
+    if len({task.name for task in tasks}) < len(tasks):
+        raise PwmError("a suite has two tasks of one name.")
+    return Suite(name, tasks)
+
+
+def task_from_table(table: Mapping[str, Any]) -> Task:
+    """The task that :meth:`Task.table` described, checked in full.
+
+    Raises:
+        PwmError: for missing or unknown entries, or values that no task has.
+    """
+    if not isinstance(table, Mapping):
+        raise PwmError("a task is no mapping.")
+    hints, fields = get_type_hints(Task), {field.name: field for field in dataclasses.fields(Task)}
+    if unknown := sorted(set(table) - set(fields)):
+        raise PwmError(f"a task has the unknown entries {', '.join(unknown)}.")
+    for name, field in fields.items():
+        if name in table:
+            if not _fits(table[name], hints[name]):
+                raise PwmError(f"a task's '{name}' cannot be {table[name]!r:.100}.")
+        elif field.default is dataclasses.MISSING:
+            raise PwmError(f"a task has no '{name}'.")
+    task = Task(**table)
+    _check_task(task, table)
+    return task
+
+
+def _check_task(task: Task, table: Mapping[str, Any]) -> None:
+    if not TASK_NAME.fullmatch(task.name):
+        raise PwmError(f"task name {task.name!r:.100} is not a plain file name.")
+    for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
+        if not 1 <= getattr(task, name) <= LARGEST_SIZE:
+            raise PwmError(f"{name} of task '{task.name}' is not in 1..{LARGEST_SIZE}.")
+    if task.domain != "gymnasium":
+        if present := sorted(set(table) & set(GYMNASIUM_FIELDS)):
+            raise PwmError(f"task '{task.name}' is no Gymnasium task and has {present[0]}.")
+    elif not ENV_ID.fullmatch(task.env_id) or not _is_json_object(task.env_kwargs):
+        raise PwmError(f"task '{task.name}' names no Gymnasium environment.")
+    elif not _is_range(task.score_min, task.score_max):
+        raise PwmError(f"the score of task '{task.name}' has no range.")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_range(low: float | None, high: float | None) -> bool:
+    return (low is None and high is None) or (low is not None and high is not None and low < high)

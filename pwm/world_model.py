@@ -7,7 +7,7 @@ broadcasts against them, so ``(B,)`` serves both (B, ...) and time-first (H, B, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pwm.checkpoint import Checkpoint, load_checkpoint, load_latest
+from pwm.checkpoint import Checkpoint, load_checkpoint, load_latest, rebuild
 from pwm.errors import PwmError
 from pwm.math import bin_centers, expected_bin, soft_cross_entropy, symexp
 from pwm.nets import SimNorm, StackedMLP, init_weights, mlp
 from pwm.sampler import Batch
-from pwm.settings import require_at_least, require_finite, require_share
+from pwm.settings import (
+    from_plain,
+    require_at_least,
+    require_at_most,
+    require_finite,
+    require_share,
+)
 from pwm.suites import Suite, suite_from_table, suite_table
 
 KIND = "world_model"
+LARGEST_WIDTH = 2**20  # of a layer; a file or a config that says more is mistaken
 
 
 @dataclass
@@ -54,6 +61,10 @@ class ModelSize:
     def validate(self) -> None:
         """Raise PwmError for sizes that cannot work."""
         require_at_least(self, 1, "encoder_dim", "encoder_layers", "mlp_dim", "num_q")
+        require_at_most(
+            self, LARGEST_WIDTH, "encoder_dim", "mlp_dim", "latent_dim", "task_dim", "num_bins"
+        )
+        require_at_most(self, 2**10, "encoder_layers", "num_q")
         require_at_least(self, 1, "latent_dim", "simnorm_dim")
         require_at_least(self, 0, "task_dim")
         require_at_least(self, 2, "num_bins")
@@ -383,11 +394,16 @@ def load_world_model(path: str | Path, device: str | torch.device = "cpu") -> Wo
     """
     checkpoint = _find_world_model(Path(path))
     meta = checkpoint.meta
-    suite = suite_from_table(meta["suite"])
-    size = ModelSize(**meta["size"])
-    model = WorldModel(size, suite, meta["q_and_prior"], meta["normalize_obs"])
-    model.load_state_dict(checkpoint.tensors["model"])
+    model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))
     return model.to(device).eval().requires_grad_(False)
+
+
+def _described(meta: Mapping[str, Any]) -> WorldModel:
+    """The model that :func:`model_meta` described, with other weights."""
+    size = from_plain(ModelSize, meta["size"])
+    size.validate()
+    suite = suite_from_table(meta["suite"])
+    return WorldModel(size, suite, bool(meta["q_and_prior"]), bool(meta["normalize_obs"]))
 
 
 def _find_world_model(path: Path) -> Checkpoint:

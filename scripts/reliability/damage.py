@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 _EXTREME = (0, -1, 1, 2**31, 2**63, 10**30, -(10**9), 0.5, 1e308, float("nan"), float("inf"))
 _ODD: tuple[Any, ...] = (*_EXTREME, None, True, "", "x" * 1000, "../../etc/passwd", [], {}, [[[]]])
+_HEADER_BYTES, _PADDING = 30, 0x4246  # of a ZIP member: header, and torch's mark of padding
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 
 
@@ -87,28 +89,50 @@ def damage_text_file(path: Path, random: Random) -> None:
 
 
 def damage_member(path: Path, random: Random) -> None:
-    """Change the pickle in an archive of ``torch.save`` and write the archive's sums anew."""
+    """Change the pickle in an archive of ``torch.save`` and write the archive's sums anew.
+
+    Members begin at multiples of 64 bytes, as torch writes them.
+    """
     with zipfile.ZipFile(path) as old:
         members = [(info.filename, old.read(info)) for info in old.infolist()]
-    with zipfile.ZipFile(path, "w") as new:
+    with open(path, "wb") as file, zipfile.ZipFile(file, "w") as new:
         for name, data in members:
-            new.writestr(name, damage_bytes(data, random) if name.endswith("data.pkl") else data)
+            info = zipfile.ZipInfo(name)
+            start = file.tell() + _HEADER_BYTES + len(name) + 4
+            info.extra = struct.pack("<HH", _PADDING, -start % 64) + bytes(-start % 64)
+            new.writestr(info, damage_bytes(data, random) if name.endswith("data.pkl") else data)
 
 
 def edit_index(path: Path, random: Random) -> None:
     """Replace one value of a checkpoint's JSON part and write its checksum anew."""
-    file = path / "checkpoint.json"
-    index = json.loads(file.read_bytes())
-    del index["checksum"]
-    places = list(_places(index))
-    holder, key = random.choice(places)
+    index = _read_index(path)
+    holder, key = random.choice(_places(index))
     if random.random() < 0.2:
         del holder[key]
     else:
         holder[key] = random.choice(_ODD)
+    _write_index(path, index)
+
+
+def set_in_index(path: Path, place: Sequence[Any], value: Any) -> None:
+    """Set one value of a checkpoint's JSON part, found by its keys, and its checksum."""
+    index = holder = _read_index(path)
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    _write_index(path, index)
+
+
+def _read_index(path: Path) -> Any:
+    index = json.loads((path / "checkpoint.json").read_bytes())
+    del index["checksum"]
+    return index
+
+
+def _write_index(path: Path, index: Any) -> None:
     text = json.dumps(index, sort_keys=True)
     index["checksum"] = hashlib.sha256(text.encode()).hexdigest()
-    file.write_text(json.dumps(index))
+    (path / "checkpoint.json").write_text(json.dumps(index))
 
 
 def _places(node: Any) -> list[tuple[Any, Any]]:
