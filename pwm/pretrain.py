@@ -143,6 +143,11 @@ def pretrain(config: PretrainConfig) -> Path:
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     given = None if config.init is None else load_world_model(config.init).unfreeze()
+    if given is not None and config.q_and_prior and not given.has_q:
+        raise PwmError(
+            f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or begin "
+            "without init=."
+        )
     chosen = store.suite if config.suite is None else get_suite(config.suite)
     suite, names = chosen, None
     if given is not None:

@@ -163,7 +163,8 @@ def test_the_documented_lines_write_a_store(
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "your-own-data.md").read_text()
     described = page.split("```yaml\n")[1].split("```")[0]
-    lines = page.split("```python\n")[1].split("```")[0]
+    arrays = page.split("## From NumPy arrays")[1]
+    lines = arrays.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     Path("pendulum.yaml").write_text(described)
     assert get_task("pendulum.yaml") == PENDULUM

@@ -101,6 +101,18 @@ def test_what_is_trained_can_be_exported_again(published, tmp_path):
     assert all(torch.equal(back[name], value) for name, value in trained.items())
 
 
+def test_a_model_without_q_and_prior_does_not_get_them_on_the_way(published, tmp_path, capsys):
+    state = torch.load(CHECKPOINTS["tdmpc2-old"], weights_only=True)["model"]
+    kept = {key: value for key, value in state.items() if "_pi" not in key and "_Qs" not in key}
+    torch.save({"model": kept}, tmp_path / "plain.pt")
+    words = f"checkpoint={tmp_path}/plain.pt suite=mt30 out={tmp_path}/plain"
+    assert cli.main(["import", *words.split()]) == 0
+    words = f"init={tmp_path}/plain data={published}/data out={tmp_path}/run q_and_prior=true"
+    assert cli.main(["pretrain", *words.split(), "device=cpu"]) == 1
+    assert "plain has neither Q nor prior; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("finetune", [False, True])
 def test_a_policy_is_extracted_from_what_was_downloaded(published, tmp_path, capsys, finetune):
     settings = (
