@@ -455,7 +455,7 @@ def test_settings_that_cannot_work_are_refused_in_a_sentence(changes):
     assert any(name in message for name in changes) or "networks" in changes
 
 
-def test_the_papers_settings_are_valid():
+def test_the_default_settings_are_valid():
     ActorCriticConfig().validate()
 
 

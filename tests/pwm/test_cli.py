@@ -72,7 +72,7 @@ def test_help_mentions_presets_and_meanings(capsys):
     assert "batch_size: 1024" in shown
     main(["extract", "--help"])
     shown = capsys.readouterr().out
-    assert "extract=paper" in shown
+    assert "extract=paper|small_data|standard" in shown
     assert "detach_actor_input" in shown
     assert "start states a task, drawn once" in shown
 
