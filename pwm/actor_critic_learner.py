@@ -152,6 +152,7 @@ class ActorCriticLearner:
         self.accelerator = accelerator or Accelerator(model.bins.device)
         self._step = self.accelerator.compile(policy_step)
         self._reward = self.accelerator.compile(imagined_reward)
+        self._lowest_value = self.accelerator.compile(lowest_value)
         self._critic_error = self.accelerator.compile(critic_error)
         self._iterate = self.accelerator.capture(self._iteration)
         device, latent = model.bins.device, model.size.latent_dim
@@ -233,7 +234,7 @@ class ActorCriticLearner:
         """
         config = self.config
         imagined = self.imagine(start, noise)
-        bootstrap = self.critics(imagined.latents[-1]).amin(1)
+        bootstrap = self._lowest_value(self.critics, imagined.latents[-1])
         returns = discounted_sum(imagined.rewards, config.discount)
         returns = returns + config.discount**config.horizon * bootstrap
         mean, var, weight = self.moments.unbind()
@@ -286,7 +287,7 @@ class ActorCriticLearner:
         latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
         tasks, _, batch, size = latents.shape
         with torch.no_grad():
-            values = self.critics(latents[:, 1:].reshape(tasks, -1, size)).amin(1)
+            values = self._lowest_value(self.critics, latents[:, 1:].reshape(tasks, -1, size))
             values = values.view(tasks, config.horizon, batch).transpose(0, 1)
             targets = td_lambda(imagined.rewards.detach(), values, config.discount, config.lam)
         targets = targets.transpose(0, 1).reshape(tasks, -1)
@@ -367,6 +368,11 @@ def policy_step(
 ) -> Imagined:
     """Act on what is seen of z, usually z itself, and imagine what follows."""
     return imagine_step(model, first, z, actors(seen, noise))
+
+
+def lowest_value(critics: Critics, states: Tensor) -> Tensor:
+    """(K, n), what the most pessimistic critic of each task's ensemble says: (K, n, latent)."""
+    return critics(states).amin(1)
 
 
 def critic_error(critics: Critics, states: Tensor, targets: Tensor) -> Tensor:
