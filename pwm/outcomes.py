@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from pwm.files import write_all, writing
+
 
 @dataclass
 class Outcomes:
@@ -88,14 +90,16 @@ class OutcomeLog:
             key: what :func:`outcome_key` gives.
             outcomes: whose.
             notes: for people who read the file.
+
+        Raises:
+            PwmError: if they cannot be written.
         """
         self._found[key] = outcomes
         if self._path is None:
             return
         text = json.dumps({"key": key, **notes, **_to_json(outcomes)}).encode()
-        with self._path.open("ab") as file:
-            file.write(_checksum(text) + b" " + text + b"\n")
-            file.flush()
+        with writing(self._path), self._path.open("ab", buffering=0) as file:
+            write_all(file, _checksum(text) + b" " + text + b"\n")
             os.fsync(file.fileno())
 
 

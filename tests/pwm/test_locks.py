@@ -64,5 +64,5 @@ def test_a_released_lock_leaves_no_host_name_behind(tmp_path):
 
 
 def test_a_missing_directory_is_one_sentence(tmp_path):
-    with pytest.raises(PwmError, match="cannot write in"):
+    with pytest.raises(PwmError, match="cannot write"):
         DirectoryLock(tmp_path / "none").acquire()
