@@ -35,6 +35,7 @@ def require_room(build: Callable[[], nn.Module]) -> None:
         bytes_ = sum(p.numel() * p.element_size() for p in build().parameters())
     if bytes_ > (free := free_memory()):
         raise PwmError(
-            f"there is not enough memory for this model: its weights alone take "
-            f"{bytes_ / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free; choose a smaller one."
+            "there is not enough memory for this model: its weights alone take "
+            f"{bytes_ / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free; choose a smaller "
+            "one."
         )

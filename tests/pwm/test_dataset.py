@@ -348,7 +348,7 @@ def test_misuse_is_refused(store_path, tmp_path):
     with pytest.raises(PwmError, match="not empty"):
         EpisodeStore.create(store_path, SUITE)
     (tmp_path / "file").write_text("")
-    with pytest.raises(PwmError, match="cannot write .*File exists"):
+    with pytest.raises(PwmError, match=r"cannot write .*File exists"):
         EpisodeStore.create(tmp_path / "file" / "store", SUITE)
     for name in ("../out", "a/b", ".hidden", "manifest.json", ""):
         with pytest.raises(PwmError, match="not a plain file name"):
