@@ -36,7 +36,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kills import contents, saved_episodes, saved_pieces, saved_policies, saved_steps
-from samples import ROOT, TASKS, make_samples, make_store, run
+from samples import ROOT, TASKS, make_results, make_samples, make_store, run
 
 from pwm.checkpoint import is_checkpoint
 from pwm.cli import COMMANDS, main
@@ -355,16 +355,13 @@ def prepare(directory: Path) -> dict[str, Path]:
 
 
 def _make_inputs(directory: Path) -> None:
-    made = make_samples(directory)
+    make_samples(directory)
     make_store(directory / "store", episodes=400)
     run(
         f"convert source={directory / 'store'} to=tdmpc2 steps=30 files=6 out={directory / 'files'}"
     )
     run(f"import checkpoint={PUBLISHED} suite=mt30 out={directory / 'imported'}")
-    run(
-        f"evaluate policy={made['policies']} tasks=[pendulum-swingup] episodes=1 workers=1 "
-        f"baselines=[] out={directory / 'run'}"
-    )
+    make_results(directory / "run")
 
 
 def try_everything() -> None:
@@ -415,7 +412,7 @@ def _enter_namespace() -> None:
     except FileNotFoundError:
         allowed = False
     if not allowed:
-        sys.exit("this system lets no user mount a disk of their own; run it as root on Linux.")
+        sys.exit("this system lets no user mount a disk; run it as root on Linux.")
     os.execvp(words[0], [*words, sys.executable, *sys.argv, "--inside"])
 
 
