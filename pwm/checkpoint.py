@@ -77,8 +77,10 @@ def save_checkpoint(
     make_directory(path)
     try:
         _write_files(path, kind, tensors, meta)
-    finally:
-        _delete_unnamed(path, kind)
+    except PwmError:
+        _delete_unnamed(path, kind)  # on a full disk their room is wanted
+        raise
+    _delete_unnamed(path, kind)
 
 
 def _write_files(
@@ -283,7 +285,11 @@ def save_step(
 def delete_steps(directory: Path, keep: Collection[Path] = ()) -> None:
     """Delete training checkpoints, whole or not, oldest first, apart from those to keep."""
     for path in sorted(directory.glob("step_*")):
-        if path not in keep:
+        if path in keep:
+            continue
+        if path.is_symlink():  # what it leads to is not this run's
+            path.unlink()
+        else:
             (path / _INDEX).unlink(missing_ok=True)  # first, so that no half of it looks whole
             shutil.rmtree(path)
 

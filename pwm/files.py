@@ -65,12 +65,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):
         try:
-            with open(temporary, "wb") as file:
+            temporary.unlink(missing_ok=True)  # a killed writer's; never written through a link
+            with open(temporary, "xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except Exception:
             temporary.unlink(missing_ok=True)  # on a full disk its room is wanted
             raise
         fsync_directory(path.parent)

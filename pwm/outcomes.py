@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from pwm.errors import PwmError
 from pwm.files import write_all, writing
 
 
@@ -61,6 +62,9 @@ class OutcomeLog:
 
     Args:
         path: the file; made with the first outcome. None keeps them in memory alone.
+
+    Raises:
+        PwmError: if the file is a link, which may lead anywhere.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -68,6 +72,8 @@ class OutcomeLog:
         self._found: dict[str, Outcomes] = {}
         if path is None or not path.is_file():
             return
+        if path.is_symlink():
+            raise PwmError(f"{path} is a link, and a log is not written through one; delete it.")
         whole, _, torn = path.read_bytes().rpartition(b"\n")
         for line in whole.splitlines():
             checksum, _, text = line.partition(b" ")
