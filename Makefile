@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help install quickstart test slow lint format types clean
+.PHONY: help install quickstart test slow coverage lint format types audit clean
 
 help:
 	@echo "make quickstart   set up and run the whole pipeline on five tasks"
 	@echo "make test         set up and run the fast tests"
 	@echo "make lint types   formatting, lint and type checks"
 	@echo "make slow         the tests that take minutes"
+	@echo "make coverage     the fast tests, and which lines they do not run"
+	@echo "make audit        known vulnerabilities of what is installed"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "pwm needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.12")'
@@ -30,6 +32,9 @@ test: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -40,6 +45,13 @@ format: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# In an environment of its own, so that the one that is audited stays as it is.
+audit: $(STAMP)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' > $(VENV)/audit/installed.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r $(VENV)/audit/installed.txt
 
 clean:
 	rm -rf $(VENV) build dist

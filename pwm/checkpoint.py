@@ -70,8 +70,22 @@ def save_checkpoint(
         kind: what it is, such as ``"policy"``; checked on loading.
         tensors: group name -> tensor name -> tensor, on any device.
         meta: anything JSON can hold.
+
+    Raises:
+        PwmError: if it cannot be written.
     """
     make_directory(path)
+    try:
+        _write_files(path, kind, tensors, meta)
+    except PwmError:
+        _delete_unnamed(path, kind)  # on a full disk their room is wanted
+        raise
+    _delete_unnamed(path, kind)
+
+
+def _write_files(
+    path: Path, kind: str, tensors: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]
+) -> None:
     groups = {}
     for group, items in tensors.items():
         data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in items.items()})
@@ -89,9 +103,18 @@ def save_checkpoint(
     index = json.loads(json.dumps(index))  # as it will be read
     index["checksum"] = _checksum(index)
     write_atomically(path / _INDEX, json.dumps(index, indent=1).encode())
-    written = {entry["file"] for entry in groups.values()}
+
+
+def _delete_unnamed(path: Path, kind: str) -> None:
+    """Delete tensors that are not the checkpoint's: the last one's, or of one that did not fit."""
+    named = set()
+    if is_checkpoint(path):
+        try:
+            named = {entry["file"] for entry in _read_index(path, kind)["groups"].values()}
+        except PwmError:
+            return  # whose they are cannot be known
     for left_over in path.glob("*.safetensors*"):
-        if left_over.name not in written:
+        if left_over.name not in named:
             left_over.unlink()
 
 
@@ -262,7 +285,11 @@ def save_step(
 def delete_steps(directory: Path, keep: Collection[Path] = ()) -> None:
     """Delete training checkpoints, whole or not, oldest first, apart from those to keep."""
     for path in sorted(directory.glob("step_*")):
-        if path not in keep:
+        if path in keep:
+            continue
+        if path.is_symlink():  # what it leads to is not this run's
+            path.unlink()
+        else:
             (path / _INDEX).unlink(missing_ok=True)  # first, so that no half of it looks whole
             shutil.rmtree(path)
 

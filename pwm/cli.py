@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _dispatch(words)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as in `pwm --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritable()
         return 128 + signal.SIGPIPE
     except Interrupted as stop:
         print(f"pwm: {stop}", file=sys.stderr)
@@ -142,9 +143,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = str(error) if isinstance(error, PwmError) else explain_fault(error)
         if debug or sentence is None:
             raise
-        print(f"pwm: error: {sentence}", file=sys.stderr)
+        with suppress(OSError):  # it goes to a file on the full disk itself
+            print(f"pwm: error: {sentence}", file=sys.stderr)
+        _drop_unwritable()
         return 1
     return 0
+
+
+def _drop_unwritable() -> None:
+    """Forget output that cannot be written, which Python would try again at its end, and fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(words: list[str]) -> None:

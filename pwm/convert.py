@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -114,16 +113,9 @@ def convert(config: ConvertConfig) -> Path:
         Interrupted: after a commit, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
-    try:
-        if config.to == "tdmpc2":
-            return _to_files(config)
-        return _from_minari(config) if config.source.startswith(PREFIX) else _to_store(config)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise PwmError(
-            f"the disk of {config.out} is full; free some space, and the same command goes on."
-        ) from error
+    if config.to == "tdmpc2":
+        return _to_files(config)
+    return _from_minari(config) if config.source.startswith(PREFIX) else _to_store(config)
 
 
 def _to_store(config: ConvertConfig) -> Path:

@@ -35,7 +35,7 @@ import numpy as np
 
 from pwm.bad_data import BadData, DataError, Problem
 from pwm.errors import PwmError
-from pwm.files import fsync_directory, writing
+from pwm.files import fsync_directory, make_directory, writing
 from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
 from pwm.record_file import RecordFile
@@ -164,22 +164,20 @@ class EpisodeStore:
         """
         directory = Path(path)
         manifest = Manifest.empty(suite)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PwmError(
-                f"cannot make the directory {directory} ({error.strerror}); give another path."
-            ) from error
+        make_directory(directory)
         lock = DirectoryLock(directory)
         lock.acquire()
-        leftovers = {LOCK_NAME, MANIFEST_NAME + ".tmp"}
-        if found := sorted({entry.name for entry in directory.iterdir()} - leftovers):
+        try:
+            leftovers = {LOCK_NAME, MANIFEST_NAME + ".tmp"}
+            if found := sorted({entry.name for entry in directory.iterdir()} - leftovers):
+                raise PwmError(
+                    f"{directory} is not empty (it has '{found[0]}'); give a new directory, or "
+                    "open the store in it to append."
+                )
+            manifest.write(directory)
+        except BaseException:
             lock.release()
-            raise PwmError(
-                f"{directory} is not empty (it has '{found[0]}'); give a new directory, or open "
-                "the store in it to append."
-            )
-        manifest.write(directory)
+            raise
         return cls(directory, manifest, lock)
 
     @classmethod

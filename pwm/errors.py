@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 
 class PwmError(Exception):
@@ -30,10 +31,18 @@ def explain_fault(error: Exception) -> str | None:
         )
     if not isinstance(error, OSError):
         return None
-    where = error.filename if error.filename is not None else "a file"
+    where = error.filename if error.filename is not None else "a file, or what it prints"
     if error.errno in _FULL:
-        return (
-            f"cannot write {where} ({error.strerror}); free some space there, and the same command "
-            "goes on from what was written before."
-        )
+        return explain_unwritten(where, error)
     return f"cannot use {where} ({error.strerror or error}); check that it is there and yours."
+
+
+def explain_unwritten(where: str | os.PathLike[str], error: OSError) -> str:
+    """One sentence for a file that could not be written, a full disk's say."""
+    remedy = "give a directory that you may write to"
+    if error.errno in _FULL:
+        remedy = "free some space there, and give the same command again to go on"
+    return (
+        f"cannot write {where} ({error.strerror or error}): {remedy}; what was there before is "
+        "whole."
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from omegaconf import MISSING
 
 from pwm.errors import PwmError
-from pwm.files import fsync_directory
+from pwm.files import make_directory, replacing
 from pwm.progress import console
 from pwm.settings import require_writable
 from pwm.tdmpc2_checkpoints import published_layout, to_published
@@ -52,14 +51,9 @@ def export_checkpoint(config: ExportConfig) -> Path:
     require_writable(config.out)
     model = load_world_model(config.checkpoint)
     state = to_published(model, config.placeholders)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    with open(temporary, "wb") as file:
+    make_directory(out.parent)
+    with replacing(out) as file:
         torch.save({"model": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, out)
-    fsync_directory(out.parent)
     console.print(
         f"{config.checkpoint}, of suite {model.suite.name}, is written to {out} in layout "
         f"{published_layout(model)}."

@@ -31,6 +31,7 @@ from pwm.checkpoint import (
 from pwm.dataset import EpisodeStore, shared_tasks
 from pwm.devices import resolve_device
 from pwm.errors import PwmError
+from pwm.files import make_directory
 from pwm.group_plan import planned_groups
 from pwm.group_size import largest_group
 from pwm.interrupt import StopSignals
@@ -359,7 +360,7 @@ def _extract_group(group: Group, out: Path) -> None:
     if checkpoint is not None:
         group.load(checkpoint)
         step = int(checkpoint.meta["step"])
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     logger = MetricsLogger(directory, step, config.wandb_project)
     label = group.tasks[0].name if len(group.tasks) == 1 else f"{len(group.tasks)} tasks"
     with closing(logger), StopSignals() as signals, progress_bar() as progress:

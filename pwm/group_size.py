@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 
 from pwm.actor_critic_learner import ActorCriticConfig
+from pwm.memory import free_memory
 from pwm.world_model import WorldModel
 
 _SHARE = 0.7  # of the free memory; the rest is for pools of start states, caches and fragments
@@ -26,7 +24,7 @@ def largest_group(model: WorldModel, config: ActorCriticConfig, tasks: int) -> i
     if device.type == "cuda":
         free, most = torch.cuda.mem_get_info(device)[0], tasks
     else:
-        free, most = _free_memory(), _MOST_ON_CPU
+        free, most = free_memory(), _MOST_ON_CPU
     fitting = int(_SHARE * free / bytes_a_task(model, config))
     largest = max(1, min(fitting, most))
     groups = max(1, -(-tasks // largest))
@@ -45,13 +43,3 @@ def bytes_a_task(model: WorldModel, config: ActorCriticConfig) -> int:
     states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
     parameters = 6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic)
     return 4 * (rollout + states + parameters)
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping, on Linux; elsewhere half of all memory."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return 1024 * kibibytes["MemAvailable"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pwm.errors import PwmError
+from pwm.files import writing
 
 LOCK_NAME = ".lock"
 
@@ -39,13 +40,8 @@ class DirectoryLock:
                 directory cannot be written.
         """
         path = self.directory / LOCK_NAME
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise PwmError(
-                f"cannot write in {self.directory} ({error.strerror}); give a directory that "
-                "exists and that you may write to."
-            ) from error
+        with writing(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -62,9 +58,14 @@ class DirectoryLock:
                 "put it on a local disk."
             ) from error
         holder_note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, holder_note.encode(), 0)
         self._fd = fd
+        try:
+            with writing(path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, holder_note.encode(), 0)
+        except PwmError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Gives the lock back; does nothing where it is not held."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pwm.errors import PwmError
-from pwm.files import write_atomically
+from pwm.files import write_all, write_atomically, writing
 
 
 class MetricsLogger:
@@ -20,35 +20,37 @@ class MetricsLogger:
         directory: the run directory.
         step: the step that the run goes on from; 0 for a new one.
         wandb_project: also log to this Weights & Biases project if given.
+
+    Raises:
+        PwmError: if a file cannot be written, as every method does.
     """
 
     def __init__(self, directory: Path, step: int = 0, wandb_project: str | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from pwm.tensorboard_events import EventFile
 
         self.path = directory / "metrics.jsonl"
         _keep_until(self.path, step)
-        self._file = self.path.open("a")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self._board = EventFile(directory / "tensorboard", purge_from=step + 1)
+        with writing(self.path):
+            self._file = self.path.open("ab", buffering=0)
         self._wandb = _start_wandb(directory, wandb_project) if wandb_project else None
 
     def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         """Write one line; tensors are scalar and are brought to the host here."""
         values = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with writing(self.path):
+            write_all(self._file, (json.dumps({"step": step, **values}) + "\n").encode())
+        self._board.add(step, values)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
     def flush(self) -> None:
         """Bring what was logged to disk, so that a checkpoint is never ahead of its metrics."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
+        with writing(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close all sinks."""
+        """Close all sinks."""
         self._file.close()
         self._board.close()
         if self._wandb is not None:

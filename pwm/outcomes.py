@@ -12,6 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from pwm.errors import PwmError
+from pwm.files import write_all, writing
+
 
 @dataclass
 class Outcomes:
@@ -59,6 +62,9 @@ class OutcomeLog:
 
     Args:
         path: the file; made with the first outcome. None keeps them in memory alone.
+
+    Raises:
+        PwmError: if the file is a link, which may lead anywhere.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -66,6 +72,8 @@ class OutcomeLog:
         self._found: dict[str, Outcomes] = {}
         if path is None or not path.is_file():
             return
+        if path.is_symlink():
+            raise PwmError(f"{path} is a link, and a log is not written through one; delete it.")
         whole, _, torn = path.read_bytes().rpartition(b"\n")
         for line in whole.splitlines():
             checksum, _, text = line.partition(b" ")
@@ -88,14 +96,16 @@ class OutcomeLog:
             key: what :func:`outcome_key` gives.
             outcomes: whose.
             notes: for people who read the file.
+
+        Raises:
+            PwmError: if they cannot be written.
         """
         self._found[key] = outcomes
         if self._path is None:
             return
         text = json.dumps({"key": key, **notes, **_to_json(outcomes)}).encode()
-        with self._path.open("ab") as file:
-            file.write(_checksum(text) + b" " + text + b"\n")
-            file.flush()
+        with writing(self._path), self._path.open("ab", buffering=0) as file:
+            write_all(file, _checksum(text) + b" " + text + b"\n")
             os.fsync(file.fileno())
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pwm.diagnose import diagnose, held_out_windows
 from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.interrupt import StopSignals
+from pwm.memory import require_room
 from pwm.metrics import MetricsLogger, require_wandb
 from pwm.moments import observation_moments
 from pwm.progress import console, progress_bar
@@ -164,12 +166,13 @@ def pretrain(config: PretrainConfig) -> Path:
             f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
         )
     held_out = held_out_windows(store, suite, config.seed, device, names, bad)
+    build = partial(WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs)
+    if given is None:
+        require_room(build)
     out = Path(config.out)
     with open_run(out, "pretrain", config, _MAY_CHANGE):
         torch.manual_seed(config.seed)
-        model = given
-        if model is None:
-            model = WorldModel(config.model, suite, config.q_and_prior, config.normalize_obs)
+        model = build() if given is None else given
         discount = torch.tensor([task.discount for task in suite], device=device)
         accelerator = Acceleration(config.compile, config.precision).prepare(device)
         learner = WorldModelLearner(model.to(device), config, discount, accelerator)

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pwm.errors import PwmError
-from pwm.files import write_atomically
+from pwm.files import make_directory, write_atomically
 from pwm.locks import DirectoryLock
 from pwm.manifest import MANIFEST_NAME
 from pwm.settings import require_resume, require_writable
@@ -55,12 +55,7 @@ def open_run(
         PwmError: if another process writes there, or the directory holds another run.
     """
     require_resume(config, directory / _CONFIG)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PwmError(
-            f"cannot make the directory {directory} ({error.strerror}); give another out=."
-        ) from error
+    make_directory(directory)
     with DirectoryLock(directory):
         resolved = resolved_config(config)
         _check_same_run(directory, command, resolved, {"out", "resume", *may_change})
@@ -75,7 +70,8 @@ def open_run(
             finished = True
         finally:
             seconds = before + time.time() - started
-            _record(directory, command, resolved, started, seconds, finished)
+            with nullcontext() if finished else suppress(PwmError):  # what ended it is to be told
+                _record(directory, command, resolved, started, seconds, finished)
 
 
 def resolved_config(config: Any) -> dict[Any, Any]:

@@ -9,7 +9,6 @@ to observation t, so those of row 0 mean nothing (NaN). MT80's files cut dm_cont
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from pwm.dataset import Episode, EpisodeStore
 from pwm.errors import PwmError
-from pwm.files import fsync_directory
+from pwm.files import replacing
 from pwm.suites import SUITES, Suite, Task
 from pwm.unpickle import StoredTensor, TensorDictRecord, TorchFile
 
@@ -337,10 +336,5 @@ def write_chunk(
 def _save(path: Path, fields: dict[str, Tensor], batch_size: tuple[int, int]) -> None:
     from tensordict import TensorDict
 
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as file:
         torch.save(TensorDict(dict(fields), batch_size=batch_size), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_directory(path.parent)

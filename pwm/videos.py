@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pwm.errors import PwmError
+from pwm.files import make_directory, writing
 from pwm.methods import Method, ServedMethod, controller
 from pwm.progress import progress_bar
 from pwm.suites import Task
@@ -35,19 +37,53 @@ def write_videos(
     """One MP4 an episode, ``<task>_<i>.mp4``, at the environment's frame size.
 
     Raises:
-        PwmError: if imageio is missing or no OpenGL backend works.
+        PwmError: if imageio is missing, no OpenGL backend works, or a file cannot be written.
     """
     require_video()
-    import imageio.v3 as iio
-
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     with progress_bar() as progress:
         bar = progress.add_task("videos", total=len(tasks) * len(seeds), note="")
         for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
             progress.update(bar, note=task.name)
-            frames = _film(method, task, seed)
-            iio.imwrite(directory / f"{task.name}_{i}.mp4", frames, fps=25, codec="libx264")
+            write_video(directory / f"{task.name}_{i}.mp4", _film(method, task, seed))
             progress.advance(bar)
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Write an MP4 of 25 frames a second, which gets its name when it is whole.
+
+    Args:
+        path: the file.
+        frames: (n, height, width, 3) uint8.
+
+    Raises:
+        PwmError: if it cannot be written.
+    """
+    import imageio.v3 as iio
+
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    with writing(path):
+        try:
+            iio.imwrite(unfinished, frames, fps=25, codec="libx264", ffmpeg_log_level="quiet")
+            kept = _count_frames(unfinished)
+            if kept != len(frames):  # ffmpeg does not always say that it could not write
+                raise PwmError(
+                    f"cannot write {path}: {kept} of its {len(frames)} frames were kept, as on a "
+                    "full disk; free some space there, and give the same command again to go on."
+                )
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def _count_frames(path: Path) -> int:
+    from imageio_ffmpeg import count_frames_and_secs
+
+    try:
+        return int(count_frames_and_secs(str(path))[0])
+    except RuntimeError:  # it is no whole MP4
+        return 0
 
 
 def _film(method: Method | ServedMethod, task: Task, seed: int) -> np.ndarray:

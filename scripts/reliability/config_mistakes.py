@@ -317,7 +317,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("convert source=nowhere out=new suite=mt30", "nowhere"),
         (f"{_CONVERT} suite=mt30", "{file}"),
         ("convert source=minari:nowhere out=new suite={task}", "nowhere"),
-        ("convert source={data} to=tdmpc2 out={model}", "{model}"),
+        ("convert source={data} to=tdmpc2 steps=30 out={model}", "{model}"),
         ("import checkpoint=nowhere.pt suite=mt30 out=new", "nowhere.pt"),
         ("import checkpoint={file} suite=mt30 out=new", "{file}"),
         ("import checkpoint={file} suite=mt30 out={model}", "{model}"),

@@ -39,7 +39,7 @@ from pwm.scores import DECISION_TIMES
 
 ROOT = Path(__file__).resolve().parents[2]
 _OUT = "out"  # of every command, relative to its round's directory, so that records are equal
-_TASKS = ("pendulum-swingup", "reacher-easy")
+TASKS = ("pendulum-swingup", "reacher-easy")
 _LEFT_OUT = (  # they hold times or process ids
     "run.json", LOCK_NAME, "tensorboard", OUTCOMES, DECISION_TIMES, "throughput.json",
 )  # fmt: skip
@@ -118,7 +118,7 @@ def saved_steps(out: Path, kind: str = "world_model") -> int:
 
 def saved_policies(out: Path) -> int:
     """Policies and, below them, the newest checkpoint's step; all of them are read."""
-    policies = [path for path in (out / task for task in _TASKS) if is_checkpoint(path)]
+    policies = [path for path in (out / task for task in TASKS) if is_checkpoint(path)]
     for path in policies:
         load_checkpoint(path, "policy")
     steps = [saved_steps(path, "extraction") for path in out.glob("groups/*")]
@@ -134,7 +134,7 @@ def saved_pieces(out: Path) -> int:
 def cases(inputs: Path) -> list[Case]:
     """The commands, with sizes at which each works for some seconds on what prepare() made."""
     data, world_model = inputs / "data", inputs / "world_model"
-    suite = f"suite=[{','.join(_TASKS)}]"
+    suite = f"suite=[{','.join(TASKS)}]"
     tiny = (
         "model=tiny", "model.encoder_dim=32", "model.mlp_dim=32", "model.latent_dim=32",
         "model.num_bins=21",

@@ -30,7 +30,7 @@ import mutate_store
 import numpy as np
 import torch
 import yaml
-from samples import ROOT, TASKS, make_samples
+from samples import ROOT, TASKS, make_results, make_samples
 from tally import Tally
 
 from pwm.actor_critic import load_critic, load_policy
@@ -39,8 +39,8 @@ from pwm.errors import PwmError
 from pwm.metrics import MetricsLogger
 from pwm.report import report
 from pwm.rundir import open_run
-from pwm.scores import Results, score_task
-from pwm.suites import SUITES, get_suite, get_task
+from pwm.scores import Results
+from pwm.suites import SUITES, get_task
 from pwm.tdmpc2_checkpoints import read_published
 from pwm.tdmpc2_data import Chunk
 from pwm.world_model import KIND, load_world_model
@@ -265,14 +265,6 @@ def _make_run(path: Path) -> Path:
     return path
 
 
-def _make_results(path: Path) -> None:
-    suite, returns = get_suite(TASKS), np.arange(4.0)
-    scores = {task.name: score_task(task, returns) for task in suite}
-    found = Results.build(suite, scores, {"random": scores}, episodes=4, seeds=range(4))
-    path.mkdir()
-    found.save(path / "results.json")
-
-
 def _make_curves(run: Path, model: Path) -> None:
     """What a report shows beside results: a run's records and metrics of few names."""
     curves = {"world_model": "loss", f"policies/{TASKS[0]}": f"{TASKS[0]}/imagined_return"}
@@ -288,7 +280,7 @@ def targets(directory: Path) -> list[Target]:
     """Every kind of file, with genuine ones made in a directory."""
     made = make_samples(directory / "samples")
     results = directory / "results"
-    _make_results(results)
+    make_results(results)
     checkpoint = next((made["model"] / "checkpoints").glob("step_*"))
     policy = made["policies"] / "pendulum-swingup"
     chunk, old, new = (

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pwm.cli import main
 from pwm.dataset import Episode, EpisodeStore
+from pwm.scores import Results, score_task
 from pwm.suites import Task, get_suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,15 @@ def make_store(path: Path, episodes: int = 24) -> None:
         store.add_source("random", {})
         for task in store.suite:
             store.append(task.name, [_episode(task, i) for i in range(episodes)], "random")
+
+
+def make_results(path: Path) -> None:
+    """A directory with made-up results of TASKS."""
+    suite, returns = get_suite(TASKS), np.arange(4.0)
+    scores = {task.name: score_task(task, returns) for task in suite}
+    found = Results.build(suite, scores, {"random": scores}, episodes=4, seeds=range(4))
+    path.mkdir()
+    found.save(path / "results.json")
 
 
 def _episode(task: Task, seed: int) -> Episode:

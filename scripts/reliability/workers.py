@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 _KINDS = ("die", "die", "die", "hang", "fail")
 _COMPARED = {"collect": None, "evaluate": ("results.json", "results.csv")}
-_SECONDS_BEFORE_BEGUN = 1.0  # of a worker's processor time, in which it imports
+_SIMULATOR = "libmujoco"  # a worker that has mapped it has done its imports
 _STEP_SECONDS = 10.0
 
 
@@ -136,7 +136,7 @@ def _workers(pid: int) -> list[psutil.Process]:
     found = []
     try:
         for child in psutil.Process(pid).children():
-            begun = child.cpu_times().user > _SECONDS_BEFORE_BEGUN
+            begun = any(_SIMULATOR in file.path for file in child.memory_maps())
             if "spawn_main" in " ".join(child.cmdline()) and begun:
                 found.append(child)
         return [child for child in found if child.status() != psutil.STATUS_STOPPED]

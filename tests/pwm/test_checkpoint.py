@@ -26,6 +26,7 @@ from pwm.checkpoint import (
     step_name,
 )
 from pwm.errors import PwmError
+from pwm.files import write_atomically
 from pwm.versions import versions
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "quick" / "world_model"
@@ -409,6 +410,38 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
     assert steps_of(tmp_path) == [10]
     save_at(tmp_path, 20)
     assert sorted(p.name for p in tmp_path.iterdir()) == [step_name(10), step_name(20)]
+
+
+def test_what_a_link_among_the_steps_leads_to_is_left_alone(tmp_path):
+    """A run's directory from elsewhere may hold links to anything."""
+    elsewhere = save(tmp_path / "elsewhere")
+    run = tmp_path / "run"
+    save_at(run, 10)
+    (run / step_name(5)).symlink_to(elsewhere)
+    save_at(run, 20)
+    assert sorted(p.name for p in run.iterdir()) == [step_name(10), step_name(20)]
+    load_checkpoint(elsewhere, "thing")
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one_and_gives_its_room_back(
+    tmp_path, monkeypatch
+):
+    """The tensors fit, and the index does not."""
+
+    def full(path, data) -> None:
+        if path.name == "checkpoint.json":
+            raise PwmError("the disk is full")
+        write_atomically(path, data)
+
+    path = save(tmp_path / "saved")
+    before = {file: file.read_bytes() for file in path.iterdir()}
+    monkeypatch.setattr("pwm.checkpoint.write_atomically", full)
+    with pytest.raises(PwmError, match="full"):
+        save_checkpoint(path, "thing", {"weights": {"w": torch.ones(9)}}, {})
+    assert {file: file.read_bytes() for file in path.iterdir()} == before
+    with pytest.raises(PwmError, match="full"):
+        save_checkpoint(tmp_path / "new", "thing", {"weights": {"w": torch.ones(9)}}, {})
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_a_checkpoint_that_a_run_fell_back_past_does_not_outlive_new_ones(tmp_path):

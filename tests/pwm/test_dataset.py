@@ -193,7 +193,7 @@ def test_a_commit_that_fails_half_way_changes_nothing(store_path, monkeypatch, f
 
     with EpisodeStore.open(store_path, "a") as store:
         monkeypatch.setattr(os, failing, fail)
-        with pytest.raises(PwmError, match=r"cannot write .*No space left .* Make room"):
+        with pytest.raises(PwmError, match=r"cannot write .*No space left .* free some space"):
             store.append("small", [make_episode(SMALL, 9, 5)], "test")
         monkeypatch.undo()
         assert store.count("small") == EpisodeStore.open(store_path).count("small") == 3
@@ -348,7 +348,7 @@ def test_misuse_is_refused(store_path, tmp_path):
     with pytest.raises(PwmError, match="not empty"):
         EpisodeStore.create(store_path, SUITE)
     (tmp_path / "file").write_text("")
-    with pytest.raises(PwmError, match="cannot make the directory"):
+    with pytest.raises(PwmError, match=r"cannot write .*File exists"):
         EpisodeStore.create(tmp_path / "file" / "store", SUITE)
     for name in ("../out", "a/b", ".hidden", "manifest.json", ""):
         with pytest.raises(PwmError, match="not a plain file name"):

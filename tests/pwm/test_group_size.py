@@ -28,12 +28,8 @@ def make_model() -> WorldModel:
 def test_groups_are_equal_and_as_few_as_fit(monkeypatch, free, tasks, size):
     model = make_model()
     room = int(free * bytes_a_task(model, CONFIG) / 0.7) + 1
-    monkeypatch.setattr(group_size, "_free_memory", lambda: room)
+    monkeypatch.setattr(group_size, "free_memory", lambda: room)
     assert largest_group(model, CONFIG, tasks) == size
-
-
-def test_free_memory_is_below_all_memory():
-    assert 1 << 24 < group_size._free_memory() < 1 << 50
 
 
 def test_the_estimate_covers_what_an_iteration_takes():

@@ -64,5 +64,15 @@ def test_a_released_lock_leaves_no_host_name_behind(tmp_path):
 
 
 def test_a_missing_directory_is_one_sentence(tmp_path):
-    with pytest.raises(PwmError, match="cannot write in"):
+    with pytest.raises(PwmError, match="cannot write"):
         DirectoryLock(tmp_path / "none").acquire()
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
+    """A directory from elsewhere could otherwise have any file emptied."""
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(PwmError, match="cannot write"):
+        DirectoryLock(tmp_path / "run").acquire()
+    assert (tmp_path / "mine").read_text() == "precious"

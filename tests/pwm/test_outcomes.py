@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from pwm.errors import PwmError
 from pwm.outcomes import OutcomeLog, Outcomes, outcome_key
 
 
@@ -82,3 +84,12 @@ def test_keys_follow_from_every_fact() -> None:
     keys = {outcome_key(*facts) for facts in ((1, "a"), (1, "b"), (2, "a"), ({"x": 1, "y": 2}, 0))}
     assert len(keys) == 4
     assert outcome_key({"x": 1, "y": 2}) == outcome_key({"y": 2, "x": 1})
+
+
+def test_a_link_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:
+    """A directory from elsewhere could otherwise have any file cut off and appended to."""
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "log").symlink_to(tmp_path / "mine")
+    with pytest.raises(PwmError, match="is a link"):
+        OutcomeLog(tmp_path / "log")
+    assert (tmp_path / "mine").read_text() == "precious"

@@ -114,7 +114,7 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_a_file_in_the_place_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(PwmError, match="another out="):
+        with pytest.raises(PwmError, match="File exists"):
             run(path)
 
 
