@@ -31,7 +31,6 @@ from pwm.progress import console
 from pwm.rounds import Round, read_rounds, rounds_table, write_rounds
 from pwm.rundir import open_run, require_output
 from pwm.settings import (
-    nearest,
     require_at_least,
     require_exists,
     require_resume,
@@ -42,8 +41,37 @@ from pwm.settings import (
 from pwm.streams import stream_seed
 from pwm.suites import Suite, get_suite
 
-FIRST_BEHAVIOURS = ("random", "ou", "scripted")
 _ROUND = "{round}"
+
+
+@dataclass
+class FirstRound:
+    """Episodes a task that each behaviour makes in the first round.
+
+    Attributes:
+        random, ou: as ``pwm collect`` has them.
+        scripted: likewise; where a task has no scripted controller, ``ou`` makes these too.
+    """
+
+    random: int = 10
+    ou: int = 20
+    scripted: int = 30
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "random", "ou", "scripted")
+        if not self.random + self.ou + self.scripted:
+            raise PwmError("it has no episode; give random, ou or scripted some.")
+
+    def by_behaviour(self, suite: Suite) -> dict[str, dict[str, int]]:
+        """Episodes by behaviour and task; none of a behaviour that makes none."""
+        made: dict[str, dict[str, int]] = {"random": {}, "ou": {}, "scripted": {}}
+        for task in suite:
+            scripted = self.scripted if has_controller(task) else 0
+            made["random"][task.name] = self.random
+            made["ou"][task.name] = self.ou + self.scripted - scripted
+            made["scripted"][task.name] = scripted
+        return {name: by_task for name, by_task in made.items() if any(by_task.values())}
 
 
 @dataclass
@@ -60,8 +88,7 @@ class GrowConfig:
         rounds: how many in all; more can be asked for later.
         seed: everything drawn in any round follows from it.
         device: of pretraining and extraction.
-        first: episodes a task that each of ``random``, ``ou`` and ``scripted`` makes in the first
-            round; where there is no scripted controller, ``ou`` makes those too.
+        first: what makes the episodes of the first round.
         episodes: a task in each later round, made by its policy with noise.
         improvement: points by which a score must exceed all before it to have risen. A task gets
             half as many episodes for each round since its score last did.
@@ -76,7 +103,7 @@ class GrowConfig:
     seed: int = 0
     device: str = "auto"
     resume: str = "auto"
-    first: Any = field(default_factory=lambda: {"scripted": 30, "ou": 20, "random": 10})
+    first: FirstRound = field(default_factory=FirstRound)
     episodes: int = 30
     improvement: float = 2.0
     least: int = 8
@@ -96,7 +123,7 @@ class GrowConfig:
         resolve_device(self.device)
         require_output(self)
         suite = get_suite(self.suite)
-        self._check_first()
+        within("first", self.first.validate)
         for name in ("pretrain", "extract", "evaluate"):
             if _ROUND not in (path := getattr(self, name).out):
                 raise PwmError(f"{name}.out={path} must differ by round; put {_ROUND} into it.")
@@ -110,22 +137,6 @@ class GrowConfig:
         within("evaluate", first.evaluate.validate)
         if self.pretrain.init is None:
             within("pretrain", require_horizons_fit, self.pretrain, suite)
-
-    def _check_first(self) -> None:
-        if not isinstance(self.first, dict) or not self.first:
-            raise PwmError(
-                f"first={self.first} must say how many episodes which behaviours make, such as "
-                "{scripted: 30, ou: 20, random: 10}."
-            )
-        for name, episodes in self.first.items():
-            if name not in FIRST_BEHAVIOURS:
-                hint = nearest(str(name), FIRST_BEHAVIOURS) or ";"
-                raise PwmError(
-                    f"unknown behaviour '{name}' in first{hint} it is one of "
-                    f"{', '.join(FIRST_BEHAVIOURS)}."
-                )
-            if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 0:
-                raise PwmError(f"first.{name}={episodes} must be a number of episodes.")
 
 
 class RoundSettings:
@@ -156,10 +167,9 @@ class RoundSettings:
             policies = self._of_round_before(config.extract.out)
             episodes: Any = self.allotted()
             return [replace(settings, behaviour="policy", policy=policies, episodes=episodes)]
-        made = first_episodes(config.first, self._suite)
         return [
             replace(settings, behaviour=name, policy=None, episodes=by_task)
-            for name, by_task in made.items()
+            for name, by_task in config.first.by_behaviour(self._suite).items()
         ]
 
     def allotted(self) -> dict[str, int]:
@@ -212,21 +222,6 @@ class RoundSettings:
         """Of this round."""
         settings = self._config.evaluate
         return replace(settings, policy=self._here(settings.policy), out=self._here(settings.out))
-
-
-def first_episodes(first: dict[str, int], suite: Suite) -> dict[str, dict[str, int]]:
-    """Episodes of the first round by behaviour and task; none of a behaviour that makes none.
-
-    Args:
-        first: episodes a task by behaviour.
-        suite: the tasks.
-    """
-    made: dict[str, dict[str, int]] = {name: {} for name in FIRST_BEHAVIOURS}
-    for name, episodes in first.items():
-        for task in suite:
-            by = "ou" if name == "scripted" and not has_controller(task) else name
-            made[by][task.name] = made[by].get(task.name, 0) + episodes
-    return {name: by_task for name, by_task in made.items() if any(by_task.values())}
 
 
 _MAY_CHANGE = (

@@ -18,7 +18,7 @@ from pwm.actor_critic import load_critic, load_policy
 from pwm.actor_critic_learner import ActorCriticLearner
 from pwm.cli import main
 from pwm.dataset import EpisodeStore
-from pwm.grow import GrowConfig, RoundSettings, first_episodes
+from pwm.grow import FirstRound, GrowConfig, RoundSettings
 from pwm.inspection import verify
 from pwm.outcomes import OutcomeLog
 from pwm.rounds import Round, TaskRound, read_rounds
@@ -30,7 +30,8 @@ TASKS = ("pendulum-swingup", "mw-drawer-close")
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
-    "first={scripted: 2, ou: 1}", "episodes=2", "least=1", "collect.workers=1",
+    "first.random=0", "first.ou=1", "first.scripted=2", "episodes=2", "least=1",
+    "collect.workers=1",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
@@ -209,18 +210,17 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
 
 def test_noise_stands_in_for_scripts_that_are_not_there():
     suite = get_suite(["walker-run", "mw-push"])
-    assert first_episodes({"scripted": 5, "ou": 2, "random": 0}, suite) == {
+    assert FirstRound(random=0, ou=2, scripted=5).by_behaviour(suite) == {
         "ou": {"walker-run": 7, "mw-push": 2},
-        "scripted": {"mw-push": 5},
+        "scripted": {"walker-run": 0, "mw-push": 5},
     }
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("first={sac: 3}", "unknown behaviour 'sac' in first"),
-        ("first={ou: -3}", "first.ou=-3 must be a number of episodes"),
-        ("first={ou: 0}", "asks for no episode"),
+        ("first.ou=-3", "first: ou=-3 must be at least 0"),
+        ("first.scripted=0 first.ou=0", "first: it has no episode"),
         ("rounds=0", "rounds=0 must be at least 1"),
         ("clone_decay=2", "clone_decay=2.0 must be between 0 and 1"),
         ("pretrain.out=run/model", "must differ by round"),
@@ -233,7 +233,7 @@ def test_noise_stands_in_for_scripts_that_are_not_there():
 )
 def test_mistakes_are_refused_before_the_first_stage(word, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([*WORDS, word]) == 1
+    assert main([*WORDS, *word.split()]) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert message in error
     assert not list(tmp_path.iterdir())
