@@ -162,15 +162,22 @@ class RoundSettings:
     def collections(self) -> list[CollectConfig]:
         """One for each behaviour that makes episodes in this round."""
         config = self._config
-        settings = replace(config.collect, seed=self._seed)
         if self._number:
             policies = self._of_round_before(config.extract.out)
-            episodes: Any = self.allotted()
-            return [replace(settings, behaviour="policy", policy=policies, episodes=episodes)]
-        return [
-            replace(settings, behaviour=name, policy=None, episodes=by_task)
-            for name, by_task in config.first.by_behaviour(self._suite).items()
-        ]
+            return [self._collection("policy", policies, self.allotted())]
+        made = config.first.by_behaviour(self._suite)
+        return [self._collection(name, None, episodes) for name, episodes in made.items()]
+
+    def _collection(
+        self, behaviour: str, policy: str | None, episodes: dict[str, int]
+    ) -> CollectConfig:
+        return replace(
+            self._config.collect,
+            behaviour=behaviour,
+            policy=policy,
+            episodes=episodes,
+            seed=stream_seed(self._seed, behaviour),  # so that no two share their first states
+        )
 
     def allotted(self) -> dict[str, int]:
         """Episodes by task name, in a round after the first."""

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,20 +19,21 @@ from pwm.actor_critic import load_critic, load_policy
 from pwm.actor_critic_learner import ActorCriticLearner
 from pwm.cli import main
 from pwm.dataset import EpisodeStore
+from pwm.extract import extract
 from pwm.grow import FirstRound, GrowConfig, RoundSettings
 from pwm.inspection import verify
 from pwm.outcomes import OutcomeLog
+from pwm.pretrain import pretrain
 from pwm.rounds import Round, TaskRound, read_rounds
 from pwm.suites import get_suite
 from pwm.world_model import load_world_model
 from pwm.world_model_learner import WorldModelLearner
 
-TASKS = ("pendulum-swingup", "mw-drawer-close")
+TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and without
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
-    "first.random=0", "first.ou=1", "first.scripted=2", "episodes=2", "least=1",
-    "collect.workers=1",
+    "first.random=0", "first.ou=1", "first.scripted=2", "episodes=2", "collect.workers=1",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
@@ -43,15 +45,21 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def grown(tmp_path_factory) -> Path:
-    """Two rounds in the real simulators; not to be written into."""
+def one_round(tmp_path_factory) -> Path:
+    """The first round in the real simulators; not to be written into."""
+    directory = tmp_path_factory.mktemp("one_round")
+    with contextlib.chdir(directory):
+        assert main([*WORDS, "rounds=1"]) == 0
+    return directory / "run"
+
+
+@pytest.fixture(scope="module")
+def grown(one_round, tmp_path_factory) -> Path:
+    """Two rounds, of which the second was asked for later; not to be written into."""
     directory = tmp_path_factory.mktemp("grown")
-    before = Path.cwd()
-    os.chdir(directory)
-    try:
+    shutil.copytree(one_round, directory / "run")
+    with contextlib.chdir(directory):
         assert main(WORDS) == 0
-    finally:
-        os.chdir(before)
     return directory / "run"
 
 
@@ -64,7 +72,7 @@ def content(run: Path) -> dict[str, str]:
     """Everything that follows from the settings: no records of time, and no commits' bounds."""
     files = [
         *run.glob("data/*/*.bin"),
-        *run.glob("round_*/world_model/checkpoints/*/*"),
+        *run.glob("round_*/world_model/checkpoints/*/*.safetensors"),
         *run.glob("round_*/world_model/metrics.jsonl"),
         *run.glob("round_*/policies/*/checkpoint.json"),
         *run.glob("round_*/policies/*/*.safetensors"),
@@ -85,8 +93,8 @@ def test_the_store_is_an_ordinary_dataset_that_tells_its_sources(grown):
     made = [(source["behaviour"], source["made_by"]) for source in store.sources.values()]
     assert made == [(name, "pwm collect") for name in ("ou", "scripted", "policy")]
     assert set(list(store.sources.values())[2]["policy_sha256"]) == set(TASKS)
-    for task in TASKS:
-        assert [store.count(task, key) for key in store.sources] == [1, 2, 2]
+    for task, episodes in zip(TASKS, ([1, 2, 2], [3, 0, 2]), strict=True):
+        assert [store.count(task, key) for key in store.sources] == episodes
         assert len(set(store.episodes(task)["seed"])) == 5
 
 
@@ -114,27 +122,23 @@ def test_each_round_is_recorded_and_drawn(grown):
 
 
 def test_a_round_begins_with_the_weights_of_the_one_before(grown, tmp_path, monkeypatch):
-    """A third round that learns nothing has the second's; it is asked for later."""
-    shutil.copytree(grown, tmp_path / "run")
-    monkeypatch.chdir(tmp_path)
+    """Where a second round learns nothing, it has the first's."""
     still = [
         "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_moments=keep",
         "extract.learner.actor_lr=0", "extract.learner.critic_lr=0", "extract.learner.lr_final=0",
     ]  # fmt: skip
-    words = [word for word in WORDS if not word.startswith("rounds=")]
-    assert main([*words, "rounds=3", *still]) == 0
-    second, third = tmp_path / "run" / "round_01", tmp_path / "run" / "round_02"
-    model = load_world_model(third / "world_model").state_dict()
-    for name, weight in load_world_model(second / "world_model").state_dict().items():
-        assert torch.equal(model[name], weight), name
+    settings = settings_of([*WORDS, *still], read_rounds(grown)[:1], monkeypatch)
+    monkeypatch.chdir(grown.parent)
+    world_model, policies = tmp_path / "world_model", tmp_path / "policies"
+    pretrain(replace(settings.pretrain, out=str(world_model)))
+    extract(replace(settings.extract, out=str(policies), checkpoint=str(world_model)))
+    found = load_world_model(world_model).state_dict()
+    for name, weight in load_world_model("run/round_00/world_model").state_dict().items():
+        assert torch.equal(found[name], weight), name
     for task in TASKS:
-        begun = networks(third / "policies", task)
-        for name, weight in networks(second / "policies", task).items():
-            assert torch.equal(begun[name], weight), name
-    assert len(read_rounds(tmp_path / "run")) == 3
-    before, after = content(grown), content(tmp_path / "run")
-    kept = [name for name in before if name.startswith(("round_00", "round_01"))]
-    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+        found = networks(policies, task)
+        for name, weight in networks(Path("run/round_00/policies"), task).items():
+            assert torch.equal(found[name], weight), name
 
 
 def stopping(monkeypatch, of: type, name: str, call: int, signum: int) -> None:
@@ -150,23 +154,24 @@ def stopping(monkeypatch, of: type, name: str, call: int, signum: int) -> None:
 
 
 @pytest.mark.usefixtures("keyboard_interrupts")
-def test_stopped_in_every_stage_it_goes_on_to_the_same_bytes(grown, tmp_path, monkeypatch, capsys):
+def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
+    one_round, grown, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(one_round, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     for of, method, call, signum in (
-        (EpisodeStore, "append", 3, signal.SIGTERM),
-        (WorldModelLearner, "update", 4, signal.SIGINT),
-        (ActorCriticLearner, "iteration", 3, signal.SIGTERM),
-        (OutcomeLog, "add", 2, signal.SIGINT),
-        (EpisodeStore, "append", 1, signal.SIGINT),  # from here on in the second round
+        (EpisodeStore, "append", 1, signal.SIGINT),
         (WorldModelLearner, "update", 7, signal.SIGTERM),
-        (ActorCriticLearner, "iteration", 2, signal.SIGINT),
+        (ActorCriticLearner, "iteration", 3, signal.SIGINT),
+        (OutcomeLog, "add", 1, signal.SIGTERM),
     ):
         with monkeypatch.context() as patch:
             stopping(patch, of, method, call, signum)
-            assert main(WORDS) == 128 + signum, (of, call)
+            assert main(WORDS) == 128 + signum, method
         message = " ".join(capsys.readouterr().err.split())
         assert "he same command goes on from there" in message
         assert "Traceback" not in message
+        assert len(read_rounds(tmp_path / "run")) == 1
     assert main(WORDS) == 0
     assert content(tmp_path / "run") == content(grown)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/round_*/*.json")}
@@ -204,8 +209,9 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert fourth.extract.out == fourth.evaluate.policy == "run/round_03/policies"
     assert fourth.extract.data == fourth.pretrain.data == collection.out == "run/data"
     assert fourth.extract.learner.clone_weight == 0.4 / 8
-    seeds = {s.pretrain.seed for s in (first, fourth)} | {c.seed for c in first.collections()}
-    assert len(seeds) == 2, "one a round"
+    seeds = [s.pretrain.seed for s in (first, fourth)]
+    seeds += [c.seed for s in (first, fourth) for c in s.collections()]
+    assert len(set(seeds)) == 5
 
 
 def test_noise_stands_in_for_scripts_that_are_not_there():
