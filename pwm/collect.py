@@ -82,8 +82,8 @@ class CollectConfig:
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
         suite = get_suite(self.suite)
-        _episodes_per_task(self.episodes, suite)
-        lacking = [task.name for task in suite if not has_controller(task)]
+        wanted = _episodes_per_task(self.episodes, suite)
+        lacking = [name for name, n in wanted.items() if n and not has_controller(suite[name])]
         if self.behaviour == "scripted" and lacking:
             raise PwmError(
                 f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "

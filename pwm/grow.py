@@ -273,7 +273,7 @@ def _play(config: GrowConfig, before: Sequence[Round]) -> Round:
         results = evaluate(settings.evaluate)
     store = EpisodeStore.open(config.collect.out)
     counts = {}
-    for name in results.task_names:
+    for name in get_suite(config.suite).names:
         record = store.record(name)
         earlier = before[-1].tasks[name].episodes if before else 0
         counts[name] = record.episodes - earlier, record.episodes, record.rows

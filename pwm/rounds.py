@@ -68,13 +68,12 @@ class Round:
     def of(
         cls, number: int, score: MethodScore, counts: Mapping[str, tuple[int, int, int]]
     ) -> Round:
-        """A round from its evaluation, and (added, episodes, rows) by task name."""
-        tasks = {
-            name: TaskRound(
-                *counts[name], found.normalized_score, found.normalized_ci95, found.episode_return
-            )
-            for name, found in score.tasks.items()
-        }
+        """A round from its evaluation, and (added, episodes, rows) by task name, in their order."""
+        tasks = {}
+        for name, rows in counts.items():
+            found = score.tasks[name]
+            measured = found.normalized_score, found.normalized_ci95, found.episode_return
+            tasks[name] = TaskRound(*rows, *measured)
         return cls(number, score.mean_normalized_score, score.mean_ci95, tasks)
 
     @classmethod
