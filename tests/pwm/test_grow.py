@@ -193,7 +193,7 @@ def a_round(number: int, score: float) -> Round:
 
 
 def test_stages_are_wired_from_round_to_round(monkeypatch):
-    words = [*WORDS, "extract.learner.clone_weight=0.4", "clone_decay=0.5", "episodes=8"]
+    words = [*WORDS, "extract.learner.clone_weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
     first = settings_of(words, [], monkeypatch)
     assert [c.behaviour for c in first.collections()] == ["ou", "scripted"]
     assert (first.pretrain.init, first.extract.init) == (None, None)
