@@ -183,8 +183,12 @@ class ActorCriticLearner:
                 latent = self.model.size.latent_dim
                 actor = Actors(latent, single, self.config.networks)
                 critic = Critics(1, latent, self.config.networks, 1.0)
-            _assign_task(self.actors, actor, k, len(self.tasks))
-            _assign_task(self.critics, critic, k, len(self.tasks))
+            self.begin_from(k, actor, critic)
+
+    def begin_from(self, index: int, actor: Actors, critics: Critics) -> None:
+        """Give one task the weights of an actor and critics of the same sizes."""
+        _assign_task(self.actors, actor, index, len(self.tasks))
+        _assign_task(self.critics, critics, index, len(self.tasks))
 
     def sample(self, pool: int) -> Tensor:
         """(K, batch_size) row numbers below ``pool``, from each task's own stream."""

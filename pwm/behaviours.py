@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -116,23 +118,42 @@ class ScriptedBehaviour:
         return _clipped(_clipped(self._controller.act(obs)) + self._noise.draw())
 
 
-class PolicyBehaviour:
-    """A trained policy plus uncorrelated noise."""
+@dataclass(frozen=True)
+class PolicyNoise:
+    """What is added to a policy's actions: an episode draws one magnitude and one correlation.
 
-    def __init__(self, task: Task, path: str, sigma: float) -> None:
+    Attributes:
+        sigmas: standard deviations.
+        correlations: from one step to the next, at least 0 and below 1.
+    """
+
+    sigmas: tuple[float, ...] = (0.0,)
+    correlations: tuple[float, ...] = (0.0,)
+
+    def draw(self, size: int, rng: np.random.Generator) -> AutoregressiveNoise:
+        """The noise of an episode whose actions have ``size`` entries."""
+        sigma, correlation = rng.choice(self.sigmas), rng.choice(self.correlations)
+        return AutoregressiveNoise(size, rng, sigma, correlation)
+
+
+class PolicyBehaviour:
+    """A trained policy plus noise."""
+
+    def __init__(self, task: Task, path: str, noise: PolicyNoise) -> None:
         """Loads the policy.
 
         Args:
             task: the task to act in.
-            path: a directory that `pwm.load_policy` opens.
-            sigma: standard deviation of the noise.
+            path: a directory of policies, one a task, or one that `pwm.load_policy` opens.
+            noise: on its actions.
 
         Raises:
             PwmError: if there is no policy, or it does not act in this task.
         """
         from pwm import load_policy
+        from pwm.saved_policies import policy_path
 
-        self._policy = load_policy(path)
+        self._policy = load_policy(policy_path(Path(path), task.name))
         made_for = self._policy.task
         if (made_for.obs_dim, made_for.action_dim) != (task.obs_dim, task.action_dim):
             raise PwmError(
@@ -141,11 +162,11 @@ class PolicyBehaviour:
                 f"{task.obs_dim} and {task.action_dim}; give a policy of this task."
             )
         self._task = task
-        self._sigma = sigma
+        self._noises = noise
 
     def reset(self, rng: np.random.Generator) -> None:
         """See `Behaviour.reset`."""
-        self._noise = AutoregressiveNoise(self._task.action_dim, rng, self._sigma, 0.0)
+        self._noise = self._noises.draw(self._task.action_dim, rng)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See `Behaviour.act`."""
@@ -153,15 +174,15 @@ class PolicyBehaviour:
 
 
 def make_behaviour(
-    name: str, task: Task, policy: str | None = None, policy_noise: float = 0.0
+    name: str, task: Task, policy: str | None = None, policy_noise: PolicyNoise | None = None
 ) -> Behaviour:
     """A behaviour by name.
 
     Args:
         name: ``"random"``, ``"ou"``, ``"scripted"`` or ``"policy"``.
         task: the task to act in.
-        policy: the policy's directory, for ``"policy"``.
-        policy_noise: standard deviation of the noise on the policy's actions.
+        policy: the policy's directory, or that of many tasks' policies, for ``"policy"``.
+        policy_noise: on the policy's actions, none by default.
 
     Raises:
         PwmError: for another name, a task without a controller, or a missing policy.
@@ -175,7 +196,7 @@ def make_behaviour(
     if name == "policy":
         if policy is None:
             raise PwmError("behaviour 'policy' needs a policy; give its directory as policy=DIR.")
-        return PolicyBehaviour(task, policy, policy_noise)
+        return PolicyBehaviour(task, policy, policy_noise or PolicyNoise())
     raise PwmError(f"unknown behaviour '{name}'; it is mixed or one of {', '.join(BEHAVIOURS)}.")
 
 

@@ -97,6 +97,13 @@ COMMANDS = {
         "score policies and baselines in the simulators",
         "pwm evaluate policy=runs/mt30/policies episodes=10 out=runs/mt30",
     ),
+    "grow": Command(
+        "pwm.grow",
+        "grow",
+        "GrowConfig",
+        "data, world model and policies together, in rounds, from the simulators alone",
+        "pwm grow suite=quick rounds=5 out=runs/grow",
+    ),
     "report": Command(
         "pwm.report_command",
         "report_command",

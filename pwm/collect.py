@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pwm.behaviours import BEHAVIOURS, has_controller
+from pwm.behaviours import BEHAVIOURS, PolicyNoise, has_controller
 from pwm.dataset import Episode, EpisodeStore
 from pwm.episodes import Recipe, collect_episode, episode_seed, require_environments
 from pwm.errors import PwmError
-from pwm.files import directory_sha256
 from pwm.inspection import info
 from pwm.interrupt import StopSignals
 from pwm.manifest import MANIFEST_NAME
+from pwm.methods import SavedPolicies
 from pwm.processes import available_cores
 from pwm.progress import console, progress_bar
 from pwm.settings import (
@@ -47,8 +48,11 @@ class CollectConfig:
         workers: processes, 0 for one per available core. Does not change the data.
         behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted`` or
             ``policy``.
-        policy: the policy's directory, for ``policy``.
-        policy_noise: standard deviation of the noise on the policy's actions.
+        policy: for ``policy``, the directory of the policy, or of many tasks' policies.
+        policy_noise: standard deviation of the noise on the policy's actions; of a list each
+            episode draws one.
+        policy_noise_correlation: of the noise from one step to the next, at least 0 and below 1;
+            likewise.
         worker_timeout: seconds that a simulator may take for one step before its worker counts
             as hung and is replaced; likewise one that dies or fails.
         max_faults: of one episode, which is run again after each; this many end the command.
@@ -62,7 +66,8 @@ class CollectConfig:
     workers: int = 0
     behaviour: str = "mixed"
     policy: str | None = None
-    policy_noise: float = 0.1
+    policy_noise: Any = 0.1
+    policy_noise_correlation: Any = 0.0
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
@@ -70,22 +75,34 @@ class CollectConfig:
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_seed(self, "seed")
-        require_at_least(self, 0, "workers", "policy_noise")
+        require_at_least(self, 0, "workers")
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
         require_choice(self, "behaviour", ("mixed", *BEHAVIOURS))
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
         suite = get_suite(self.suite)
-        _episodes_per_task(self.episodes, suite)
-        lacking = [task.name for task in suite if not has_controller(task)]
+        wanted = _episodes_per_task(self.episodes, suite)
+        lacking = [name for name, n in wanted.items() if n and not has_controller(suite[name])]
         if self.behaviour == "scripted" and lacking:
             raise PwmError(
                 f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "
                 "or leave these tasks out."
             )
+        self.noise()
         require_writable(self.out)
         require_resume(self, Path(self.out) / MANIFEST_NAME)
+
+    def noise(self) -> PolicyNoise:
+        """What is added to a policy's actions.
+
+        Raises:
+            PwmError: for values that cannot work.
+        """
+        return PolicyNoise(
+            _numbers("policy_noise", self.policy_noise, math.inf),
+            _numbers("policy_noise_correlation", self.policy_noise_correlation, 1.0),
+        )
 
 
 def collect(config: CollectConfig) -> Path:
@@ -105,12 +122,12 @@ def collect(config: CollectConfig) -> Path:
     config.validate()
     suite = get_suite(config.suite)
     wanted = _episodes_per_task(config.episodes, suite)
-    recipe = Recipe(config.seed, config.behaviour, config.policy, config.policy_noise)
+    recipe = Recipe(config.seed, config.behaviour, config.policy, config.noise())
     if recipe.behaviour == "policy":
         for task in suite:
             recipe.make("policy", task)  # raises for a policy that is not of this task
     require_environments(suite)
-    description = _describe(recipe)
+    description = _describe(recipe, suite)
     with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
         source = _source_key(recipe, description)
         store.add_source(source, description)
@@ -147,14 +164,29 @@ def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
     return wanted
 
 
-def _describe(recipe: Recipe) -> dict[str, Any]:
+def _numbers(name: str, given: Any, below: float) -> tuple[float, ...]:
+    """A setting that is a number or a list of them, each at least 0 and below a bound."""
+    values = given if isinstance(given, list | tuple) else [given]
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not values or not numeric or not all(0 <= value < below for value in values):
+        most = "" if below == math.inf else f" and below {below:g}"
+        raise PwmError(
+            f"{name}={given} must be a number of at least 0{most}, or a list of such numbers."
+        )
+    return tuple(float(value) for value in values)
+
+
+def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
     """How the episodes are made; a policy is named by its content, since its path may change."""
     description = {"made_by": "pwm collect", "behaviour": recipe.behaviour, "seed": recipe.seed}
     if recipe.policy is not None:
-        if not Path(recipe.policy).is_dir():
-            raise PwmError(f"there is no policy in {recipe.policy}; give the directory of one.")
-        description["policy_sha256"] = directory_sha256(Path(recipe.policy))
-        description["policy_noise"] = recipe.policy_noise
+        from pwm.saved_policies import policy_path  # here, for workers do without torch
+
+        directory, noise = Path(recipe.policy), recipe.policy_noise or PolicyNoise()
+        paths = {task.name: policy_path(directory, task.name) for task in suite}
+        description["policy_sha256"] = SavedPolicies.at(paths).digests
+        description["policy_noise"] = list(noise.sigmas)
+        description["policy_noise_correlation"] = list(noise.correlations)
     return description
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pwm.behaviours import Behaviour, default_mixture, draw_name, make_behaviour
+from pwm.behaviours import Behaviour, PolicyNoise, default_mixture, draw_name, make_behaviour
 from pwm.dataset import Episode
 from pwm.suites import Task
 from pwm.worker_pool import Caller
@@ -23,14 +23,14 @@ class Recipe:
     Attributes:
         seed: the collection's seed.
         behaviour: ``"mixed"`` for each task's default mixture, or one behaviour's name.
-        policy: the policy's directory, for behaviour ``"policy"``.
-        policy_noise: standard deviation of the noise on its actions.
+        policy: the policy's directory, or that of many tasks' policies, for behaviour ``"policy"``.
+        policy_noise: on its actions, none by default.
     """
 
     seed: int
     behaviour: str
     policy: str | None = None
-    policy_noise: float = 0.0
+    policy_noise: PolicyNoise | None = None
 
     def mixture(self, task: Task) -> dict[str, float]:
         """The share of a task's episodes that each behaviour gets."""

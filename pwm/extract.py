@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -42,6 +42,7 @@ from pwm.sampler import WindowSampler
 from pwm.settings import require_at_least, require_choice, require_resume, require_seed
 from pwm.state_pool import StatePool
 from pwm.suites import Suite, Task, get_suite
+from pwm.warm_start import Networks, earlier_networks
 from pwm.window_index import WindowIndex
 from pwm.world_model import WorldModel, load_world_model
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
@@ -73,6 +74,8 @@ class ExtractConfig:
         data: the episode store that start states come from.
         out: gets one policy directory a task.
         tasks: a list, a suite's name, or null for all tasks of the world model.
+        init: what an earlier extraction with the same networks wrote: its actors and critics are
+            begun with, in the place of random ones. Null begins anew.
         pool: start states a task, drawn once from its episodes.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
@@ -83,6 +86,7 @@ class ExtractConfig:
     data: str = MISSING
     out: str = MISSING
     tasks: Any = None
+    init: str | None = None
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -153,7 +157,16 @@ def _take(pool: Tensor, rows: Tensor) -> Tensor:
 
 
 class Group:
-    """Everything that the extraction of K tasks changes, and the data it draws from."""
+    """Everything that the extraction of K tasks changes, and the data it draws from.
+
+    Args:
+        model: the world model.
+        store: the data.
+        tasks: the K tasks.
+        config: see :class:`ExtractConfig`.
+        bad: told of bad data.
+        begin_with: networks to begin with by task name; the other tasks get random ones.
+    """
 
     def __init__(
         self,
@@ -162,6 +175,7 @@ class Group:
         tasks: Sequence[Task],
         config: ExtractConfig,
         bad: BadData,
+        begin_with: Mapping[str, Networks],
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
         self.tuner: WorldModelLearner | None = None
@@ -171,6 +185,9 @@ class Group:
             self.tuner, self.windows = _tuner(model, store, tasks, config, bad)
         accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
         self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed, accelerator)
+        for index, task in enumerate(tasks):
+            if task.name in begin_with:
+                self.learner.begin_from(index, *begin_with[task.name])
         frozen = self.tuner is None
         obs, _ = _pools(store, tasks, model, config, bad, best=1.0)
         self.starts = StartStates(model, obs, self.learner.task_ids, frozen)
@@ -305,13 +322,16 @@ def extract(config: ExtractConfig) -> Path:
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, model.suite, tasks, bad)
+    earlier: dict[str, Networks] = {}
+    if config.init is not None:
+        earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
     out = Path(config.out)
     with open_run(out, "extract", config, _MAY_CHANGE):
         for members in planned_groups(out, tasks, partial(_group_size, config, model)):
             if all(is_checkpoint(out / task.name) for task in members):
                 delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some
             else:
-                _extract_group(Group(model, store, members, config, bad), out)
+                _extract_group(Group(model, store, members, config, bad, earlier), out)
     bad.report(console.print)
     return out
 

@@ -12,6 +12,7 @@ from pwm.splits import episodes_in_split
 from pwm.suites import Suite
 
 STD_FLOOR = 0.01
+OUTGROWN = 2.0
 _CHUNK_EPISODES = 256
 _ROWS = 2**17  # of a task are enough; to read all of hundreds of millions takes many minutes
 
@@ -45,6 +46,34 @@ def observation_moments(
             mean[row, : task.obs_dim] = moments[0]
             std[row, : task.obs_dim] = np.maximum(moments[1], STD_FLOOR)
     return mean, std
+
+
+def widened_moments(
+    store: EpisodeStore, suite: Suite, mean: np.ndarray, std: np.ndarray, bad: BadData | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moments that stay as they are where they still fit the data.
+
+    A model that was trained on normalized observations and is trained on should get the same
+    inputs as before. But an entry that hardly moved in the first data, and was divided by next to
+    nothing, would be a huge input once it moves. So an entry gets the moments of today's data if
+    its mean has moved or its deviation has grown beyond `OUTGROWN` of its deviations.
+
+    Args:
+        store: today's data.
+        suite: gives task ids and the padded size.
+        mean: (tasks, obs_dim), of earlier data.
+        std: likewise.
+        bad: as for :func:`observation_moments`.
+
+    Returns:
+        Mean and standard deviation, each (tasks, obs_dim) float32.
+    """
+    new_mean, new_std = observation_moments(store, suite, bad)
+    moved = np.abs(new_mean - mean) > OUTGROWN * std
+    with_data = np.zeros((len(suite), 1), bool)
+    with_data[[suite.id(task.name) for task in shared_tasks(store, suite)]] = True
+    outgrown = with_data & (moved | (new_std > OUTGROWN * std))
+    return np.where(outgrown, new_mean, mean), np.where(outgrown, new_std, std)
 
 
 def _task_moments(

@@ -137,6 +137,59 @@ def horizon_plot(
     return svg()
 
 
+def rounds_plot(
+    values: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    marks: dict[str, float],
+    alt: str,
+) -> str:
+    """A score by round with its interval, and others' scores as dashed lines, as SVG.
+
+    Args:
+        values: (rounds,) scores 0..100.
+        low: (rounds,) lower ends of their intervals.
+        high: (rounds,) upper ends.
+        marks: others' scores by label.
+        alt: what a screen reader says.
+    """
+    with _axes(alt, right=0.88) as (ax, svg):
+        x = np.arange(len(values))
+        ax.fill_between(x, low, high, color=_hex("extracted"), alpha=0.15, linewidth=0)
+        ax.plot(x, values, color=_hex("extracted"), linewidth=1.6, marker="o", markersize=3)
+        _end_label(ax, x[-1], values[-1], _number(values[-1]), "extracted")
+        for label, value in marks.items():
+            ax.axhline(value, color=_hex("published_a"), linewidth=1, linestyle="--")
+            ax.annotate(
+                label,
+                (0.02, value),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                va="top",
+                color=_hex("published_a"),
+            )
+        ax.set_ylim(min(0.0, float(low.min())), max(105.0, float(high.max())))
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.set_xlabel("round", color=_hex("muted"))
+    return svg()
+
+
+def standalone(drawing: str) -> str:
+    """An inline drawing as a file of its own, in light or dark colours as the viewer prefers."""
+
+    def variables(scheme: int) -> str:
+        pairs = ((name.replace("_", "-"), colours[scheme]) for name, colours in PALETTE.items())
+        return "".join(f"--{name}:{colour};" for name, colour in pairs)
+
+    style = (
+        f"<style>svg{{{variables(0)}font-family:sans-serif}}"
+        f"@media(prefers-color-scheme:dark){{svg{{{variables(1)}}}}}</style>"
+    )
+    root, rest = drawing.split(">", 1)
+    return f'{root} xmlns="http://www.w3.org/2000/svg">{style}{rest}'
+
+
 def histogram_plot(values: np.ndarray, marker: float | None, alt: str) -> str:
     """A histogram of episode returns, with the policy's mean return marked, as SVG.
 

@@ -26,14 +26,16 @@ from pwm.files import write_atomically
 from pwm.interrupt import StopSignals
 from pwm.memory import require_room
 from pwm.metrics import MetricsLogger, require_wandb
-from pwm.moments import observation_moments
+from pwm.moments import observation_moments, widened_moments
 from pwm.progress import console, progress_bar
 from pwm.rundir import open_run, require_output, resolved_config
 from pwm.sampler import BALANCES, DEFAULT_MEMORY, Batch, WindowSampler, require_data_device
 from pwm.settings import require_at_least, require_choice, require_resume, require_seed
-from pwm.suites import get_suite
+from pwm.suites import Suite, get_suite
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+
+INIT_MOMENTS = ("keep", "widen")
 
 
 @dataclass
@@ -70,6 +72,8 @@ class PretrainConfig(LearnerConfig):
         init: a world model to start from: a pretraining run, a checkpoint or an imported model.
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
+        init_moments: the normalization of observations that ``init`` has: ``keep`` it, or
+            ``widen`` it where the data have outgrown it (:func:`pwm.moments.widened_moments`).
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         data_device: where the data live: ``cuda``, ``cpu``, or ``auto``, on the GPU if they fit.
@@ -82,6 +86,7 @@ class PretrainConfig(LearnerConfig):
     data: str = MISSING
     out: str = MISSING
     init: str | None = None
+    init_moments: str = "keep"
     suite: Any = None
     seed: int = 0
     device: str = "auto"
@@ -118,6 +123,7 @@ class PretrainConfig(LearnerConfig):
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
         require_seed(self, "seed")
+        require_choice(self, "init_moments", INIT_MOMENTS)
         require_choice(self, "balance", BALANCES)
         require_resume(self)
         require_choice(self, "on_error", ON_ERROR)
@@ -128,6 +134,17 @@ class PretrainConfig(LearnerConfig):
         require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
+
+
+def require_horizons_fit(config: PretrainConfig, suite: Suite) -> None:
+    """Raise PwmError if an episode of a task cannot hold the windows that a config asks for."""
+    longest = max(config.horizon.lengths)
+    for task in suite:
+        if task.episode_length < longest:
+            raise PwmError(
+                f"a horizon of {longest} steps does not fit into the episodes of {task.name}, "
+                f"which have {task.episode_length}; lower horizon.lengths."
+            )
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -176,7 +193,7 @@ def pretrain(config: PretrainConfig) -> Path:
         discount = torch.tensor([task.discount for task in suite], device=device)
         accelerator = Acceleration(config.compile, config.precision).prepare(device)
         learner = WorldModelLearner(model.to(device), config, discount, accelerator)
-        start = _restore_or_begin(learner, store, out, given is not None, bad)
+        start = _restore_or_begin(learner, store, config, bad)
         try:
             _train(learner, config, sampler, held_out, out, start)
         finally:
@@ -191,18 +208,23 @@ _MAY_CHANGE = (
 
 
 def _restore_or_begin(
-    learner: WorldModelLearner, store: EpisodeStore, out: Path, keep_moments: bool, bad: BadData
+    learner: WorldModelLearner, store: EpisodeStore, config: PretrainConfig, bad: BadData
 ) -> int:
-    checkpoint = load_latest(out / "checkpoints", KIND, console.print)
+    checkpoint = load_latest(Path(config.out) / "checkpoints", KIND, console.print)
     if checkpoint is not None:
         require_same_data(checkpoint, store.digest, str(store.path))
         learner.load(checkpoint)
         return int(checkpoint.meta["step"])
     model = learner.model
-    if model.normalize_obs and not keep_moments:
-        mean, scale = observation_moments(store, model.suite, bad)
-        model.obs_mean.copy_(torch.as_tensor(mean))
-        model.obs_scale.copy_(torch.as_tensor(scale))
+    if not model.normalize_obs or (config.init is not None and config.init_moments == "keep"):
+        return 0
+    if config.init is None:
+        moments = observation_moments(store, model.suite, bad)
+    else:
+        before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()
+        moments = widened_moments(store, model.suite, *before, bad)
+    model.obs_mean.copy_(torch.as_tensor(moments[0]))
+    model.obs_scale.copy_(torch.as_tensor(moments[1]))
     return 0
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -16,10 +14,10 @@ from pwm.errors import PwmError
 from pwm.evaluate import EvaluateConfig, evaluate
 from pwm.extract import ExtractConfig, extract
 from pwm.files import write_atomically
-from pwm.pretrain import PretrainConfig, pretrain
+from pwm.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.progress import console
 from pwm.report import report
-from pwm.settings import require_exists, require_writable
+from pwm.settings import require_exists, require_writable, within
 from pwm.suites import get_suite
 
 
@@ -47,7 +45,7 @@ class QuickstartConfig:
         require_writable(self.out)
         stages = {name: getattr(self, name) for name in _INPUTS}
         for name, stage in stages.items():
-            _within(name, stage.validate)
+            within(name, stage.validate)
         outputs = {stage.out for name, stage in stages.items() if name != "evaluate"}
         if len(outputs) < 3:
             raise PwmError("two stages have the same out=; give each its own directory.")
@@ -55,27 +53,21 @@ class QuickstartConfig:
             for setting in inputs:
                 path = getattr(stages[name], setting)
                 if path not in outputs:
-                    _within(name, require_exists, path)
+                    within(name, require_exists, path)
         self._check_tasks()
 
     def _check_tasks(self) -> None:
         """Compare what is asked of later stages with the tasks that are collected for them."""
         suite = get_suite(self.collect.suite)
         if self.pretrain.data == self.collect.out and self.pretrain.init is None:
-            longest = max(self.pretrain.horizon.lengths)
-            for task in suite:
-                if task.episode_length < longest:
-                    raise PwmError(
-                        f"pretrain: a horizon of {longest} steps does not fit into the episodes of "
-                        f"{task.name}, which have {task.episode_length}; lower horizon.lengths."
-                    )
+            within("pretrain", require_horizons_fit, self.pretrain, suite)
         for name, stage, source in (
             ("extract", self.extract, self.collect.out == self.extract.data),
             ("evaluate", self.evaluate, self.evaluate.policy == self.extract.out),
         ):
             if stage.tasks is not None and source:
                 for task in get_suite(stage.tasks):
-                    _within(f"{name}.tasks", suite.id, task.name)
+                    within(f"{name}.tasks", suite.id, task.name)
 
 
 # The paths that each stage reads; those that an earlier stage makes are not there yet.
@@ -85,14 +77,6 @@ _INPUTS = {
     "extract": ("checkpoint", "data"),
     "evaluate": ("policy_directory", "data", "checkpoint"),
 }
-
-
-def _within(name: str, check: Callable[..., Any], *arguments: Any) -> None:
-    """Name the stage in what a check of its settings says."""
-    try:
-        check(*arguments)
-    except PwmError as error:
-        raise PwmError(f"{name}: {error}") from error
 
 
 def quickstart(config: QuickstartConfig) -> Path:

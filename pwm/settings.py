@@ -95,6 +95,14 @@ def require_writable(out: str, name: str = "out") -> None:
         raise PwmError(f"{name}={out}: you may not write in {existing}; give another {name}=.")
 
 
+def within(name: str, check: Callable[..., Any], *arguments: Any) -> None:
+    """Name the stage in what a check of its settings says."""
+    try:
+        check(*arguments)
+    except PwmError as error:
+        raise PwmError(f"{name}: {error}") from error
+
+
 def from_plain(kind: type[T], values: Any) -> T:
     """A dataclass of settings from plain data such as JSON gives.
 

@@ -35,6 +35,7 @@ _EXTRACT = "extract data={data} checkpoint={model} out=new"
 _EVALUATE = "evaluate policy={policies} out=new"
 _CONVERT = "convert source={file} out=new"
 _COLLECT = "collect suite=pendulum-swingup out=new"
+_GROW = "grow out=new"
 
 # By topic: a command line, and words that its one message must contain. What is in braces is
 # there (make_inputs), and ``new`` can be made, so that each line has one mistake.
@@ -73,6 +74,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_EXTRACT} learner.horizont=3", "did you mean learner.horizon="),
         ("quickstart out=new pretrain.stepz=1", "did you mean pretrain.steps="),
         ("quickstart out=new steps=1", "did you mean pretrain.steps="),
+        (f"{_GROW} first.script=1", "did you mean first.scripted="),
         (f"{_EVALUATE} planner.sample=3", "did you mean planner.samples="),
         (f"{_PRETRAIN} +stepz=3", "did you mean steps="),
         (f"{_PRETRAIN} +steps=3", "steps"),
@@ -270,6 +272,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("quickstart out=new pretrain.horizon.lengths=[4,400]", "400"),
         ("quickstart out=new extract.wandb_project=mine", "wandb"),
         ("quickstart out=new pretrain.out=new/data", "same out="),
+        (f"{_GROW} first.ou=0 first.random=0 first.scripted=0", "first: it has no episode"),
+        (f"{_GROW} extract.out=new/policies", "must differ by round"),
+        (f"{_GROW} pretrain.horizon.lengths=[200]", "pretrain: a horizon of 200"),
+        (f"{_EXTRACT} init={{policies}} learner.discount=0.9", "discount"),
+        (f"{_COLLECT} policy_noise=[]", "policy_noise=[]"),
     ],
     "Devices": [
         (f"{_PRETRAIN} device=gpu", "unknown device 'gpu'"),

@@ -7,6 +7,7 @@ import pwm
 from envs import make_env
 from pwm.behaviours import (
     AutoregressiveNoise,
+    PolicyNoise,
     default_mixture,
     draw_name,
     has_controller,
@@ -156,13 +157,22 @@ class StubPolicy:
 def test_a_policy_acts_with_noise(monkeypatch):
     task = get_task("walker-run")
     monkeypatch.setattr(pwm, "load_policy", lambda path: StubPolicy(task), raising=False)
-    behaviour = make_behaviour("policy", task, "some/dir", policy_noise=0.0)
+    behaviour = make_behaviour("policy", task, "some/dir")
     behaviour.reset(np.random.default_rng(0))
     np.testing.assert_allclose(behaviour.act(np.zeros(24)), 0.5)
-    behaviour = make_behaviour("policy", task, "some/dir", policy_noise=0.2)
+    behaviour = make_behaviour("policy", task, "some/dir", PolicyNoise((0.2,)))
     behaviour.reset(np.random.default_rng(0))
     actions = np.array([behaviour.act(np.zeros(24)) for _ in range(300)])
     assert actions.mean() == pytest.approx(0.5, abs=0.03)
     assert actions.std() == pytest.approx(0.2, abs=0.03)
+    noise = PolicyNoise((0.0, 0.2), (0.0, 0.9))
+    behaviour = make_behaviour("policy", task, "some/dir", noise)
+    drawn = set()
+    for seed in range(40):
+        behaviour.reset(np.random.default_rng(seed))
+        x = np.array([behaviour.act(np.zeros(24)) for _ in range(100)]) - 0.5
+        smooth = x.std() > 0.01 and np.corrcoef(x[:-1].ravel(), x[1:].ravel())[0, 1] > 0.5
+        drawn.add((bool(x.std() > 0.1), bool(smooth)))
+    assert drawn == {(False, False), (True, False), (True, True)}
     with pytest.raises(PwmError, match="is for 'walker-run', with 24 observation and 6 action"):
         make_behaviour("policy", get_task("cup-catch"), "some/dir")
