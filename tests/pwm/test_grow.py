@@ -231,7 +231,7 @@ def test_noise_stands_in_for_scripts_that_are_not_there():
         ("clone_decay=2", "clone_decay=2.0 must be between 0 and 1"),
         ("pretrain.out=run/model", "must differ by round"),
         ("pretrain.init=nowhere", "pretrain: there is no nowhere"),
-        ("pretrain.horizon.lengths=[200]", "pretrain: a horizon of 200 steps does not fit"),
+        ("pretrain.horizon.lengths=[600]", "pretrain: a horizon of 600 steps does not fit"),
         ("extract.learner.iterations=0", "extract: iterations=0"),
         ("collect.policy_noise=-1", "collect: policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate: episodes=0"),
