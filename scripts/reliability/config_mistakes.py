@@ -36,6 +36,9 @@ _EVALUATE = "evaluate policy={policies} out=new"
 _CONVERT = "convert source={file} out=new"
 _COLLECT = "collect suite=pendulum-swingup out=new"
 _GROW = "grow out=new"
+_NETWORKS = (  # those of the policies that are there
+    "learner.networks.actor=[8] learner.networks.critic=[8] learner.networks.critics=2"
+)
 
 # By topic: a command line, and words that its one message must contain. What is in braces is
 # there (make_inputs), and ``new`` can be made, so that each line has one mistake.
@@ -274,8 +277,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("quickstart out=new pretrain.out=new/data", "same out="),
         (f"{_GROW} first.ou=0 first.random=0 first.scripted=0", "first: it has no episode"),
         (f"{_GROW} extract.out=new/policies", "must differ by round"),
-        (f"{_GROW} pretrain.horizon.lengths=[200]", "pretrain: a horizon of 200"),
-        (f"{_EXTRACT} init={{policies}} learner.discount=0.9", "discount"),
+        (
+            f"{_GROW} pretrain.horizon.lengths=[200] pretrain.horizon.starts=[0.0]",
+            "pretrain: a horizon of 200",
+        ),
+        (f"{_EXTRACT} init={{policies}} {_NETWORKS} learner.discount=0.9", "discount"),
         (f"{_COLLECT} policy_noise=[]", "policy_noise=[]"),
     ],
     "Devices": [

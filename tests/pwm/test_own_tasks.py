@@ -105,6 +105,7 @@ def test_scores() -> None:
         (TEXT, "- 3", "entry 1 is no task"),
         (TEXT, "[]", "lists no task"),
         (TEXT, "a: [", "is no YAML"),
+        (TEXT, "!!python/object/apply:sys.exit [3]", "is no YAML"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_door(

@@ -129,3 +129,16 @@ def test_damaged_records_are_refused(name, content, tmp_path):
 
 def test_no_run_reads_as_empty(tmp_path):
     assert read_run(tmp_path) == {}
+
+
+def test_a_record_of_settings_runs_nothing(tmp_path, monkeypatch):
+    """Neither a constructor nor an interpolation in a directory from elsewhere is carried out."""
+    monkeypatch.setenv("SECRET", "told")
+    run(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: !!python/object/apply:sys.exit [3]\n")
+    with pytest.raises(PwmError, match=r"config.yaml is damaged"):
+        run(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: ${oc.env:SECRET}\n")
+    with pytest.raises(PwmError) as refused:
+        run(tmp_path)
+    assert "told" not in str(refused.value)
