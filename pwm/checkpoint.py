@@ -5,6 +5,9 @@ and SHA-256 of each group of tensors, everything that is not a tensor, a checksu
 ``<group>-<sha256>.safetensors`` a group. The JSON file is the commit point: tensor files of new
 content have new names, so a writer that is killed at any instruction leaves the old checkpoint
 whole. Nothing in it is pickle, so opening one runs no code.
+
+A checkpoint that several ranks wrote together (`pwm.sharded_checkpoint`) has shards, of which each
+holds parts of all groups' tensors, in place of one file a group. It is opened like any other.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ from pwm.files import make_directory, write_atomically
 from pwm.versions import versions
 
 M = TypeVar("M", bound=nn.Module)
+Groups = dict[str, dict[str, Tensor]]
 
 FORMAT_VERSION = 2
+SHARDED_FORMAT = 3
 _INDEX = "checkpoint.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+\.safetensors")
 
@@ -93,16 +98,16 @@ def _write_files(
         name = f"{group}-{digest[:16]}.safetensors"
         write_atomically(path / name, data)
         groups[group] = {"file": name, "sha256": digest}
-    index = {
-        "format": FORMAT_VERSION,
-        "kind": kind,
-        "versions": versions(),
-        "groups": groups,
-        "meta": dict(meta),
-    }
-    index = json.loads(json.dumps(index))  # as it will be read
-    index["checksum"] = _checksum(index)
-    write_atomically(path / _INDEX, json.dumps(index, indent=1).encode())
+    _commit(
+        path,
+        {
+            "format": FORMAT_VERSION,
+            "kind": kind,
+            "versions": versions(),
+            "groups": groups,
+            "meta": dict(meta),
+        },
+    )
 
 
 def _delete_unnamed(path: Path, kind: str) -> None:
@@ -110,12 +115,39 @@ def _delete_unnamed(path: Path, kind: str) -> None:
     named = set()
     if is_checkpoint(path):
         try:
-            named = {entry["file"] for entry in _read_index(path, kind)["groups"].values()}
+            named = {name for name, _ in _files(_read_index(path, kind))}
         except PwmError:
             return  # whose they are cannot be known
     for left_over in path.glob("*.safetensors*"):
         if left_over.name not in named:
             left_over.unlink()
+
+
+def commit_shards(path: Path, kind: str, files: Mapping[str, str], meta: Mapping[str, Any]) -> None:
+    """Make a checkpoint of the files that `pwm.shards.write_shards` put into a directory.
+
+    Args:
+        path: the directory.
+        kind: as :func:`save_checkpoint` takes it.
+        files: the names of all of them, and their SHA-256.
+        meta: as :func:`save_checkpoint` takes it.
+    """
+    _commit(
+        path,
+        {
+            "format": SHARDED_FORMAT,
+            "kind": kind,
+            "versions": versions(),
+            "shards": dict(files),
+            "meta": dict(meta),
+        },
+    )
+
+
+def _commit(path: Path, index: dict[str, Any]) -> None:
+    index = json.loads(json.dumps(index))  # as it will be read
+    index["checksum"] = _checksum(index)
+    write_atomically(path / _INDEX, json.dumps(index, indent=1).encode())
 
 
 def _checksum(index: Mapping[str, Any]) -> str:
@@ -131,19 +163,30 @@ def read_meta(path: Path, kind: str) -> dict[str, Any]:
     return _read_index(Path(path), kind)["meta"]
 
 
-def load_checkpoint(path: Path, kind: str, groups: tuple[str, ...] | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path,
+    kind: str,
+    groups: tuple[str, ...] | None = None,
+    layout: Callable[[], Groups | None] | None = None,
+) -> Checkpoint:
     """Read a checkpoint onto the CPU, verifying every file's checksum.
 
     Args:
         path: the checkpoint directory.
         kind: the kind that is expected.
         groups: the tensor groups to read; all by default.
+        layout: gives the tensors, divided among ranks, into which shards are read; whole ones on
+            the CPU by default.
 
     Raises:
         PwmError: if the directory is none, is of another kind or a newer format, or is damaged.
     """
     path = Path(path)
     index = _read_index(path, kind)
+    if "shards" in index:
+        into = None if layout is None else layout()
+        tensors = _read_shards(path, index["shards"], groups, into)
+        return Checkpoint(path, tensors, index["meta"], index["versions"])
     stored = index["groups"]
     if missing := set(groups or ()) - set(stored):
         raise PwmError(f"checkpoint {path} has no tensors named {', '.join(sorted(missing))}.")
@@ -164,19 +207,20 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
         if index.pop("checksum", None) != _checksum(index):
             raise _damaged(file, "its checksum differs")
         version = index["format"]
-        if version != FORMAT_VERSION and version not in _LIFTS:
+        if version not in (FORMAT_VERSION, SHARDED_FORMAT, *_LIFTS):
             raise PwmError(
                 f"{path} has checkpoint format {version}, this version of pwm reads up to "
-                f"{FORMAT_VERSION}; upgrade pwm."
+                f"{SHARDED_FORMAT}; upgrade pwm."
             )
-        while index["format"] != FORMAT_VERSION:
+        while index["format"] in _LIFTS:
             index = _LIFTS[index["format"]](index)
         found = index["kind"]
+        files = _files(index)
         well_formed = (
             isinstance(index["meta"], dict)
             and isinstance(index["versions"], dict)
-            and all(_FILE_NAME.fullmatch(entry["file"]) for entry in index["groups"].values())
-            and all(isinstance(entry["sha256"], str) for entry in index["groups"].values())
+            and all(_FILE_NAME.fullmatch(name) for name, _ in files)
+            and all(isinstance(digest, str) for _, digest in files)
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _damaged(file, repr(error)) from error
@@ -185,6 +229,13 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
     if found != kind:
         raise PwmError(f"{path} holds a {found} checkpoint, expected a {kind} one.")
     return index
+
+
+def _files(index: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and SHA-256 of the files that an index in the newest format names."""
+    if index["format"] == SHARDED_FORMAT:
+        return list(index["shards"].items())
+    return [(entry["file"], entry["sha256"]) for entry in index["groups"].values()]
 
 
 def _lift_1(index: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +267,23 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except (OSError, SafetensorError) as error:
         raise _damaged(file, str(error)) from error
+
+
+def _read_shards(
+    path: Path, files: Mapping[str, str], groups: tuple[str, ...] | None, into: Groups | None
+) -> Groups:
+    from pwm.shards import file_sha256, read_shards
+
+    found = {file.name for file in path.glob("*.safetensors")}
+    if found != set(files):
+        raise _damaged(path / _INDEX, f"shards are missing or too many: {found ^ set(files)}")
+    try:
+        for name, digest in files.items():
+            if file_sha256(path / name) != digest:
+                raise _damaged(path / name, "its checksum differs")
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
+    return read_shards(path, groups, into)
 
 
 def rebuild(path: Path, build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
@@ -278,6 +346,11 @@ def save_step(
     """
     newest = directory / step_name(step)
     save_checkpoint(newest, kind, tensors, {"step": step, **meta})
+    delete_old_steps(directory, newest, keep_last)
+
+
+def delete_old_steps(directory: Path, newest: Path, keep_last: int) -> None:
+    """Delete all training checkpoints but ``newest`` and the ``keep_last`` - 1 before it."""
     until_now = [path for path in list_steps(directory) if path <= newest]
     delete_steps(directory, keep=until_now[-max(keep_last, 1) :])
 
@@ -285,21 +358,29 @@ def save_step(
 def delete_steps(directory: Path, keep: Collection[Path] = ()) -> None:
     """Delete training checkpoints, whole or not, oldest first, apart from those to keep."""
     for path in sorted(directory.glob("step_*")):
-        if path in keep:
-            continue
-        if path.is_symlink():  # what it leads to is not this run's
-            path.unlink()
-        else:
-            (path / _INDEX).unlink(missing_ok=True)  # first, so that no half of it looks whole
-            shutil.rmtree(path)
+        if path not in keep:
+            clear_step(path)
+
+
+def clear_step(path: Path) -> None:
+    """Delete a training checkpoint, whole or not, if there is one."""
+    if path.is_symlink():  # what it leads to is not this run's
+        path.unlink()
+    elif path.exists():
+        (path / _INDEX).unlink(missing_ok=True)  # first, so that no half of it looks whole
+        shutil.rmtree(path)
 
 
 def load_latest(
-    directory: Path, kind: str, warn: Callable[[str], object] | None = None
+    directory: Path,
+    kind: str,
+    warn: Callable[[str], object] | None = None,
+    layout: Callable[[], Groups | None] | None = None,
 ) -> Checkpoint | None:
     """The newest whole training checkpoint, or None if none was ever written.
 
     A damaged one is passed over; ``warn``, if given, is called with a sentence that says so.
+    ``layout`` is as for :func:`load_checkpoint`.
 
     Raises:
         PwmError: if there are some and none is whole, or one is of another kind or a newer format.
@@ -307,7 +388,7 @@ def load_latest(
     steps = list_steps(directory)
     for path in reversed(steps):
         try:
-            return load_checkpoint(path, kind)
+            return load_checkpoint(path, kind, layout=layout)
         except DamagedCheckpointError as error:
             if warn is not None:
                 warn(f"{error} Falling back to the one before.")

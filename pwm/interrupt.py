@@ -49,12 +49,14 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 class StopSignals:
     """Context manager that notes SIGINT and SIGTERM instead of dying from them.
 
-    The loop asks :attr:`requested` at points where it can stop. A second signal is not held back.
+    The loop asks :attr:`requested` at points where it can stop. A second signal is not held back,
+    unless ``patient``: for a process that may get the same signal by several ways.
     Outside the main thread it does nothing, since Python delivers signals there alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
         self.requested: int | None = None
+        self._patient = patient
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -65,7 +67,8 @@ class StopSignals:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.requested = signum
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for signum, handler in self._previous.items():

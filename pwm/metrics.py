@@ -57,6 +57,19 @@ class MetricsLogger:
             self._wandb.finish()
 
 
+class NoMetrics:
+    """In the place of a logger where another process logs."""
+
+    def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        """Writes nothing."""
+
+    def flush(self) -> None:
+        """Writes nothing."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a ``metrics.jsonl``, up to one that a crash left unfinished or unreadable."""
     if not path.is_file():

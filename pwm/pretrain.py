@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from pwm.acceleration import Acceleration, FirstStep
 from pwm.bad_data import ON_ERROR, BadData
 from pwm.checked_store import open_checked
-from pwm.checkpoint import load_latest, require_same_data, save_step
+from pwm.checkpoint import load_latest, require_same_data
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
 from pwm.diagnose import diagnose, held_out_windows
@@ -25,9 +25,10 @@ from pwm.errors import PwmError
 from pwm.files import write_atomically
 from pwm.interrupt import StopSignals
 from pwm.memory import require_room
-from pwm.metrics import MetricsLogger, require_wandb
+from pwm.metrics import MetricsLogger, NoMetrics, require_wandb
 from pwm.moments import observation_moments, widened_moments
 from pwm.progress import console, progress_bar
+from pwm.ranks import PARALLEL, Ranks, join_ranks
 from pwm.rundir import open_run, require_output, resolved_config
 from pwm.sampler import BALANCES, DEFAULT_MEMORY, Batch, WindowSampler, require_data_device
 from pwm.settings import require_at_least, require_choice, require_resume, require_seed
@@ -76,6 +77,12 @@ class PretrainConfig(LearnerConfig):
             ``widen`` it where the data have outgrown it (:func:`pwm.moments.widened_moments`).
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
+        batch_size: windows of an update, over all ranks and passes.
+        accumulate: passes in which each rank goes through its share of the windows before it takes
+            a step, for less memory.
+        parallel: how the processes that torchrun started share the work: ``ddp``, each with the
+            whole model; ``fsdp``, each with a part of weights and optimizer, and eagerly; ``auto``,
+            ddp if there are several.
         data_device: where the data live: ``cuda``, ``cpu``, or ``auto``, on the GPU if they fit.
         data_memory: GiB of memory that the data may take; more are read from their files.
         compile, precision: see :class:`pwm.acceleration.Acceleration`.
@@ -99,6 +106,8 @@ class PretrainConfig(LearnerConfig):
     q_and_prior: bool = False
 
     batch_size: int = 1024
+    accumulate: int = 1
+    parallel: str = "auto"
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
     balance: str = "task"
     on_error: str = "stop"
@@ -118,12 +127,15 @@ class PretrainConfig(LearnerConfig):
         self.horizon.validate()
         self.model.validate()
         Acceleration(self.compile, self.precision).validate()
-        require_at_least(self, 1, "batch_size")
+        require_at_least(self, 1, "batch_size", "accumulate")
         require_at_least(self, 0, "data_memory")
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
         require_seed(self, "seed")
         require_choice(self, "init_moments", INIT_MOMENTS)
+        require_choice(self, "parallel", PARALLEL)
+        if self.parallel == "fsdp" and self.compile == "always":
+            raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
         require_choice(self, "balance", BALANCES)
         require_resume(self)
         require_choice(self, "on_error", ON_ERROR)
@@ -157,60 +169,89 @@ def pretrain(config: PretrainConfig) -> Path:
         PwmError: for settings or data that do not fit.
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
-    config.validate()
-    device = resolve_device(config.device)
-    bad = BadData(config.on_error)
-    store = open_checked(config.data, bad)
-    given = None if config.init is None else load_world_model(config.init).unfreeze()
-    if given is not None and config.q_and_prior and not given.has_q:
-        raise PwmError(
-            f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or begin "
-            "without init=."
-        )
-    chosen = store.suite if config.suite is None else get_suite(config.suite)
-    suite, names = chosen, None
-    if given is not None:
-        suite, names = given.suite, None if config.suite is None else chosen.names
-    # Both refuse data that lack windows, now rather than after hours of training.
-    sampler = WindowSampler(
-        store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
-        tasks=names, balance=config.balance, device=device,
-        data_device=config.data_device, memory=int(config.data_memory * 2**30), bad=bad,
-    )  # fmt: skip
-    for task, short in sampler.short_episodes().items():
-        console.print(
+    with join_ranks(config) as ranks:
+        _pretrain(config, ranks)
+    return Path(config.out)
+
+
+def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
+    with ranks.same_fate():
+        config.validate()
+        device = ranks.device(resolve_device(config.device))
+        parts = ranks.size * config.accumulate
+        if config.batch_size % parts:
+            raise PwmError(
+                f"batch_size={config.batch_size} must be a multiple of {parts}, the number of "
+                f"ranks ({ranks.size}) times accumulate ({config.accumulate})."
+            )
+        bad = BadData(config.on_error)
+        store = open_checked(config.data, bad)
+        given = None if config.init is None else load_world_model(config.init).unfreeze()
+        if given is not None and config.q_and_prior and not given.has_q:
+            raise PwmError(
+                f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or "
+                "begin without init=."
+            )
+        chosen = store.suite if config.suite is None else get_suite(config.suite)
+        suite, names = chosen, None
+        if given is not None:
+            suite, names = given.suite, None if config.suite is None else chosen.names
+        # Both refuse data that lack windows, now rather than after hours of training.
+        sampler = WindowSampler(
+            store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
+            tasks=names, balance=config.balance, device=device, data_device=config.data_device,
+            memory=int(config.data_memory * 2**30), bad=bad, share=(ranks.rank, ranks.size),
+        )  # fmt: skip
+        held_out = held_out_windows(store, suite, config.seed, device, names, bad)
+        build = partial(WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs)
+        if given is None:
+            require_room(build)
+    for task, short in sampler.short_episodes().items() if ranks.main else ():
+        ranks.say(
             f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "
             f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
         )
-    held_out = held_out_windows(store, suite, config.seed, device, names, bad)
-    build = partial(WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs)
-    if given is None:
-        require_room(build)
     out = Path(config.out)
-    with open_run(out, "pretrain", config, _MAY_CHANGE):
+    with ExitStack() as held:
+        with ranks.same_fate():
+            if ranks.main:
+                held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
         torch.manual_seed(config.seed)
         model = build() if given is None else given
-        discount = torch.tensor([task.discount for task in suite], device=device)
-        accelerator = Acceleration(config.compile, config.precision).prepare(device)
-        learner = WorldModelLearner(model.to(device), config, discount, accelerator)
-        start = _restore_or_begin(learner, store, config, bad)
+        learner = _learner(model.to(device), config, device, ranks)
+        with ranks.same_fate():
+            start = _restore_or_begin(learner, store, config, bad)
         try:
-            _train(learner, config, sampler, held_out, out, start)
+            _train(learner, config, sampler, held_out, out, start, ranks)
         finally:
-            bad.report(console.print)
-    return out
+            bad.report(ranks.say)
+
+
+def _learner(
+    model: WorldModel, config: PretrainConfig, device: torch.device, ranks: Ranks
+) -> WorldModelLearner:
+    discount = torch.tensor([task.discount for task in model.suite], device=device)
+    accelerator = Acceleration(config.compile, config.precision).prepare(device)
+    if ranks.parallel is None and config.accumulate == 1:
+        return WorldModelLearner(model, config, discount, accelerator)
+    from pwm.parallel_learner import ParallelLearner
+
+    return ParallelLearner(
+        model, config, discount, accelerator, ranks, config.accumulate, config.seed
+    )
 
 
 _MAY_CHANGE = (
     "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
-    "on_error", "data_device", "data_memory",
+    "on_error", "data_device", "data_memory", "accumulate", "parallel",
 )  # fmt: skip
 
 
 def _restore_or_begin(
     learner: WorldModelLearner, store: EpisodeStore, config: PretrainConfig, bad: BadData
 ) -> int:
-    checkpoint = load_latest(Path(config.out) / "checkpoints", KIND, console.print)
+    directory = Path(config.out) / "checkpoints"
+    checkpoint = load_latest(directory, KIND, console.print, learner.layout)
     if checkpoint is not None:
         require_same_data(checkpoint, store.digest, str(store.path))
         learner.load(checkpoint)
@@ -235,10 +276,12 @@ def _train(
     held_out: Batch,
     out: Path,
     start: int,
+    ranks: Ranks,
 ) -> None:
     step = start
-    logger = MetricsLogger(out, start, config.wandb_project)
-    with closing(logger), StopSignals() as signals, progress_bar() as progress:
+    logger = MetricsLogger(out, start, config.wandb_project) if ranks.main else NoMetrics()
+    signals = StopSignals(patient=ranks.size > 1)
+    with closing(logger), signals, progress_bar() as progress:
         bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")
         first = FirstStep(learner.accelerator)
         for begin, end, horizon in config.horizon.phases(start, config.steps):
@@ -249,18 +292,20 @@ def _train(
                 first.report(metrics["grad_norm"])
                 if step % config.log_every == 0 or step == config.steps:
                     logger.log(step, {**metrics, "lr": lr, "horizon": horizon})
-                    _require_progress(learner, config, step, out)
+                    _require_progress(learner, config, step, out, ranks)
                     progress.update(bar, note=f"loss {_summary(metrics)}")
                 progress.update(bar, completed=step)
                 if step % config.diagnose_every == 0 or step == config.steps:
-                    _write_diagnostics(learner.model, held_out, out, step)
-                if signals.requested or step % config.save_every == 0 or step == config.steps:
+                    _write_diagnostics(learner, held_out, out, step, ranks)
+                stop = ranks.agree(signals.requested)
+                if stop or step % config.save_every == 0 or step == config.steps:
                     logger.flush()
-                    _require_progress(learner, config, step, out)
-                    _save(learner, config, sampler.store, step, out)
-                    signals.raise_if_requested(
+                    _require_progress(learner, config, step, out, ranks)
+                    _save(learner, config, sampler.store, step, out, ranks)
+                    ranks.raise_if_requested(
+                        signals,
                         f"pretraining saved at step {step} of {config.steps} in {out}; "
-                        "the same command goes on from there."
+                        "the same command goes on from there.",
                     )
 
 
@@ -269,33 +314,42 @@ def _summary(metrics: dict[str, Tensor]) -> str:
 
 
 def _require_progress(
-    learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path
+    learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path, ranks: Ranks
 ) -> None:
     skipped = int(learner.skipped_in_a_row)
-    if skipped >= config.max_skipped:
-        raise PwmError(
-            f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
-            f"were not finite. The checkpoints in {out} are from before; begin anew with a lower "
-            "lr or a shorter first horizon, or look at the data with `pwm data verify`."
-        )
+    with ranks.same_fate():
+        if skipped >= config.max_skipped:
+            raise PwmError(
+                f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
+                f"were not finite. The checkpoints in {out} are from before; begin anew with a "
+                "lower lr or a shorter first horizon, or look at the data with `pwm data verify`."
+            )
 
 
 def _save(
-    learner: WorldModelLearner, config: PretrainConfig, store: EpisodeStore, step: int, out: Path
+    learner: WorldModelLearner,
+    config: PretrainConfig,
+    store: EpisodeStore,
+    step: int,
+    out: Path,
+    ranks: Ranks,
 ) -> None:
-    tensors = learner.tensors()
-    broken = [name for name, tensor in tensors["model"].items() if not tensor.isfinite().all()]
-    if broken:
-        raise PwmError(
-            f"training diverged: the weights {broken[0]} are not finite by step {step}. The "
-            f"checkpoints in {out} are from before; begin anew with a lower lr."
-        )
+    with ranks.same_fate():
+        if broken := learner.broken_weights():
+            raise PwmError(
+                f"training diverged: the weights {broken[0]} are not finite by step {step}. The "
+                f"checkpoints in {out} are from before; begin anew with a lower lr."
+            )
     meta = {
         **model_meta(learner.model), "config": resolved_config(config), "data": store.digest,
     }  # fmt: skip
-    save_step(out / "checkpoints", KIND, step, tensors, meta, config.keep_last)
+    learner.save(out / "checkpoints", step, meta, config.keep_last)
 
 
-def _write_diagnostics(model: WorldModel, held_out: Batch, out: Path, step: int) -> None:
-    report = {"step": step, **diagnose(model, held_out)}
-    write_atomically(out / "diagnostics.json", json.dumps(report, indent=1).encode())
+def _write_diagnostics(
+    learner: WorldModelLearner, held_out: Batch, out: Path, step: int, ranks: Ranks
+) -> None:
+    with learner.whole_weights():
+        report = {"step": step, **diagnose(learner.model, held_out)}
+    if ranks.main:
+        write_atomically(out / "diagnostics.json", json.dumps(report, indent=1).encode())

@@ -62,6 +62,7 @@ class WindowSampler:
         data_device: str = "auto",
         memory: int = DEFAULT_MEMORY,
         bad: BadData | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         """Checks that every task has windows.
 
@@ -84,9 +85,12 @@ class WindowSampler:
                 are left in the store's files, and each window is read from there.
             bad: told of bad data; the episodes that it knows to be bad already are left out. By
                 default the first bad window is an error. A task without a window is bad data too.
+            share: (i, n) reads of every batch the windows i, i + n, ... alone, B / n of them; the
+                shares of all i < n make up the batch that (0, 1) reads.
 
         Raises:
-            PwmError: for a horizon or batch size below 1, or a task without a single window.
+            PwmError: for a horizon or batch size below 1, a batch size that its shares do not
+                divide, or a task without a single window.
         """
         if horizon < 1 or batch_size < 1 or seed < 0:
             raise PwmError(
@@ -95,10 +99,16 @@ class WindowSampler:
             )
         if balance not in BALANCES:
             raise PwmError(f"unknown balance '{balance}'; it is {' or '.join(BALANCES)}.")
+        if batch_size % share[1]:
+            raise PwmError(
+                f"batch_size={batch_size} must be a multiple of {share[1]}, the parts that every "
+                "batch is divided into."
+            )
         self.store = store
         self.horizon = horizon
         self.batch_size = batch_size
         self.seed = seed
+        self._share = share
         self.split: Split = split
         self.suite = suite or store.suite
         self.balance = balance
@@ -140,7 +150,7 @@ class WindowSampler:
             return (self._gather(step, horizon) for step in range(start, stop))
         if self.device.type != "cuda":
             return self._prepared(start, stop, horizon, self.device)
-        size = batch_bytes(self.suite, horizon, self.batch_size)
+        size = batch_bytes(self.suite, horizon, self.batch_size // self._share[1])
         blocks = [pinned_memory(size) for _ in range(_PREFETCHED + _THREADS + 2)]
         self._windows.buffers = BufferPool(blocks)
         return on_gpu(self._prepared(start, stop, horizon, "cpu"), self.device)
@@ -189,6 +199,10 @@ class WindowSampler:
         index = self._index(horizon)
         rng = np.random.default_rng([self.seed, step])
         windows = self._draw(rng, index)
+        first, parts = self._share
+        if parts > 1:
+            windows = windows[first::parts]
+            rng = np.random.default_rng([self.seed, step, 1 + first])  # of its bad windows alone
         for attempt in range(_ATTEMPTS):
             which = index.tasks_of(windows)
             episodes, offsets = index.locate(windows)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pwm.acceleration import Accelerator
-from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from pwm.checkpoint import (
+    Checkpoint,
+    Groups,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_step,
+)
 from pwm.math import percentile_range
 from pwm.sampler import Batch
 from pwm.settings import require_at_least, require_positive, require_share
 from pwm.world_model import (
+    KIND,
     LossWeights,
     PriorNoise,
     Rollout,
@@ -115,19 +126,11 @@ class WorldModelLearner:
 
     def _update(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The update of a batch and, with Q and prior, its noise, all as tensors."""
-        config, batch = self.config, Batch(*inputs[:4])
+        batch = Batch(*inputs[:4])
         noise = PriorNoise(*inputs[4:]) if self.model.has_q else None
-        rollout = roll_out(self.model, batch, self._next)
-        loss, metrics = self._world_model_loss(self.model, batch, rollout, config.rho, config.loss)
-        if noise is not None:
-            discount = self.discount[batch.task]
-            value = self._value_loss(self.model, batch, rollout, discount, config.rho, noise)
-            loss = loss + config.loss.value * value
-            metrics["value_loss"] = value.detach()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained, config.grad_clip)
-        skip = ~(loss.detach().isfinite() & norm.isfinite())
+        loss, metrics, rollout = self._gradients(batch, noise)
+        norm = self._clip(self.trained)
+        skip = ~(loss.isfinite() & norm.isfinite())
         _step_unless(skip, self.optimizer)
         metrics |= {"grad_norm": norm, **self._latent_statistics(rollout)}
         if noise is not None:
@@ -137,6 +140,33 @@ class WorldModelLearner:
         self.skipped += skip
         self.skipped_in_a_row.add_(1).mul_(skip)
         return metrics | {"skipped_steps": self.skipped.clone()}
+
+    def _loss(
+        self, batch: Batch, noise: PriorNoise | None
+    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+        """The loss of all but the prior, its parts as metrics, and the rollout it was taken on."""
+        config = self.config
+        rollout = roll_out(self.model, batch, self._next)
+        loss, metrics = self._world_model_loss(self.model, batch, rollout, config.rho, config.loss)
+        if noise is not None:
+            discount = self.discount[batch.task]
+            value = self._value_loss(self.model, batch, rollout, discount, config.rho, noise)
+            loss = loss + config.loss.value * value
+            metrics["value_loss"] = value.detach()
+        return loss, metrics, rollout
+
+    def _gradients(
+        self, batch: Batch, noise: PriorNoise | None
+    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+        """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
+        loss, metrics, rollout = self._loss(batch, noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach(), metrics, rollout
+
+    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Clip the parameters' gradients; returns their norm before that."""
+        return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
 
     @torch.no_grad()
     def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -153,8 +183,10 @@ class WorldModelLearner:
         }
 
     def _noise(self, batch: Batch) -> PriorNoise:
-        horizon, size, action_dim = batch.action.shape
-        device = batch.action.device
+        return self._draw_noise(*batch.action.shape)
+
+    def _draw_noise(self, horizon: int, size: int, action_dim: int) -> PriorNoise:
+        device = self.discount.device
         members = torch.rand(2, self.model.size.num_q, device=device).argsort(-1)[:, :2]
         return PriorNoise(
             torch.randn(horizon, size, action_dim, device=device),
@@ -167,19 +199,26 @@ class WorldModelLearner:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Step the prior unless ``skip``; returns its metrics, and ``skip`` or its own fault."""
         assert self.prior_optimizer is not None
+        loss, q = self._prior_gradients(batch, rollout, noise)
+        norm = self._clip(self.prior_parameters)
+        skip = skip | ~(loss.isfinite() & norm.isfinite())
+        _step_unless(skip, self.prior_optimizer)
+        scale = self.q_scale.lerp(percentile_range(q), self.config.target_tau)
+        self.q_scale.copy_(torch.where(skip, self.q_scale, scale))
+        metrics = {"prior_loss": loss, "prior_grad_norm": norm}
+        return metrics | {"q_scale": self.q_scale.clone()}, skip
+
+    def _prior_gradients(
+        self, batch: Batch, rollout: Rollout, noise: PriorNoise
+    ) -> tuple[Tensor, Tensor]:
+        """Put the prior's gradients in place; returns its loss, and Q-values for their scale."""
         loss, q = self._prior_loss(
             self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
         )
         grads = torch.autograd.grad(loss, self.prior_parameters)
         for parameter, grad in zip(self.prior_parameters, grads, strict=True):
             parameter.grad = grad
-        norm = nn.utils.clip_grad_norm_(self.prior_parameters, self.config.grad_clip)
-        skip = skip | ~(loss.detach().isfinite() & norm.isfinite())
-        _step_unless(skip, self.prior_optimizer)
-        scale = self.q_scale.lerp(percentile_range(q), self.config.target_tau)
-        self.q_scale.copy_(torch.where(skip, self.q_scale, scale))
-        metrics = {"prior_loss": loss.detach(), "prior_grad_norm": norm}
-        return metrics | {"q_scale": self.q_scale.clone()}, skip
+        return loss.detach(), q
 
     @torch.no_grad()
     def _update_target(self, skip: Tensor) -> None:
@@ -202,6 +241,10 @@ class WorldModelLearner:
             self.prior_optimizer.param_groups[0]["lr"].fill_(lr)
         return lr
 
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Where the model can be called: anywhere, unless its weights are divided among ranks."""
+        return nullcontext()
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
         groups = {
@@ -216,6 +259,19 @@ class WorldModelLearner:
         if self.discount.is_cuda:
             groups["random"]["cuda"] = torch.cuda.get_rng_state(self.discount.device)
         return groups
+
+    def broken_weights(self) -> list[str]:
+        """Names of the model's tensors that are not finite."""
+        state = self.model.state_dict()
+        return [name for name, tensor in state.items() if not tensor.isfinite().all()]
+
+    def save(self, directory: Path, step: int, meta: Mapping[str, Any], keep_last: int) -> None:
+        """Write a training checkpoint as `pwm.checkpoint.save_step` does."""
+        save_step(directory, KIND, step, self.tensors(), meta, keep_last)
+
+    def layout(self) -> Groups | None:
+        """The tensors to read a checkpoint's shards into; None for whole ones on the CPU."""
+        return None
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Restore what :meth:`tensors` gave."""

@@ -350,8 +350,8 @@ def test_what_shipped_in_the_first_format_still_opens():
 
 
 def test_a_newer_format_says_so(copy):
-    rewrite_index(copy, lambda index: {**index, "format": 3})
-    assert_refused(copy, "format 3")
+    rewrite_index(copy, lambda index: {**index, "format": 4})
+    assert_refused(copy, "format 4")
 
 
 def test_the_versions_that_wrote_it_are_recorded(saved):
@@ -496,8 +496,8 @@ def test_a_newer_format_or_another_kind_is_not_fallen_back_past(tmp_path):
         save_at(tmp_path, step)
     with pytest.raises(PwmError, match="expected a policy"):
         load_latest(tmp_path, "policy")
-    rewrite_index(tmp_path / step_name(2), lambda index: {**index, "format": 3})
-    with pytest.raises(PwmError, match="format 3"):
+    rewrite_index(tmp_path / step_name(2), lambda index: {**index, "format": 4})
+    with pytest.raises(PwmError, match="format 4"):
         load_latest(tmp_path, "thing")
 
 

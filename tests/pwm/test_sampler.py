@@ -128,6 +128,18 @@ def test_where_rows_may_live(store):
         WindowSampler(store, 4, 32, 7, data_device="cuda")
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("memory", [0, 2**20])
+def test_shares_of_a_batch_make_up_the_whole(store, parts, memory):
+    whole = WindowSampler(store, 3, 12, 0, memory=memory)
+    shares = [WindowSampler(store, 3, 12, 0, memory=memory, share=(i, parts)) for i in range(parts)]
+    for step in range(3):
+        batch = whole.batch(step)
+        for i, share in enumerate(shares):
+            part = [x[i::parts] if x.ndim == 1 else x[:, i::parts] for x in batch]
+            assert same(share.batch(step), Batch(*part))
+
+
 def test_every_window_is_drawn_equally_often(tmp_path):
     """Two episodes of 5 and 3 windows: each of the 8 windows has the same share."""
     store = coded_store(tmp_path / "store", {"small": [7, 5]}, Suite("one", (SMALL,)))

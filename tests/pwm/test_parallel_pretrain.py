@@ -1,0 +1,144 @@
+"""Pretraining by two real processes under torchrun, which talk through gloo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torchrun import torchrun
+
+from pwm.checkpoint import list_steps, load_checkpoint
+from pwm.cli import main
+from pwm.world_model import load_world_model
+
+WITH_Q = ("q_and_prior=true", "model.num_q=3", "model.dropout=0", "keep_last=3")
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_curves(ours: Path, theirs: Path, tolerance: float = 1e-5) -> None:
+    """All that is logged of every update, relative to its size where that is above 1."""
+    a, b = metrics(ours), metrics(theirs)
+    assert [line["step"] for line in a] == [line["step"] for line in b]
+    for one, other in zip(a, b, strict=True):
+        assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
+def final_tensors(run: Path) -> dict[str, torch.Tensor]:
+    groups = load_checkpoint(list_steps(run / "checkpoints")[-1], "world_model").tensors
+    return {f"{g}/{name}": tensor for g, items in groups.items() for name, tensor in items.items()}
+
+
+def assert_same_state(ours: Path, theirs: Path) -> None:
+    a, b = final_tensors(ours), final_tensors(theirs)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def keep_until(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a finished run as it was when it was killed after a checkpoint."""
+    shutil.copytree(run, copy)
+    for path in list_steps(copy / "checkpoints"):
+        if path.name > f"step_{step:09d}":
+            shutil.rmtree(path)
+    assert list_steps(copy / "checkpoints")[-1].name == f"step_{step:09d}"
+    return copy
+
+
+@pytest.fixture(scope="module")
+def plain(toy, tmp_path_factory) -> Path:
+    """Runs of one process, each a directory."""
+    directory = tmp_path_factory.mktemp("plain")
+    assert main(toy.pretrain(directory / "without_q", "steps=50")) == 0
+    assert main(toy.pretrain(directory / "with_q", *WITH_Q)) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def by_ranks(toy, plain, tmp_path_factory) -> Path:
+    """Runs of two ranks, each a directory, made by one torchrun."""
+    directory = tmp_path_factory.mktemp("by_ranks")
+    keep_until(plain / "with_q", directory / "begun_by_one", 10)
+    runs = {
+        "ddp": ["steps=50"],
+        "ddp_with_q": [*WITH_Q, "accumulate=2"],
+        "fsdp_with_q": [*WITH_Q, "parallel=fsdp"],
+        "begun_by_one": [*WITH_Q, "parallel=fsdp"],
+        "indivisible": ["batch_size=6", "accumulate=2"],
+    }
+    commands = directory / "commands.json"
+    commands.write_text(
+        json.dumps([toy.pretrain(directory / name, *words) for name, words in runs.items()])
+    )
+    session = str(Path(__file__).with_name("rank_session.py"))
+    process = torchrun([session, str(commands)])
+    _, errors = process.communicate(timeout=280)
+    (directory / "errors.txt").write_text(errors)
+    assert process.returncode == 0, errors
+    codes = json.loads(commands.with_suffix(".codes").read_text())
+    assert codes == [[0, 0]] * 4 + [[1, 1]], errors
+    return directory
+
+
+def test_two_ranks_follow_one_rank_with_twice_the_batch(plain, by_ranks):
+    assert len(metrics(plain / "without_q")) == 50
+    assert_same_curves(by_ranks / "ddp", plain / "without_q")
+
+
+@pytest.mark.parametrize("name", ["ddp_with_q", "fsdp_with_q"])
+def test_with_q_and_prior_too(name, plain, by_ranks):
+    """Whose random numbers, running scale and target are of the whole batch."""
+    assert {"q_scale", "prior_grad_norm"} <= set(metrics(by_ranks / name)[0])
+    assert_same_curves(by_ranks / name, plain / "with_q")
+    assert_same_state(by_ranks / name, plain / "with_q")
+
+
+def test_what_one_process_began_sharded_ranks_finish(plain, by_ranks):
+    assert_same_curves(by_ranks / "begun_by_one", plain / "with_q")
+    assert_same_state(by_ranks / "begun_by_one", plain / "with_q")
+
+
+def test_what_sharded_ranks_began_one_process_finishes(toy, plain, by_ranks, tmp_path):
+    run = keep_until(by_ranks / "fsdp_with_q", tmp_path / "run", 20)
+    (half,) = list_steps(run / "checkpoints")[-1:]
+    assert len(list(half.glob("shard-*.safetensors"))) == 2
+    load_world_model(run)
+    assert main(toy.pretrain(run, *WITH_Q)) == 0
+    assert_same_curves(run, plain / "with_q")
+    assert_same_state(run, plain / "with_q")
+
+
+@pytest.mark.parametrize("how", ["torn", "missing", "extra"])
+def test_a_damaged_shard_is_found_and_the_checkpoint_before_taken(
+    how, toy, plain, by_ranks, tmp_path, capsys
+):
+    run = keep_until(by_ranks / "fsdp_with_q", tmp_path / "run", 20)
+    shard = sorted(list_steps(run / "checkpoints")[-1].glob("shard-*"))[1]
+    if how == "torn":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif how == "missing":
+        shard.unlink()
+    else:
+        shutil.copy(shard, shard.with_name("shard-00003-model-00001-of-00001.safetensors"))
+    assert main(toy.pretrain(run, *WITH_Q)) == 0
+    assert "Falling back to the one before" in " ".join(capsys.readouterr().err.split())
+    assert_same_curves(run, plain / "with_q")
+
+
+def test_what_is_left_at_the_end_is_one_piece(by_ranks):
+    last = list_steps(by_ranks / "fsdp_with_q" / "checkpoints")[-1]
+    assert last.name == "step_000000024"
+    assert not list(last.glob("shard-*"))
+    assert list(last.glob("model-*.safetensors"))
+
+
+def test_a_mistake_is_said_once(by_ranks):
+    sentence = "batch_size=6 must be a multiple of 4, the number of ranks (2) times accumulate (2)."
+    assert (by_ranks / "errors.txt").read_text().count(sentence) == 1
+    assert not (by_ranks / "indivisible").exists()
