@@ -158,15 +158,13 @@ def rounds_plot(
         ax.fill_between(x, low, high, color=_hex("extracted"), alpha=0.15, linewidth=0)
         ax.plot(x, values, color=_hex("extracted"), linewidth=1.6, marker="o", markersize=3)
         _end_label(ax, x[-1], values[-1], _number(values[-1]), "extracted")
-        for label, value in marks.items():
+        for i, (label, value) in enumerate(marks.items()):
             ax.axhline(value, color=_hex("published_a"), linewidth=1, linestyle="--")
             ax.annotate(
-                label,
-                (0.02, value),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, -3),
-                textcoords="offset points",
-                va="top",
+                f"-- {label} {_number(value)}",
+                (0.98, 0.05 + 0.1 * i),  # scores that grow leave this corner empty
+                xycoords="axes fraction",
+                ha="right",
                 color=_hex("published_a"),
             )
         ax.set_ylim(min(0.0, float(low.min())), max(105.0, float(high.max())))
@@ -176,18 +174,12 @@ def rounds_plot(
 
 
 def standalone(drawing: str) -> str:
-    """An inline drawing as a file of its own, in light or dark colours as the viewer prefers."""
-
-    def variables(scheme: int) -> str:
-        pairs = ((name.replace("_", "-"), colours[scheme]) for name, colours in PALETTE.items())
-        return "".join(f"--{name}:{colour};" for name, colour in pairs)
-
-    style = (
-        f"<style>svg{{{variables(0)}font-family:sans-serif}}"
-        f"@media(prefers-color-scheme:dark){{svg{{{variables(1)}}}}}</style>"
-    )
+    """An inline drawing as a file of its own, in light colours, for any viewer."""
+    for name, (light, _) in PALETTE.items():
+        drawing = drawing.replace(f"var(--{name.replace('_', '-')})", light)
     root, rest = drawing.split(">", 1)
-    return f'{root} xmlns="http://www.w3.org/2000/svg">{style}{rest}'
+    paper = '<rect width="100%" height="100%" fill="white"/>'
+    return f'{root} font-family="sans-serif" xmlns="http://www.w3.org/2000/svg">{paper}{rest}'
 
 
 def histogram_plot(values: np.ndarray, marker: float | None, alt: str) -> str:

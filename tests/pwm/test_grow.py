@@ -115,7 +115,9 @@ def test_each_round_is_recorded_and_drawn(grown):
     results = json.loads((grown / "round_01" / "results.json").read_text())
     assert results["tasks"][TASKS[1]]["normalized_score"] == score
     for name in (*TASKS, "mean"):
-        root = ElementTree.fromstring((grown / "curves" / f"{name}.svg").read_text())
+        picture = (grown / "curves" / f"{name}.svg").read_text()
+        assert "var(" not in picture  # not every viewer knows style sheets' variables
+        root = ElementTree.fromstring(picture)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
     timing = json.loads((grown / "timing.json").read_text())
     assert all(set(timing[n]) == {"collect", "pretrain", "extract", "evaluate"} for n in "01")
