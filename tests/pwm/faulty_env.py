@@ -13,8 +13,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import psutil
+import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 
+from pwm import worker_pool
 from pwm.suites import Task
 
 
@@ -67,7 +69,10 @@ def faulty_task(token: Path, cursed: int | None = None, length: int = 60) -> Tas
 
 
 class Harm(threading.Thread):
-    """Kills or stops random workers of this process at random moments until it is left."""
+    """Kills or stops random workers of this process at random moments until it is left.
+
+    A worker that is stopped before its first sign of life is given up after 30 s instead of minutes.
+    """
 
     def __init__(self, kinds: list[signal.Signals], every: float, seed: int = 0) -> None:
         super().__init__(daemon=True)
@@ -82,12 +87,15 @@ class Harm(threading.Thread):
                 self.done += 1
 
     def __enter__(self) -> Harm:
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(worker_pool, "_SECONDS_TO_START", 30.0)
         self.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._left.set()
         self.join()
+        self._patch.undo()
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
