@@ -71,7 +71,7 @@ def faulty_task(token: Path, cursed: int | None = None, length: int = 60) -> Tas
 class Harm(threading.Thread):
     """Kills or stops random workers of this process at random moments until it is left.
 
-    A worker that is stopped before its first sign of life is given up after 30 s instead of minutes.
+    A worker that is stopped before its first sign of life is given up after 30 s.
     """
 
     def __init__(self, kinds: list[signal.Signals], every: float, seed: int = 0) -> None:
