@@ -16,6 +16,7 @@ import argparse
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -41,7 +42,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 _KINDS = ("die", "die", "die", "hang", "fail")
 _COMPARED = {"collect": None, "evaluate": ("results.json", "results.csv")}
-_SIMULATOR = "libmujoco"  # a worker that has mapped it has done its imports
+_BEGINNING = (  # what a worker does before its first step
+    "import pwm.actor_critic, pwm.worker_pool; from envs import make_env; "
+    "make_env('mw-drawer-close').reset(seed=0)"
+)
 _STEP_SECONDS = 10.0
 
 
@@ -120,24 +124,35 @@ def finish(process: subprocess.Popen[str], words: Sequence[str]) -> Counter[str]
     return Counter({kind: int(count) for count, kind in found})
 
 
-def disturb(process: subprocess.Popen[str], token: Path, rng: random.Random, pause: float) -> None:
-    """Harm the workers of a process at random moments until it ends."""
+def seconds_to_begin() -> float:
+    """Processor time in which a worker imports and makes its first environment."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    paths = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", _BEGINNING], env={**os.environ, **paths}, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def disturb(
+    process: subprocess.Popen[str], token: Path, rng: random.Random, pause: float, begun: float
+) -> None:
+    """Harm the workers of a process, that have begun, at random moments until it ends."""
     while process.poll() is None:
         time.sleep(rng.uniform(0.2, 2 * pause))
         kind = rng.choice(_KINDS)
         if kind == "fail":
             token.touch()
-        elif workers := _workers(process.pid):
+        elif workers := _workers(process.pid, begun):
             rng.choice(workers).send_signal(signal.SIGKILL if kind == "die" else signal.SIGSTOP)
 
 
-def _workers(pid: int) -> list[psutil.Process]:
-    """Worker processes that have begun to work, and are not stopped."""
+def _workers(pid: int, begun: float) -> list[psutil.Process]:
+    """Worker processes that had so much processor time, and are not stopped."""
     found = []
     try:
         for child in psutil.Process(pid).children():
-            begun = any(_SIMULATOR in file.path for file in child.memory_maps())
-            if "spawn_main" in " ".join(child.cmdline()) and begun:
+            times = child.cpu_times()
+            if "spawn_main" in " ".join(child.cmdline()) and times.user + times.system > begun:
                 found.append(child)
         return [child for child in found if child.status() != psutil.STATUS_STOPPED]
     except psutil.NoSuchProcess:
@@ -155,13 +170,13 @@ def fault_rounds(
     words: Sequence[str], work: Path, token: Path, faults: int, pause: float, rng: random.Random
 ) -> Tally:
     """Runs of a command until it has survived so many faults."""
-    command, tally = words[0], Tally()
+    command, tally, begun = words[0], Tally(), seconds_to_begin()
     finish(start(words, work / command / "peace"), words)
     expected = files(command, work / command / "peace")
     while tally.faults.total() < faults:
         out = work / command / f"round_{tally.rounds}"
         process = start(words, out)
-        disturb(process, token, rng, pause)
+        disturb(process, token, rng, pause, begun)
         tally.faults += finish(process, words)
         token.unlink(missing_ok=True)
         tally.rounds += 1
