@@ -44,6 +44,7 @@ from pwm.settings import from_plain, require_exists, require_writable
 from pwm.suites import SUITES, get_suite
 
 _LOCK_PATIENCE = 2.0  # `pwm status` holds a lock for a moment
+_LOSS_PATIENCE = 60.0  # a lost process may work on for a while after its job was begun again
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class JobFunction:
             spec = getattr(config, kind.setting)
             directory = job_directory(Path(config.out), get_suite(spec).names)
             make_directory(directory)
-            lock = DirectoryLock(directory, _LOCK_PATIENCE)
+            lock = DirectoryLock(directory, _LOSS_PATIENCE)
             try:
                 lock.acquire()
             except PwmError as error:

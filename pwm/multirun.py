@@ -36,8 +36,8 @@ def run_jobs(
 ) -> None:
     """Run a command with ``-m``: a job a task, or a list of tasks, by the launcher chosen.
 
-    Words that give several values to other settings than that of the tasks are several runs, each
-    with its own ``out``, which share nothing.
+    Words that give several values to other settings, and one to that of the tasks, are runs that
+    share nothing, each with its own ``out``.
 
     Args:
         schema: of the command, a key of KINDS.

@@ -106,21 +106,21 @@ class Schema:
                 self._check(word, override, sweep)
 
     def swept(self, words: Sequence[str], setting: str) -> tuple[list[Any], list[str]] | None:
-        """The values that a setting takes, one a run, and the words that set others.
+        """The values that a setting takes, one a job, and the words that set others.
 
         Returns:
-            None if the words do not name the setting.
+            None if the words do not name the setting, or give several values to others alone.
 
         Raises:
-            PwmError: if they name it and give another one several values too.
+            PwmError: if both it and another are given several values.
         """
         _, settings = self.split(words)
         parsed = [(word, self._parse(word)) for word in settings]
         own = [override for _, override in parsed if override.key_or_group == setting]
         others = [(w, override) for w, override in parsed if override.key_or_group != setting]
-        if not own:
-            return None
         several = [word for word, override in others if override.is_sweep_override()]
+        if not own or (several and not own[-1].is_sweep_override()):
+            return None
         if several:
             raise PwmError(
                 f"{several[0]} gives several values, and so would {setting}= with -m; give each "
