@@ -264,7 +264,8 @@ def with_hydra(
             failures.append(error)  # raised below, past Hydra's own report of a failed job
 
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-    before, sys.argv = sys.argv, [f"pwm {name}", *words]
+    options, settings = schema.split(words)
+    before, sys.argv = sys.argv, [f"pwm {name}", *options, *settings]  # in Hydra's order
     try:
         run(job)()
         if failures:

@@ -34,6 +34,7 @@ class JobRecord:
     """How far a job is.
 
     Attributes:
+        command: what it does a part of.
         spec: what names its tasks on the command line: a task, a list, a file.
         tasks: their names.
         state: one of STATES; ``stopped`` was running and is no more.
@@ -44,6 +45,7 @@ class JobRecord:
         error: why it failed, in one line.
     """
 
+    command: str
     spec: Any
     tasks: list[str]
     state: str = WAITING
@@ -57,7 +59,14 @@ class JobRecord:
     def begun(self, settings: dict[str, Any]) -> JobRecord:
         """The record of the same job when this process begins to work at it."""
         return JobRecord(
-            self.spec, self.tasks, RUNNING, settings, socket.gethostname(), os.getpid(), time.time()
+            self.command,
+            self.spec,
+            self.tasks,
+            RUNNING,
+            settings,
+            socket.gethostname(),
+            os.getpid(),
+            time.time(),
         )
 
     def ended(self, state: str, error: str | None = None) -> JobRecord:
@@ -106,7 +115,7 @@ def _written(directory: Path) -> JobRecord | None:
 
 
 def read_records(run: Path) -> dict[Path, JobRecord]:
-    """The jobs of a run directory, by their directories, in the order of these.
+    """The jobs of a run directory, by their directories, which it orders by name.
 
     Raises:
         PwmError: if it has none, or a record is damaged.

@@ -38,7 +38,7 @@ from pwm.job_records import (
     read_records,
 )
 from pwm.locks import DirectoryLock
-from pwm.rundir import open_run, read_run, resolved_config
+from pwm.rundir import open_run, resolved_config
 from pwm.saved_policies import put_policies
 from pwm.settings import from_plain, require_exists, require_writable
 from pwm.suites import SUITES, get_suite
@@ -110,10 +110,10 @@ class Jobs:
     def read(cls, run: Path) -> Jobs:
         """Raises PwmError if a directory has no jobs, or what is written of them is damaged."""
         records = read_records(run)
-        command = read_run(run / JOBS).get("command")
+        command = next(iter(records.values())).command
         if command not in KINDS:
             raise PwmError(
-                f"{run / JOBS} does not say what its jobs are; start them again with -m."
+                f"{run} has jobs of an unknown command '{command:.50}'; give another run=."
             )
         kind = KINDS[command]
         file = run / JOBS / "config.yaml"
@@ -171,7 +171,7 @@ class JobFunction:
 
     def _work(self, directory: Path, spec: Any, config: Any) -> None:
         kind, tasks = KINDS[self.command], list(get_suite(spec).names)
-        record = JobRecord(spec, tasks).begun(resolved_config(config))
+        record = JobRecord(self.command, spec, tasks).begun(resolved_config(config))
         record.write(directory)
         try:
             kind.function(replace(config.as_job(), out=str(directory / OUT), resume="auto"))
@@ -248,7 +248,7 @@ def planned_jobs(
     _require_disjoint(run, own)
     with open_run(run / JOBS, command, _widened(run, config), kind.may_change):
         for directory, spec in own.items():
-            _announce(directory, spec)
+            _announce(command, directory, spec)
         settings = resolved_config(config)
         yield (
             [
@@ -294,14 +294,14 @@ def _listed(spec: Any) -> list[str]:
     return list(spec)
 
 
-def _announce(directory: Path, spec: Any) -> None:
+def _announce(command: str, directory: Path, spec: Any) -> None:
     """Say that a job waits, unless it is done or running."""
     make_directory(directory)
     record = read_record(directory)
     if record is not None and record.state in (DONE, RUNNING):
         return
     with DirectoryLock(directory, _LOCK_PATIENCE):
-        JobRecord(spec, list(get_suite(spec).names), WAITING).write(directory)
+        JobRecord(command, spec, list(get_suite(spec).names), WAITING).write(directory)
 
 
 def _is_done(directory: Path, kind: JobKind, settings: Mapping[str, Any]) -> bool:

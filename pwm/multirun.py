@@ -110,7 +110,7 @@ def _word(setting: str, value: Any) -> str:
 
 def _require_done(jobs: Jobs, launcher: str | None, fault: Exception | None) -> None:
     """Show how the jobs ended; raise PwmError if one is not done."""
-    print_status(jobs)
+    print_status(jobs.run)
     left = len(jobs.records) - len(jobs.with_state(DONE))
     if not left:
         return

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pwm.job_records import FAILED, RUNNING, STATES, STOPPED, JobRecord
-from pwm.jobs import Jobs
+from pwm.job_records import FAILED, RUNNING, STATES, STOPPED, JobRecord, read_records
 
 
 @dataclass
@@ -34,23 +33,26 @@ def status(config: StatusConfig) -> None:
     Raises:
         PwmError: if it has no jobs, or what is written of them is damaged.
     """
-    print_status(Jobs.read(Path(config.run)))
+    print_status(Path(config.run))
 
 
-def print_status(jobs: Jobs) -> None:
-    """Print a row a job, and how many there are of each state."""
+def print_status(run: Path) -> None:
+    """Print a row a job of a run directory, and how many there are of each state.
+
+    Raises:
+        PwmError: as :func:`pwm.job_records.read_records` does.
+    """
+    records = list(read_records(run).values())
     table = Table("task", "state", "time", "where", "why", box=SIMPLE_HEAD, show_edge=False)
-    for record in jobs.records.values():
+    for record in records:
         where, why = _where(record), record.error if record.state == FAILED else None
         tasks = escape(", ".join(record.tasks))
         table.add_row(tasks, record.state, _time(record), where, escape(why or ""))
-    counts = Counter(record.state for record in jobs.records.values())
+    counts = Counter(record.state for record in records)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES[::-1] if counts[state])
     console = Console()
     console.print(table)
-    console.print(
-        f"{jobs.command}, {len(jobs.records)} jobs in {jobs.run}: {summary}", soft_wrap=True
-    )
+    console.print(f"{records[0].command}, {len(records)} jobs in {run}: {summary}", soft_wrap=True)
 
 
 def _where(record: JobRecord) -> str:

@@ -21,7 +21,7 @@ def test_stores_policies_and_the_table_of_joblibs_jobs_are_those_of_one_process(
     for directory in (one, many):
         directory.mkdir()
     run(one, *suite.extract, "tasks=quick")
-    run(one, *suite.evaluate)
+    run(one, *suite.evaluate, "tasks=quick")
     collect = ["collect", "-m", "suite=quick", "episodes=3", "out=data", "workers=1"]
     run(many, *collect, "launcher=joblib")
     run(many, "gather", "run=data")

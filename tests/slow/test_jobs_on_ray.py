@@ -110,7 +110,7 @@ def test_a_process_and_a_node_are_lost_and_the_table_is_that_of_one_process(clus
     for directory in (one, many):
         directory.mkdir()
     run(one, *suite.extract, "tasks=quick")
-    run(one, *suite.evaluate)
+    run(one, *suite.evaluate, "tasks=quick")
 
     on_ray = ["launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
     extraction = start(many, *as_jobs(suite.extract, *on_ray))

@@ -29,7 +29,7 @@ def test_a_job_is_killed_and_the_same_command_ends_with_the_table_of_one_process
     for directory in (one, many):
         directory.mkdir()
     run(one, *suite.extract, "tasks=quick")
-    run(one, *suite.evaluate)
+    run(one, *suite.evaluate, "tasks=quick")
 
     for words, out in ((suite.extract, "policies"), (suite.evaluate, "scores")):
         command = as_jobs(words, "launcher=submitit_local")
