@@ -212,6 +212,7 @@ def _overview() -> str:
         "  data       look at an episode store: info DIR, verify DIR; list tasks: tasks",
         "",
         "pwm <command> --help lists a command's settings; --cfg job prints them resolved.",
+        "pwm collect, extract and evaluate make a job of each task with -m (docs/jobs.md).",
     ]
     return "\n".join(lines)
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from pwm import collect, evaluate, extract
 from pwm.errors import PwmError, explain_fault
 from pwm.files import make_directory
@@ -38,7 +36,7 @@ from pwm.job_records import (
     read_records,
 )
 from pwm.locks import DirectoryLock
-from pwm.rundir import open_run, resolved_config
+from pwm.rundir import open_run, read_config, resolved_config
 from pwm.saved_policies import put_policies
 from pwm.settings import from_plain, require_exists, require_writable
 from pwm.suites import SUITES, get_suite
@@ -116,12 +114,7 @@ class Jobs:
                 f"{run} has jobs of an unknown command '{command:.50}'; give another run=."
             )
         kind = KINDS[command]
-        file = run / JOBS / "config.yaml"
-        try:
-            plain = OmegaConf.to_container(OmegaConf.load(file))
-        except Exception as error:
-            raise PwmError(f"{file} is damaged; put it back from a copy.") from error
-        config = from_plain(kind.config, plain)
+        config = from_plain(kind.config, read_config(run / JOBS))
         order = {name: i for i, name in enumerate(get_suite(getattr(config, kind.setting)).names)}
         by_task = sorted(records.items(), key=lambda item: order.get(item[1].tasks[0], len(order)))
         return cls(run, command, replace(config, out=str(run)), dict(by_task))
@@ -246,7 +239,7 @@ def planned_jobs(
     require_writable(config.out)
     own = {job_directory(run, get_suite(spec).names): spec for spec in specs}
     _require_disjoint(run, own)
-    with open_run(run / JOBS, command, _widened(run, config), kind.may_change):
+    with open_run(run / JOBS, command, _widened(command, config), kind.may_change):
         for directory, spec in own.items():
             _announce(command, directory, spec)
         settings = resolved_config(config)
@@ -272,14 +265,14 @@ def _require_disjoint(run: Path, own: Mapping[Path, Any]) -> None:
             )
 
 
-def _widened(run: Path, config: Any) -> Any:
+def _widened(command: str, config: Any) -> Any:
     """The settings with the tasks of earlier jobs in the same directory too."""
-    if not (run / JOBS / "config.yaml").is_file():
+    run, setting = Path(config.out), KINDS[command].setting
+    if not (run / JOBS / "run.json").is_file():
         return config
     before = Jobs.read(run)
-    setting = KINDS[before.command].setting
-    if not hasattr(config, setting):
-        return config  # of another command, which is refused for that
+    if before.command != command:
+        return config  # which is refused for that
     old, new = getattr(before.config, setting), getattr(config, setting)
     if set(get_suite(old).names) >= set(get_suite(new).names):
         return replace(config, **{setting: old})

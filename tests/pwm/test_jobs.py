@@ -124,14 +124,14 @@ def test_a_suites_name_means_a_job_of_each_of_its_tasks():
 @pytest.mark.parametrize(
     "added",
     [
-        ("{pendulum-swingup: 1, mw-drawer-close: 2}",),
-        pytest.param(("1", "{pendulum-swingup: 52, mw-drawer-close: 3}"), marks=pytest.mark.slow),
+        ("{pendulum-swingup: 1, cartpole-balance: 2}",),
+        pytest.param(("1", "{pendulum-swingup: 52, cartpole-balance: 3}"), marks=pytest.mark.slow),
     ],
     ids=["once", "and more"],
 )
 def test_gathered_stores_are_the_bytes_of_one_process(added, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
-    tasks = "pendulum-swingup,mw-drawer-close"
+    tasks = "pendulum-swingup,cartpole-balance"
     for episodes in added:
         more = [f"episodes={episodes}", "workers=1", "behaviour=random"]
         assert main(["collect", f"suite=[{tasks}]", f"out={one}", *more]) == 0

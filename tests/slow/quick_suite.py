@@ -33,18 +33,18 @@ class QuickSuite:
 
     @property
     def extract(self) -> list[str]:
-        """The words of an extraction that takes some seconds a task."""
+        """The words of an extraction that saves several times a task."""
         return [
             "extract", f"data={self.data}", f"checkpoint={ROOT}/checkpoints/quick/world_model",
             "out=policies", "device=cpu", "compile=never", "extract=small_data",
-            "learner.iterations=60", "group_size=1", "pool=256", "save_every=5",
+            "learner.iterations=40", "group_size=1", "pool=256", "save_every=5",
         ]  # fmt: skip
 
     @property
     def evaluate(self) -> list[str]:
         """The words of an evaluation in pieces of one episode."""
         return [
-            "evaluate", "policy=policies", f"data={self.data}", "out=scores", "episodes=4",
+            "evaluate", "policy=policies", f"data={self.data}", "out=scores", "episodes=3",
             "batch=1", "workers=1", "baselines=[random,data_mean]",
         ]  # fmt: skip
 
