@@ -29,6 +29,7 @@ from pwm.settings import (
     require_seed,
     require_writable,
 )
+from pwm.simulator_planner import can_plan
 from pwm.suites import Suite, Task, get_suite
 from pwm.worker_pool import Job, WorkerPool
 
@@ -46,8 +47,8 @@ class CollectConfig:
         episodes: episodes a task, or a mapping from task name to episodes.
         seed: everything drawn follows from it; another seed adds other episodes.
         workers: processes, 0 for one per available core. Does not change the data.
-        behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted`` or
-            ``policy``.
+        behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
+            ``mpc`` (planning on dm_control's simulator) or ``policy``.
         policy: for ``policy``, the directory of the policy, or of many tasks' policies.
         policy_noise: standard deviation of the noise on the policy's actions; of a list each
             episode draws one.
@@ -83,12 +84,16 @@ class CollectConfig:
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
         suite = get_suite(self.suite)
         wanted = _episodes_per_task(self.episodes, suite)
-        lacking = [name for name, n in wanted.items() if n and not has_controller(suite[name])]
-        if self.behaviour == "scripted" and lacking:
-            raise PwmError(
-                f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "
-                "or leave these tasks out."
-            )
+        for behaviour, possible, what in (
+            ("scripted", has_controller, "no scripted controller"),
+            ("mpc", can_plan, "no planning on the simulator"),
+        ):
+            lacking = [name for name, n in wanted.items() if n and not possible(suite[name])]
+            if self.behaviour == behaviour and lacking:
+                raise PwmError(
+                    f"there is {what} for {', '.join(lacking)}; use behaviour=mixed, or leave "
+                    "these tasks out."
+                )
         self.noise()
         require_writable(self.out)
         require_resume(self, Path(self.out) / MANIFEST_NAME)
