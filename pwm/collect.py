@@ -155,14 +155,8 @@ def collect(config: CollectConfig) -> Path:
             notify=console.print,
         ) as pool:
             if config.behaviour in LEARNERS:
-                trainings = {
-                    task: Training(
-                        *(config.behaviour, suite[task], config.seed, store.path, source),
-                        config.sac,
-                    )
-                    for task in wanted
-                }
-                record_training(store, trainings, wanted, pool, signals)
+                training = Training(config.behaviour, config.seed, store.path, source, config.sac)
+                record_training(store, training, wanted, pool, signals)
             else:
                 _collect(store, source, recipe, wanted, pool, signals)
         signals.raise_if_requested(

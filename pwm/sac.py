@@ -19,7 +19,7 @@ from pwm.errors import PwmError
 from pwm.interrupt import StopSignals
 from pwm.progress import progress_bar
 from pwm.settings import require_at_least, require_positive, require_share
-from pwm.suites import Task
+from pwm.suites import Suite, Task
 from pwm.worker_pool import Caller, Job, WorkerPool
 
 _LIBRARIES = {"sac": "stable-baselines3", "tqc": "sb3-contrib"}
@@ -97,42 +97,39 @@ def describe_learner(behaviour: str, config: SacConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Training:
-    """The training of one task's agent.
+    """The training of agents, one a task.
 
     Attributes:
         behaviour: ``"sac"`` or ``"tqc"``.
-        task: what it learns.
         seed: the collection's.
-        store: where its episodes are, of which its replay is made again.
+        store: where the episodes are, of which an agent's replay is made again.
         source: the key of those episodes, which names all settings.
         config: those settings.
     """
 
     behaviour: str
-    task: Task
     seed: int
     store: Path
     source: str
     config: SacConfig = field(compare=False)
 
-    @property
-    def agents(self) -> Path:
-        """The directory of its checkpoints, one for the agent after so many episodes."""
-        return self.store / AGENTS_DIRECTORY / self.source / self.task.name
+    def agents(self, task: Task) -> Path:
+        """The directory of a task's checkpoints, each the agent after so many episodes."""
+        return self.store / AGENTS_DIRECTORY / self.source / task.name
 
 
 def record_training(
     store: EpisodeStore,
-    trainings: Mapping[str, Training],
+    training: Training,
     wanted: Mapping[str, int],
     pool: WorkerPool,
     signals: StopSignals,
 ) -> None:
-    """Trains agents side by side, and stores all their episodes, in order.
+    """Trains agents side by side, and stores all their episodes, a task's in order.
 
     Args:
-        store: open for appending, with the trainings' source.
-        trainings: by task name.
+        store: open for appending, with the training's source.
+        training: how.
         wanted: how many episodes each task shall have in all.
         pool: does the work; a worker stays with a task until that has its episodes.
         signals: end it after the episodes that are under way, of which none is lost.
@@ -140,7 +137,7 @@ def record_training(
     Raises:
         PwmError: if an agent's checkpoint is missing, or a stretch fails too often.
     """
-    made = {task: store.count(task, trainings[task].source) for task in wanted}
+    made = {task: store.count(task, training.source) for task in wanted}
     total = sum(max(wanted[task] - made[task], 0) for task in wanted)
     if not total:
         return
@@ -150,10 +147,9 @@ def record_training(
         def tell(episodes: int, note: str) -> None:
             progress.update(bar, completed=episodes, note=note)
 
-        lessons = _Lessons(trainings, wanted, made, signals, tell)
+        lessons = _Lessons(store.suite, training, wanted, made, signals, tell)
         for job, episodes in pool.run(lessons.next_job, lessons.answer):
-            task = lessons.end(job, episodes)
-            store.append(task, episodes, trainings[task].source)
+            store.append(lessons.end(job, episodes), episodes, training.source)
 
 
 class _Lessons:
@@ -161,14 +157,15 @@ class _Lessons:
 
     def __init__(
         self,
-        trainings: Mapping[str, Training],
+        suite: Suite,
+        training: Training,
         wanted: Mapping[str, int],
         made: Mapping[str, int],
         signals: StopSignals,
         tell: Callable[[int, str], None],
     ) -> None:
-        self._trainings, self._wanted, self._made = trainings, wanted, dict(made)
-        self._signals, self._tell = signals, tell
+        self._suite, self._training, self._wanted = suite, training, wanted
+        self._made, self._signals, self._tell = dict(made), signals, tell
         self._waiting = [task for task in wanted if made[task] < wanted[task]]
         self._task_of: dict[int, str] = {}
         self._under_way: dict[Job, str] = {}
@@ -186,9 +183,8 @@ class _Lessons:
             task = self._task_of[worker] = self._waiting.pop(0)
         first = self._made[task]
         end = min(first + _STRETCH - first % _STRETCH, self._wanted[task])
-        training = self._trainings[task]
-        part = f"episodes {first} to {end - 1} of {training.behaviour} on task '{task}'"
-        job = Job(train_stretch, (training, first, end), (part,))
+        part = f"episodes {first} to {end - 1} of {self._training.behaviour} on task '{task}'"
+        job = Job(train_stretch, (self._training, self._suite[task], first, end), (part,))
         self._under_way[job] = task
         return job
 
@@ -208,8 +204,10 @@ class _Lessons:
         return task
 
 
-def train_stretch(caller: Caller, training: Training, first: int, end: int) -> list[Episode]:
-    """Episodes ``first`` to ``end`` - 1 of a training, fewer if the caller says so."""
+def train_stretch(
+    caller: Caller, training: Training, task: Task, first: int, end: int
+) -> list[Episode]:
+    """A task's episodes ``first`` to ``end`` - 1, fewer if the caller says so."""
     from pwm.sac_agent import agent_at_work  # here, for the calling process does without torch
 
-    return agent_at_work(caller, training).stretch(first, end)
+    return agent_at_work(caller, training, task).stretch(first, end)

@@ -66,7 +66,7 @@ class Agent:
         )
         self.model.set_logger(Logger(None, []))
         self._config = config
-        self.steps = 0
+        self._steps = 0
 
     def reset(self, rng: np.random.Generator) -> None:
         """See `pwm.behaviours.Behaviour`; it draws from the library's generators instead."""
@@ -82,30 +82,37 @@ class Agent:
         """Takes a transition into the replay, and updates if it is time to.
 
         Args:
-            obs, after: (obs_dim,) before and after the step.
+            obs: (obs_dim,) before the step.
             action: (action_dim,).
             reward: of the step.
+            after: (obs_dim,) after it.
             ended: whether it terminated the episode; the time limit does not.
         """
         config = self._config
-        row = (obs[None], after[None], action[None], np.array([reward]), np.array([ended]), [{}])
-        self.model.replay_buffer.add(*row)
-        self.steps += 1
-        if self.steps >= config.learning_starts and self.steps % config.train_freq == 0:
+        self._keep(obs[None], action[None], np.array([reward]), after[None], np.array([ended]))
+        if self._steps >= config.learning_starts and self._steps % config.train_freq == 0:
             self.model.train(config.gradient_steps, config.batch_size)
 
     def remember(self, episode: Episode) -> None:
-        """Puts an episode's transitions into the replay, as `learn` did when it was made."""
-        replay, length = self.model.replay_buffer, len(episode.action)
-        at = (self.steps + np.arange(length)) % replay.buffer_size
-        replay.observations[at, 0], replay.next_observations[at, 0] = (
-            episode.obs[:-1],
-            episode.obs[1:],
-        )
-        replay.actions[at, 0], replay.rewards[at, 0] = episode.action, episode.reward
-        replay.dones[at, 0] = episode.terminated
-        self.steps += length
-        replay.pos, replay.full = self.steps % replay.buffer_size, self.steps >= replay.buffer_size
+        """Takes an episode into the replay that it has learned from already."""
+        obs, after = episode.obs[:-1], episode.obs[1:]
+        self._keep(obs, episode.action, episode.reward, after, episode.terminated)
+
+    def _keep(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        after: np.ndarray,
+        ended: np.ndarray,
+    ) -> None:
+        replay = self.model.replay_buffer
+        at = (self._steps + np.arange(len(action))) % replay.buffer_size
+        replay.observations[at, 0], replay.next_observations[at, 0] = obs, after
+        replay.actions[at, 0], replay.rewards[at, 0], replay.dones[at, 0] = action, reward, ended
+        self._steps += len(action)
+        replay.pos = self._steps % replay.buffer_size
+        replay.full = self._steps >= replay.buffer_size
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """All that learning changes, but for the replay."""
@@ -128,7 +135,10 @@ class Agent:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         model = self.model
-        found = {"actor_optimizer": model.actor.optimizer, "critic_optimizer": model.critic.optimizer}
+        found = {
+            "actor_optimizer": model.actor.optimizer,
+            "critic_optimizer": model.critic.optimizer,
+        }
         if model.ent_coef_optimizer is not None:
             found["entropy_optimizer"] = model.ent_coef_optimizer
         return found
@@ -171,11 +181,11 @@ class Lesson(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
 
 
 class AtWork:
-    """A training as far as it has come in this process, or was put down by another."""
+    """A task's training, as far as it has come in this process or was put down by another."""
 
-    def __init__(self, caller: Caller, training: Training) -> None:
-        self._caller, self._training = caller, training
-        task, behaviour = training.task, training.behaviour
+    def __init__(self, caller: Caller, training: Training, task: Task) -> None:
+        self._caller, self._training, self._task = caller, training, task
+        behaviour = training.behaviour
         env = WatchedEnv(task, caller)
         seed = stream_seed(training.seed, f"{behaviour} {task.name}")
         self.agent = Agent(behaviour, task, env, training.config, seed)
@@ -196,39 +206,36 @@ class AtWork:
             if not self._caller.ask((len(made), float(made[-1].reward.sum()))):
                 break
         self._episodes = first + len(made)
-        training = self._training
-        meta = {"behaviour": training.behaviour, "task": training.task.name}
         # The one before stays until the episodes that lead to this one are in the store.
-        save_step(training.agents, _KIND, self._episodes, self.agent.tensors(), meta, keep_last=2)
+        agents = self._training.agents(self._task)
+        save_step(agents, _KIND, self._episodes, self.agent.tensors(), {}, keep_last=2)
         return made
 
     def _episode(self, index: int) -> Episode:
-        training = self._training
+        training, task = self._training, self._task
         at_random = index < training.config.random_episodes
         name = "random" if at_random else training.behaviour
-        seed = episode_seed(training.seed, training.task.name, index)
-        return run_episode(
-            self._env, training.task, seed, {name: 1.0}, self._behaviours.__getitem__
-        )
+        seed = episode_seed(training.seed, task.name, index)
+        return run_episode(self._env, task, seed, {name: 1.0}, self._behaviours.__getitem__)
 
     def _take_up(self, episodes: int) -> None:
         """Has the agent be what it was after so many episodes, which are in the store."""
-        training = self._training
-        path = training.agents / step_name(episodes)
+        training, task = self._training, self._task
+        path = training.agents(task) / step_name(episodes)
         if not is_checkpoint(path):
             raise PwmError(
-                f"the agent that made {episodes} episodes is not in {path}, and without it the "
+                f"the agent after {episodes} episodes is not in {path}, and without it the "
                 "next cannot be made; put it back, or give another seed= to begin anew."
             )
         self.agent.load(load_checkpoint(path, _KIND).tensors)
-        store, task = EpisodeStore.open(training.store), training.task.name
-        table, source = store.episodes(task), list(store.sources).index(training.source)
-        for index in np.flatnonzero(table["source"] == source):
-            self.agent.remember(store.episode(task, int(index)))
+        store = EpisodeStore.open(training.store)
+        source = list(store.sources).index(training.source)
+        for index in np.flatnonzero(store.episodes(task.name)["source"] == source):
+            self.agent.remember(store.episode(task.name, int(index)))
         self._episodes = episodes
 
 
 @lru_cache(maxsize=1)  # a worker stays with a task
-def agent_at_work(caller: Caller, training: Training) -> AtWork:
-    """A training's agent in this process, new or as its last stretch left it."""
-    return AtWork(caller, training)
+def agent_at_work(caller: Caller, training: Training, task: Task) -> AtWork:
+    """A task's agent in this process, new or as its last stretch left it."""
+    return AtWork(caller, training, task)
