@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import multiprocessing
 import shutil
@@ -183,7 +184,7 @@ def test_tqc_learns_and_is_put_down_and_taken_up_likewise():
     env = make_env(task)
     agent, other = (Agent("tqc", task, env, config, seed) for seed in (0, 1))
     episode = played(agent, Lesson(env, agent), task, seed=0)
-    other.load(agent.tensors())
+    other.load(copy.deepcopy(agent.tensors()))  # from a disk it would be a copy too
     other.remember(episode)
     for one in (agent, other):
         again = played(one, Lesson(env, one), task, seed=1)
