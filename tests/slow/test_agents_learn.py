@@ -16,4 +16,4 @@ def test_the_last_episodes_are_far_better_than_the_first(tmp_path):
     task = "cartpole-swingup"
     out = collect(CollectConfig(str(tmp_path / "data"), task, 40, behaviour="sac", sac=learner))
     returns = EpisodeStore.open(out).episodes(task)["return"]
-    assert returns[-10:].mean() > returns[:10].mean() + 150, returns.tolist()
+    assert returns[-10:].mean() > returns[:10].mean() + 250, returns.tolist()
