@@ -27,7 +27,7 @@ _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 2
 
 
 def holds_exactly(values: np.ndarray) -> np.ndarray:
-    """Which columns of (rows, columns) float32 are made of nothing but float16's values, (columns,).
+    """Which columns of (rows, columns) float32 hold nothing but float16's values, (columns,) bool.
 
     NaN and infinity are such values, if their bits survive.
     """
@@ -62,7 +62,8 @@ def unpack(
 
     Args:
         data: the file's content.
-        row, entry: the types of a row and of an episode's record.
+        row: the type of a row.
+        entry: that of an episode's record.
         counts: how many rows and episodes there must be.
 
     Raises:

@@ -40,7 +40,10 @@ class RecordFile:
         """Opens the file.
 
         Args:
-            path, task, dtype, count: see the attributes.
+            path: see the attributes.
+            task: likewise.
+            dtype: likewise.
+            count: likewise.
             fd: read in the place of what is at ``path``; closed with this object.
 
         Raises:

@@ -1,4 +1,4 @@
-"""``pwm sample``: a few MB of real episodes out of a large store, for policies to be extracted from.
+"""``pwm sample``: a few MB of real episodes of a large store, enough to extract policies from.
 
 Of every task the best episodes are kept whole, for cloning, and of others, spread evenly from the
 best to the worst, a piece each, for start states: successive rows resemble each other, so that
@@ -31,7 +31,7 @@ from pwm.splits import episodes_in_split
 from pwm.suites import Suite, get_suite
 
 ROUNDING = 0.05
-"""The largest change by rounding to float16, as a share of what changes from one row to the next."""
+"""How much rounding may change a value, as a share of the change from one row to the next."""
 
 
 @dataclass
@@ -72,7 +72,9 @@ class SampleConfig:
 
 
 def sample(config: SampleConfig) -> Path:
-    """Pack a small, well spread sample of a store's episodes; the same settings give the same bytes.
+    """Pack a small, well spread sample of a store's episodes, if the same is not there already.
+
+    The same store and settings give the same bytes.
 
     Returns:
         The packed store's directory.
@@ -83,12 +85,14 @@ def sample(config: SampleConfig) -> Path:
     config.validate()
     store, out = EpisodeStore.open(config.data), Path(config.out)
     suite = _suite(config, store)
+    manifest = dataclasses.replace(
+        Manifest.empty(suite), sources=_sources(config, store), behaviours=store.behaviours
+    )
     make_directory(out)
     with DirectoryLock(out):
+        if _is_made(out, manifest):
+            return out
         _clear(out)
-        manifest = dataclasses.replace(
-            Manifest.empty(suite), sources=_sources(config, store), behaviours=store.behaviours
-        )
         records = {task.name: TaskRecord(task) for task in suite}
         with progress_bar() as progress:
             bar = progress.add_task("sample", total=len(suite), note="")
@@ -118,6 +122,14 @@ def _suite(config: SampleConfig, store: EpisodeStore) -> Suite:
 
 def _has(store: EpisodeStore, task: str) -> bool:
     return task in store.suite and store.count(task) > 0
+
+
+def _is_made(out: Path, wanted: Manifest) -> bool:
+    """Whether the same sample is there already."""
+    if not (out / MANIFEST_NAME).is_file():
+        return False
+    found = Manifest.read(out)
+    return found.packed and (found.suite, found.sources) == (wanted.suite, wanted.sources)
 
 
 def _clear(out: Path) -> None:
@@ -192,7 +204,7 @@ def chosen_episodes(returns: np.ndarray, count: int, whole: int) -> tuple[np.nda
     """
     order = np.argsort(-returns, kind="stable")
     rest = order[whole:]
-    places = np.linspace(0, len(rest) - 1, min(count - whole, len(rest))) if len(rest) else []
+    places = np.linspace(0, max(len(rest) - 1, 0), min(count - whole, len(rest)))
     return order[:whole], rest[np.round(places).astype(int)]
 
 
