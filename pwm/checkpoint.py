@@ -40,7 +40,7 @@ SHARDED_FORMAT = 3
 SHARING_FORMAT = 4  # as 2, with groups in the directory above
 _INDEX = "checkpoint.json"
 _ABOVE = "../"
-_FILE_NAME = re.compile(r"(\.\./)?[A-Za-z0-9_.-]+\.safetensors")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+\.safetensors")
 
 
 class DamagedCheckpointError(PwmError):
@@ -258,10 +258,11 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
             index = _LIFTS[index["format"]](index)
         found = index["kind"]
         files = _files(index)
+        above = _ABOVE if index["format"] == SHARING_FORMAT else ""
         well_formed = (
             isinstance(index["meta"], dict)
             and isinstance(index["versions"], dict)
-            and all(_FILE_NAME.fullmatch(name) for name, _ in files)
+            and all(_FILE_NAME.fullmatch(name.removeprefix(above)) for name, _ in files)
             and all(isinstance(digest, str) for _, digest in files)
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -23,7 +23,16 @@ from pwm.errors import PwmError
 
 _FLAGS = ("terminated", "success")
 _HEADER_BYTES = 4096  # of safetensors with five tensors, with room to spare
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 2, "lp": 1, "pb": 1}]
+_FILTERS = [
+    {
+        "id": lzma.FILTER_LZMA2,
+        "preset": 6 | lzma.PRESET_EXTREME,
+        "dict_size": 2**22,
+        "lc": 2,
+        "lp": 1,
+        "pb": 1,
+    }
+]
 
 
 def holds_exactly(values: np.ndarray) -> np.ndarray:
