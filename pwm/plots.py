@@ -189,9 +189,11 @@ def rounds_grid(
     columns = min(_GRID_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context({**_STYLE, "font.size": _GRID_FONT}):
-        figure = Figure(figsize=(columns * 150 / 72, rows * 100 / 72), dpi=72, layout="constrained")
+        figure = Figure(figsize=(columns * 150 / 72, rows * 100 / 72), dpi=72)
         canvas = _Canvas(figure, alt)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        width, height = 150 * columns, 100 * rows
+        figure.subplots_adjust(28 / width, 18 / height, 0.99, 1 - 16 / height, 0.12, 0.35)
         for ax, (title, lines) in zip(axes, panels.items(), strict=False):
             mark = marks.get(title)
             if mark is not None:
@@ -203,6 +205,8 @@ def rounds_grid(
             ax.set_ylim(-4, 104)
             ax.set_yticks([0, 50, 100])
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for ax in axes[len(panels) - columns : len(panels)]:  # also above a gap in the last row
+            ax.tick_params(labelbottom=True)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         canvas.finish()

@@ -51,8 +51,8 @@ class SampleConfig:
     data: str = MISSING
     out: str = MISSING
     tasks: Any = None
-    episodes: int = 60
-    whole: int = 6
+    episodes: int = 120
+    whole: int = 10
     rows: int | None = 51
     seed: int = 0
 

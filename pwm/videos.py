@@ -57,6 +57,8 @@ def write_strips(
 ) -> None:
     """One JPEG an episode, ``<task>_<i>.jpg``: 8 frames from its first to its last, half as large.
 
+    They are closer together at its start, where most happens.
+
     Raises:
         PwmError: as :func:`write_videos`.
     """
@@ -66,7 +68,8 @@ def write_strips(
         bar = progress.add_task("strips", total=len(tasks) * len(seeds), note="")
         for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
             progress.update(bar, note=task.name)
-            steps = np.linspace(0, task.episode_length, _STRIP_FRAMES).round().astype(int).tolist()
+            shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
+            steps = np.round(shares * task.episode_length).astype(int).tolist()
             frames = _film(method, task, seed, steps)
             write_atomically(directory / f"{task.name}_{i}.jpg", _jpeg(strip(frames)))
             progress.advance(bar)

@@ -218,7 +218,7 @@ def test_choice_of_episodes(count, whole, best, others):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"whole": 99}, "whole=99 must be at most episodes=60"),
+        ({"whole": 999}, "whole=999 must be at most episodes=120"),
         ({"rows": 1}, "rows=1 must be at least 2"),
         ({"tasks": ["walker-run"]}, "has no episodes of walker-run"),
         ({"data": "nowhere"}, "there is no nowhere"),
