@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -139,6 +141,7 @@ def _record(
 ) -> None:
     record = {
         "command": command,
+        "typed": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",
         "seed": config.get("seed"),
         "git": git_revision(),
         "versions": versions(),
