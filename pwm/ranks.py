@@ -85,6 +85,12 @@ class Ranks:
         dist.all_gather(parts, tensor)
         return torch.cat(parts)
 
+    def of_main(self, tensor: Tensor) -> Tensor:
+        """The main rank's tensor, written into this rank's, which has its shape."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
     def collect(self, value: Any) -> list[Any]:
         """Every rank's value, in the order of ranks."""
         if self.size == 1:
