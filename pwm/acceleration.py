@@ -65,13 +65,11 @@ class Accelerator:
     Attributes:
         bfloat16: whether :meth:`autocast` changes anything.
         compiles: whether :meth:`compile` does.
-        keeps_casts: whether a weight is cast once for all its uses within :meth:`autocast`.
     """
 
     device: torch.device
     bfloat16: bool = False
     compiles: bool = False
-    keeps_casts: bool = True
 
     def compile(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function under torch.compile, for inputs of one shape, or as it is."""
@@ -101,9 +99,7 @@ class Accelerator:
         """Where matrix products run in bfloat16."""
         if not self.bfloat16:
             return nullcontext()
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, cache_enabled=self.keeps_casts
-        )
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
 class FirstStep:

@@ -60,9 +60,7 @@ class ParallelLearner(WorldModelLearner):
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
         if self._sharded:
-            # Hooks do the sharding. A weight that was cast before a forward pass would get that
-            # pass's gradient after the hook of its backward pass, and so never.
-            accelerator = replace(accelerator, compiles=False, keeps_casts=False)
+            accelerator = replace(accelerator, compiles=False)  # hooks do the sharding
         super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
         self._apply = self._update  # collectives stay out of CUDA graphs
         self._step = 0

@@ -42,8 +42,7 @@ def shard(loss: nn.Module, model: WorldModel, mesh: DeviceMesh) -> None:
     # Their warning is of operations in place on what a part returns, and there are none.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     kept: list[nn.Module] = [model.encoder, model.reward_head]
-    if model.size.task_dim:
-        kept.append(model.task_emb)
+    embedding = [model.task_emb] if model.size.task_dim else []
     if model.has_q:
         kept.append(model.q_ensemble)
     ranks = mesh.size()
@@ -53,8 +52,19 @@ def shard(loss: nn.Module, model: WorldModel, mesh: DeviceMesh) -> None:
 
     if model.has_q:  # the target has no backward pass
         fully_shard(model.q_target, mesh=mesh, reshard_after_forward=True, shard_placement_fn=cut)
-    for part in (*kept, loss):
+    for part in (*embedding, *kept, loss):
         fully_shard(part, mesh=mesh, reshard_after_forward=False, shard_placement_fn=cut)
+    for part in (*kept, loss):  # the embedding is never cast, and called at every step
+        part.register_forward_pre_hook(_forget_casts)
+
+
+def _forget_casts(*_: object) -> None:
+    """Have autocast cast weights anew for a forward pass.
+
+    The gradient of a cast that was made before it, as for the targets of the encoder, would reach
+    the weight after the hook that scatters the gradients of that pass, and so never count.
+    """
+    torch.clear_autocast_cache()
 
 
 def cut_dimension(shape: torch.Size, ranks: int) -> int:
