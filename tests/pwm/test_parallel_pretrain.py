@@ -82,6 +82,9 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
         "fsdp_bfloat16": [*IN_BFLOAT16, "accumulate=2", "parallel=fsdp"],
         "begun": [*WITH_Q, "lr=0", "lr_final=0", "steps=1", "parallel=fsdp"],
         "indivisible": ["batch_size=6", "accumulate=2"],
+        "unknown_setting": ["stepz=5"],
+        "no_number": ["steps=many"],
+        "unknown_parallel": ["parallel=fspd"],
     }
     commands = directory / "commands.json"
     commands.write_text(
@@ -93,7 +96,7 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
     (directory / "errors.txt").write_text(errors)
     assert process.returncode == 0, errors
     codes = json.loads(commands.with_suffix(".codes").read_text())
-    assert codes == [[0, 0]] * (len(runs) - 1) + [[1, 1]], errors
+    assert codes == [[0, 0]] * (len(runs) - 4) + [[1, 1]] * 4, errors
     return directory
 
 
@@ -177,7 +180,15 @@ def test_what_is_left_at_the_end_is_one_piece(by_ranks):
     assert list(last.glob("model-*.safetensors"))
 
 
-def test_a_mistake_is_said_once(by_ranks):
-    sentence = "batch_size=6 must be a multiple of 4, the number of ranks (2) times accumulate (2)."
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("indivisible", "batch_size=6 must be a multiple of 4, the number of ranks (2) times"),
+        ("unknown_setting", "did you mean steps?"),
+        ("no_number", "steps=many"),
+        ("unknown_parallel", "did you mean 'fsdp'?"),
+    ],
+)
+def test_a_mistake_is_said_once(name, sentence, by_ranks):
     assert (by_ranks / "errors.txt").read_text().count(sentence) == 1
-    assert not (by_ranks / "indivisible").exists()
+    assert not (by_ranks / name).exists()
