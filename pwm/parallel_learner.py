@@ -39,7 +39,8 @@ class ParallelLearner(WorldModelLearner):
     without dropout what the plain learner does with the whole batch, up to rounding.
 
     Args:
-        model: on the device, or, to be divided among ranks, as :func:`pwm.sharding.divide` takes it.
+        model: on the device, or, to be divided among ranks, as :func:`pwm.sharding.divide` takes
+            it.
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.

@@ -1,9 +1,9 @@
 """Work out the memory of a GPU that pretrains, without any: ``python scripts/memory.py``.
 
-Prints a Markdown table in GB (10^9 bytes) for models of MT80 with Q and prior in bfloat16. The model
-is built on torch's meta device; what the forward pass keeps for the backward one is counted from the
-tensors that autograd saves, in eager mode with a GPU's kernels. Temporaries, the allocator's waste and
-the data come on top.
+Prints a Markdown table in GB (10^9 bytes) for models of MT80 with Q and prior in bfloat16. The
+model is built on torch's meta device; what the forward pass keeps for the backward one is counted
+from the tensors that autograd saves, in eager mode with a GPU's kernels. Temporaries, the
+allocator's waste and the data come on top.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,7 +37,7 @@ MODELS = ("48M", "317M", "1B")
 RANKS = (8, 64)
 WINDOWS, HORIZON = 256, 16
 HEADER = (
-    "model", "GPUs", "weights", "gradients", "Adam", "target Q", "gathered", "kept of the weights",
+    "model", "GPUs", "weights", "gradients", "Adam", "target Q", "gathered", "casts of weights",
     f"activations, {WINDOWS} windows", "sum",
 )  # fmt: skip
 _FLOAT = 4  # bytes of float32
@@ -104,6 +105,7 @@ def part_numbers(parameter: Tensor, parts: int) -> int:
     return parameter.numel() // length * math.ceil(length / parts)
 
 
+@cache
 def kept_for_backward(name: str, horizon: int) -> tuple[float, float]:
     """Bytes that the loss of a batch keeps in bfloat16: whatever the batch, and for each window."""
     few, many = (_saved_bytes(name, horizon, windows) for windows in (8, 16))

@@ -117,7 +117,7 @@ def model_on_meta(name: str, q_and_prior: bool) -> WorldModel:
 
 
 def weightless_learner(model: WorldModel, bfloat16: bool = False) -> WorldModelLearner:
-    """The learner of a model on the meta device; to be made and used within :func:`shapes_alone`."""
+    """The learner of a model on the meta device; make and use it within :func:`shapes_alone`."""
     model.to_empty(device="cpu")
     discount = torch.full((len(model.suite),), 0.97)
     accelerator = Accelerator(torch.device("cpu"), bfloat16)

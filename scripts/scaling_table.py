@@ -1,7 +1,7 @@
 """Work out what pretraining on many GPUs can do: ``python scripts/scaling_table.py``.
 
-Prints a Markdown table. Operations and bytes are counted from our code, on shapes alone; the ceilings
-below are a vendor's figures, and nothing in the table is measured.
+Prints a Markdown table. Operations and bytes are counted from our code, on shapes alone; the
+ceilings below are a vendor's figures, and nothing in the table is measured.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NVLINK = 450e9  # bytes a second a GPU sends within a node: the same, 900 GB/s i
 PORT = 50e9  # bytes a second of one 400 Gb/s InfiniBand port
 NODE = 8  # GPUs
 HEADER = (
-    "model", "GPUs", "ports a node", "windows an update", "floor, ms", "update, ms", "gradients, GB",
-    "exchange, ms", "updates/s", "efficiency", "from the store, MB/s",
+    "model", "GPUs", "ports a node", "windows an update", "floor, ms", "update, ms",
+    "gradients, GB", "exchange, ms", "updates/s", "efficiency", "from the store, MB/s",
 )  # fmt: skip
 
 

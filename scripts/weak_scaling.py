@@ -1,15 +1,16 @@
 """Measure what ranks cost: the same work a rank, by one rank alone and by several together.
 
-``python scripts/weak_scaling.py`` starts two ranks on CPUs under torchrun; ``--ranks 1`` compares one
-rank under torchrun with the plain loop; ``--device cuda`` measures GPUs, one a rank. Prints a Markdown
-table of medians over repeats in turns:
+``python scripts/weak_scaling.py`` starts two ranks on CPUs under torchrun; ``--ranks 1`` compares
+one rank under torchrun with the plain loop; ``--device cuda`` measures GPUs, one a rank. Prints a
+Markdown table of medians over repeats in turns:
 
 - alone: an update by one process while the others wait;
 - side by side: every process makes its own updates, and none hears of another;
 - ddp, fsdp: all train one model.
 
-Efficiency is alone / together. What side by side takes longer than alone is contention for memory and
-caches; what together takes longer than side by side is communication, and waiting for each other.
+Efficiency is alone / together. What side by side takes longer than alone is contention for memory
+and caches; what together takes longer than side by side is communication, and waiting for each
+other.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 
 HEADER = (
     "model", "windows a rank", "gradients, MB", "alone, ms", "side by side, ms", "ddp, ms",
-    "fsdp, ms", "efficiency, ddp", "efficiency, fsdp", "communication, ddp", "ratios of repeats, ddp",
+    "fsdp, ms", "efficiency, ddp", "efficiency, fsdp", "communication, ddp",
+    "ratios of repeats, ddp",
 )  # fmt: skip
 _SAMPLE_SECONDS = 1.0
 

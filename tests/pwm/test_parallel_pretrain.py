@@ -184,7 +184,7 @@ def test_what_is_left_at_the_end_is_one_piece(by_ranks):
     ("name", "sentence"),
     [
         ("indivisible", "batch_size=6 must be a multiple of 4, the number of ranks (2) times"),
-        ("unknown_setting", "did you mean steps?"),
+        ("unknown_setting", "did you mean steps=?"),
         ("no_number", "steps=many"),
         ("unknown_parallel", "did you mean 'fsdp'?"),
     ],

@@ -126,7 +126,9 @@ def test_1b_carries_on_the_published_ratios():
     assert count == published_parameters("1B", 80, 39, 6, 96) == 977_714_585
     before, large = configured_size("48M"), configured_size("317M")
     assert size.encoder_dim == size.mlp_dim and large.encoder_dim == large.mlp_dim
-    assert size.encoder_layers - large.encoder_layers == large.encoder_layers - before.encoder_layers
+    assert (
+        size.encoder_layers - large.encoder_layers == large.encoder_layers - before.encoder_layers
+    )
     growth = math.log(large.latent_dim / before.latent_dim, large.mlp_dim / before.mlp_dim)
     carried_on = large.latent_dim * (size.mlp_dim / large.mlp_dim) ** growth
     assert size.latent_dim == pytest.approx(carried_on, rel=0.01)
