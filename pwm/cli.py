@@ -6,8 +6,8 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -61,6 +61,13 @@ COMMANDS = {
         "ConvertConfig",
         "published data files into an episode store, or a store into such files",
         "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
+    ),
+    "sample": Command(
+        "pwm.sample",
+        "sample",
+        "SampleConfig",
+        "pack a few MB of a store's episodes, enough to extract policies from",
+        "pwm sample data=runs/mt30/data out=samples/mt30",
     ),
     "import": Command(
         "pwm.import_checkpoint",
@@ -248,7 +255,8 @@ def with_hydra(
     from omegaconf.errors import OmegaConfBaseException
 
     schema = _schema(name, config_type)
-    schema.check(words)
+    with _told_once():
+        schema.check(words)
     ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
 
@@ -272,9 +280,21 @@ def with_hydra(
         if failures:
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
-        raise PwmError(schema.explain(error, words)) from error
+        with _told_once():
+            raise PwmError(schema.explain(error, words)) from error
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """What torchrun's processes all find wrong inside, since it is in their words, one tells."""
+    try:
+        yield
+    except PwmError:
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+            sys.exit(1)
+        raise
 
 
 def _schema(name: str, config_type: type) -> Schema:

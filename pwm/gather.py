@@ -6,7 +6,6 @@ command runs, and finds nothing left to do; so the result is what one process wo
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from omegaconf import MISSING
 
 from pwm.collect import join_stores
 from pwm.errors import PwmError
-from pwm.evaluate import OUTCOMES, VIDEOS
-from pwm.files import make_directory
+from pwm.evaluate import OUTCOMES, STRIPS, VIDEOS
+from pwm.files import make_directory, write_atomically
 from pwm.job_records import DONE, OUT, JobRecord
 from pwm.jobs import KINDS, Jobs
 from pwm.locks import DirectoryLock
@@ -82,11 +81,12 @@ def _put_parts(command: str, whole: Any, parts: dict[Path, JobRecord]) -> Any:
         log = OutcomeLog(out / OUTCOMES)
         for part in parts:
             log.take_over(part / OUTCOMES)
-            _put_videos(part / VIDEOS, out / VIDEOS)
-    return replace(whole, video=0)
+            for pictures in (VIDEOS, STRIPS):
+                _copy_files(part / pictures, out / pictures)
+    return replace(whole, video=0, strip=0)
 
 
-def _put_videos(source: Path, to: Path) -> None:
-    for film in sorted(source.glob("*.mp4")):
+def _copy_files(source: Path, to: Path) -> None:
+    for file in sorted(source.glob("*")):
         make_directory(to)
-        shutil.copyfile(film, to / film.name)
+        write_atomically(to / file.name, file.read_bytes())

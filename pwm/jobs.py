@@ -75,7 +75,7 @@ KINDS = {
         extract.ExtractConfig,
         extract.extract,
         extract.MAY_CHANGE,
-        ("checkpoint", "data", "init"),
+        ("checkpoint", "data", "init", "ensemble"),
     ),
     "evaluate": JobKind(
         "tasks",
@@ -235,7 +235,9 @@ def planned_jobs(
     kind, run = KINDS[command], Path(config.out)
     config.validate()
     for name in kind.inputs:
-        require_exists(getattr(config, name))
+        given = getattr(config, name)
+        for path in given if isinstance(given, list) else [given]:
+            require_exists(path)
     require_writable(config.out)
     own = {job_directory(run, get_suite(spec).names): spec for spec in specs}
     _require_disjoint(run, own)

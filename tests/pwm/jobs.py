@@ -24,6 +24,14 @@ def threads(caller: Caller) -> str:
     return os.environ["OMP_NUM_THREADS"]
 
 
+def meet(caller: Caller, directory: str, name: int, everyone: int) -> None:
+    """Ends when so many have begun."""
+    (Path(directory) / str(name)).touch()
+    while len(list(Path(directory).iterdir())) < everyone:
+        caller.at(0)
+        time.sleep(0.01)
+
+
 def live_slowly(caller: Caller, seconds: float) -> str:
     """Takes its time, and says so."""
     end = time.monotonic() + seconds

@@ -181,6 +181,46 @@ def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+FILL = [
+    "improvement=1000", "fill.episodes=2", "fill.after=1", "fill.below=101",
+    "collect.sac.random_episodes=1", "collect.sac.net_arch=[8]", "collect.sac.batch_size=8",
+    "collect.sac.train_freq=50",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("keyboard_interrupts")
+def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch, capsys):
+    shutil.copytree(grown, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS, *FILL, "rounds=3"]
+    with monkeypatch.context() as patch:  # after the policies' episodes of both tasks
+        stopping(patch, EpisodeStore, "append", 3, signal.SIGINT)
+        assert main(words) == 128 + signal.SIGINT
+    assert "The same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert main(words) == 0
+    store = EpisodeStore.open("run/data")
+    assert list(verify(store)) == []
+    *_, source = store.sources
+    assert store.sources[source]["library"].startswith("stable-baselines3")
+    for task in TASKS:
+        assert store.count(task, source) == 2
+        behaviours = [store.episode(task, i).behaviour for i in range(store.count(task))]
+        assert behaviours[-4:] == ["policy", "policy", "random", "sac"]
+        assert read_rounds(Path("run"))[2].tasks[task].added == 4
+
+
+def test_one_agent_a_task_goes_on_from_round_to_round(monkeypatch):
+    before = [a_round(number, 10.0) for number in range(3)]
+    collections = []
+    for rounds in (before[:2], before):
+        _, filling = settings_of([*WORDS, *FILL], rounds, monkeypatch).collections()
+        collections.append(filling)
+    third, fourth = collections
+    assert third.episodes == dict.fromkeys(TASKS, 2)
+    assert fourth == replace(third, episodes=dict.fromkeys(TASKS, 4))
+    assert third.behaviour == "sac" and third.sac.train_freq == 50
+
+
 def settings_of(words: list[str], before: list[Round], monkeypatch) -> RoundSettings:
     """Of the next round of a command."""
     configs: list[GrowConfig] = []
@@ -237,6 +277,9 @@ def test_noise_stands_in_for_scripts_that_are_not_there():
         ("extract.learner.iterations=0", "extract: iterations=0"),
         ("collect.policy_noise=-1", "collect: policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate: episodes=0"),
+        ("fill.behaviour=ou", "fill: unknown behaviour 'ou'"),
+        ("fill.after=0", "fill: after=0 must be at least 1"),
+        ("fill.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
     ],
 )
 def test_mistakes_are_refused_before_the_first_stage(word, message, tmp_path, monkeypatch, capsys):

@@ -58,8 +58,9 @@ class Cluster:
             "--disable-usage-stats", *(options or (f"--address={self.address}",)),
         ]  # fmt: skip
         with (self._directory / f"node_{len(self.nodes)}.txt").open("wb") as log:
+            patient = {**ENVIRONMENT, "RAY_raylet_start_wait_time_s": "300"}
             self.nodes.append(
-                subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
+                subprocess.Popen(command, env=patient, stdout=log, stderr=subprocess.STDOUT)
             )
 
     def _alive(self) -> int:
