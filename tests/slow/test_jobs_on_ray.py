@@ -43,25 +43,34 @@ class Cluster:
     """
 
     def __init__(self, directory: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address, self._directory = f"127.0.0.1:{port}", directory
+        self.address, self._directory = "", directory
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self.add("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={directory}")
-        wait_for(lambda: self._alive() == 1)
+        for _ in range(2):
+            self._add()
 
-    def add(self, *options: str) -> None:
-        """Start a node."""
-        command = [
-            str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1",
-            "--disable-usage-stats", *(options or (f"--address={self.address}",)),
-        ]  # fmt: skip
-        with (self._directory / f"node_{len(self.nodes)}.txt").open("wb") as log:
-            patient = {**ENVIRONMENT, "RAY_raylet_start_wait_time_s": "300"}
-            self.nodes.append(
-                subprocess.Popen(command, env=patient, stdout=log, stderr=subprocess.STDOUT)
-            )
+    def _add(self) -> None:
+        """Start a node; on a busy machine Ray may give up after 30 s, and is started again."""
+        for attempt in range(10):
+            options = [f"--address={self.address}"]
+            if not self.nodes:
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    port = free.getsockname()[1]
+                self.address = f"127.0.0.1:{port}"
+                options = ["--head", f"--port={port}", "--include-dashboard=false",
+                           f"--temp-dir={self._directory}"]  # fmt: skip
+            command = [str(Path(sys.executable).with_name("ray")), "start", "--block",
+                       "--num-cpus=1", "--disable-usage-stats", *options]  # fmt: skip
+            with (self._directory / f"node_{len(self.nodes)}_{attempt}.txt").open("wb") as log:
+                node = subprocess.Popen(
+                    command, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
+                )
+            wanted = len(self.nodes) + 1
+            wait_for(lambda: node.poll() is not None or self._alive() == wanted)  # noqa: B023
+            if node.poll() is None:
+                self.nodes.append(node)
+                return
+        raise AssertionError("Ray does not start; see node_*.txt")
 
     def _alive(self) -> int:
         question = (
@@ -72,10 +81,6 @@ class Cluster:
             [sys.executable, "-c", question], capture_output=True, text=True, check=False
         )
         return int(asked.stdout.strip() or 0) if asked.returncode == 0 else 0
-
-    def has(self, count: int) -> None:
-        """Wait until there are as many nodes."""
-        wait_for(lambda: self._alive() == count)
 
     def pids(self, node: int) -> list[int]:
         """Of all that a node has started and that is still there."""
@@ -96,8 +101,6 @@ def cluster() -> Iterator[Cluster]:
     directory = Path(tempfile.mkdtemp(prefix="ray"))  # short, for it holds sockets
     made = Cluster(directory)
     try:
-        made.add()
-        made.has(2)
         yield made
     finally:
         for node in reversed(range(len(made.nodes))):
