@@ -192,3 +192,16 @@ def test_what_is_left_at_the_end_is_one_piece(by_ranks):
 def test_a_mistake_is_said_once(name, sentence, by_ranks):
     assert (by_ranks / "errors.txt").read_text().count(sentence) == 1
     assert not (by_ranks / name).exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_one_rank_on_a_gpu_follows_the_plain_loop(parallel, toy, tmp_path):
+    words = [*WITH_Q, "device=cuda", "precision=float32", "compile=never"]
+    assert main(toy.pretrain(tmp_path / "plain", *words)) == 0
+    command = toy.pretrain(tmp_path / "rank", *words, f"parallel={parallel}")
+    process = torchrun(["-m", "pwm.cli", *command], ranks=1)
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert_same_curves(tmp_path / "rank", tmp_path / "plain", 1e-4)
