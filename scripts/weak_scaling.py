@@ -8,9 +8,9 @@ Markdown table of medians over repeats in turns:
 - side by side: every process makes its own updates, and none hears of another;
 - ddp, fsdp: all train one model.
 
-Efficiency is alone / together, in each repeat. What side by side takes longer than alone is contention for memory
-and caches; what together takes longer than side by side is communication, and waiting for each
-other.
+Efficiency is alone / together, the median of every repeat's. What side by side takes longer than
+alone is contention for memory and caches; what together takes longer than side by side is
+communication, and waiting for each other.
 """
 
 from __future__ import annotations
