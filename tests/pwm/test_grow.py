@@ -256,11 +256,12 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert len(set(seeds)) == 5
 
 
-def test_noise_stands_in_for_scripts_that_are_not_there():
-    suite = get_suite(["walker-run", "mw-push"])
-    assert FirstRound(random=0, ou=2, scripted=5).by_behaviour(suite) == {
-        "ou": {"walker-run": 7, "mw-push": 2},
-        "scripted": {"walker-run": 0, "mw-push": 5},
+def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
+    suite = get_suite(["walker-run", "mw-push", "pendulum-spin"])
+    assert FirstRound(random=0, ou=2, scripted=5, mpc=3).by_behaviour(suite) == {
+        "ou": {"walker-run": 7, "mw-push": 2, "pendulum-spin": 2},
+        "scripted": {"walker-run": 0, "mw-push": 5, "pendulum-spin": 5},
+        "mpc": {"walker-run": 3, "mw-push": 0, "pendulum-spin": 0},
     }
 
 
