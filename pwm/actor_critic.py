@@ -17,7 +17,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from pwm.checkpoint import load_checkpoint, read_meta, rebuild, save_checkpoint
+from pwm.checkpoint import halved, load_checkpoint, read_meta, rebuild, save_checkpoint
 from pwm.errors import PwmError
 from pwm.nets import SimNorm, StackedMLP, mlp
 from pwm.settings import (
@@ -32,6 +32,8 @@ from pwm.suites import Task, task_from_table
 from pwm.world_model import LARGEST_WIDTH, ModelSize, WorldModel
 
 REWARD_UNITS = ("symlog", "real")
+
+_ENCODER = "encoder"
 
 
 @dataclass
@@ -274,6 +276,7 @@ class Policy(nn.Module):
         path: str | Path,
         meta: Mapping[str, Any] | None = None,
         critic: TaskCritic | None = None,
+        compact: bool = False,
     ) -> None:
         """Write a checkpoint directory that :func:`load_policy` opens.
 
@@ -281,13 +284,22 @@ class Policy(nn.Module):
             path: created or replaced.
             meta: how the policy was made, anything JSON can hold.
             critic: saved beside the policy for :func:`load_critic`.
+            compact: keep weight matrices in float16, and the encoder in a file beside ``path``,
+                which it shares with other policies that were extracted from the same world model.
         """
-        content = {
+        content: dict[str, Any] = {
             "task": self.task.table(),
             "architecture": self.architecture,
             "made_by": dict(meta or {}),
         }
-        groups = {"policy": self.state_dict()}
+        groups, shared = {"policy": self.state_dict()}, {}
+        if compact:
+            state = halved(groups["policy"])
+            encoder = {k: v for k, v in state.items() if k.startswith(f"{_ENCODER}.")}
+            groups["policy"] = {k: v for k, v in state.items() if k not in encoder}
+            if encoder:
+                shared[_ENCODER] = encoder
+                content["shared"] = [_ENCODER]
         if critic is not None:
             groups["critic"] = critic.values.state_dict()
             content["critic"] = {
@@ -295,7 +307,7 @@ class Policy(nn.Module):
                 "discount": critic.discount,
                 "scale": critic.values.scale,
             }
-        save_checkpoint(Path(path), "policy", groups, content)
+        save_checkpoint(Path(path), "policy", groups, content, shared)
 
 
 def _single_actor(actors: Actors, index: int, size: ActorCriticSize) -> Actors:
@@ -316,9 +328,11 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     Raises:
         PwmError: if there is none, or it is damaged.
     """
-    checkpoint = load_checkpoint(Path(path), "policy", groups=("policy",))
-    state, meta = checkpoint.tensors["policy"], checkpoint.meta
-    return rebuild(checkpoint.path, lambda: _described_policy(meta), state).to(device)
+    meta = read_meta(Path(path), "policy")
+    shared = (_ENCODER,) if meta.get("shared") == [_ENCODER] else ()
+    checkpoint = load_checkpoint(Path(path), "policy", groups=("policy", *shared))
+    state = {name: t for items in checkpoint.tensors.values() for name, t in items.items()}
+    return rebuild(checkpoint.path, lambda: _described_policy(checkpoint.meta), state).to(device)
 
 
 def _described_policy(meta: Mapping[str, Any]) -> Policy:
@@ -367,7 +381,7 @@ def load_critic(path: str | Path, device: str | torch.device = "cpu") -> TaskCri
     if "critic" not in meta:
         raise PwmError(
             f"{path} holds a policy without its critic; extract the policy again with this version "
-            "of pwm (cloned policies never have one)."
+            "of pwm (cloned and shipped policies have none)."
         )
     state = load_checkpoint(Path(path), "policy", groups=("critic",)).tensors["critic"]
     facts = from_plain(_CriticFacts, meta["critic"])

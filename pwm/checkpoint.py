@@ -8,6 +8,8 @@ whole. Nothing in it is pickle, so opening one runs no code.
 
 A checkpoint that several ranks wrote together (`pwm.sharded_checkpoint`) has shards, of which each
 holds parts of all groups' tensors, in place of one file a group. It is opened like any other.
+
+A group may also lie beside the directory, where the checkpoints of many policies share one encoder.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ Groups = dict[str, dict[str, Tensor]]
 
 FORMAT_VERSION = 2
 SHARDED_FORMAT = 3
+SHARING_FORMAT = 4  # as 2, with groups in the directory above
 _INDEX = "checkpoint.json"
+_ABOVE = "../"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+\.safetensors")
 
 
@@ -66,7 +70,11 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def save_checkpoint(
-    path: Path, kind: str, tensors: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]
+    path: Path,
+    kind: str,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    meta: Mapping[str, Any],
+    shared: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Write a checkpoint so that ``path`` holds at every moment none, the old one, or the new one.
 
@@ -75,33 +83,57 @@ def save_checkpoint(
         kind: what it is, such as ``"policy"``; checked on loading.
         tensors: group name -> tensor name -> tensor, on any device.
         meta: anything JSON can hold.
+        shared: likewise groups, whose files go beside the directory; checkpoints there that share
+            equal ones share their file, which nothing deletes.
 
     Raises:
         PwmError: if it cannot be written.
     """
     make_directory(path)
     try:
-        _write_files(path, kind, tensors, meta)
+        _write_files(path, kind, tensors, meta, shared or {})
     except PwmError:
         _delete_unnamed(path, kind)  # on a full disk their room is wanted
         raise
     _delete_unnamed(path, kind)
 
 
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weight matrices in float16 if it has room for all their values; everything else as it is.
+
+    Modules that load them keep their own float32.
+    """
+    rounded = {}
+    for name, tensor in tensors.items():
+        half = tensor.half()
+        fits = name.endswith("weight") and tensor.ndim > 1 and bool(half.isfinite().all())
+        rounded[name] = half if fits else tensor
+    return rounded
+
+
 def _write_files(
-    path: Path, kind: str, tensors: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]
+    path: Path,
+    kind: str,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    meta: Mapping[str, Any],
+    shared: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
     groups = {}
-    for group, items in tensors.items():
+    for group, items in {**tensors, **shared}.items():
         data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in items.items()})
         digest = hashlib.sha256(data).hexdigest()
         name = f"{group}-{digest[:16]}.safetensors"
-        write_atomically(path / name, data)
+        if group not in shared:
+            write_atomically(path / name, data)
+        else:
+            if not (path.parent / name).is_file():
+                write_atomically(path.parent / name, data)
+            name = _ABOVE + name
         groups[group] = {"file": name, "sha256": digest}
     _commit(
         path,
         {
-            "format": FORMAT_VERSION,
+            "format": SHARING_FORMAT if shared else FORMAT_VERSION,
             "kind": kind,
             "versions": versions(),
             "groups": groups,
@@ -163,6 +195,16 @@ def read_meta(path: Path, kind: str) -> dict[str, Any]:
     return _read_index(Path(path), kind)["meta"]
 
 
+def shared_files(path: Path, kind: str) -> set[str]:
+    """Names of the files beside a checkpoint's directory that it shares with others there.
+
+    Raises:
+        PwmError: as :func:`load_checkpoint` does.
+    """
+    names = (name for name, _ in _files(_read_index(path, kind)))
+    return {name.removeprefix(_ABOVE) for name in names if name.startswith(_ABOVE)}
+
+
 def load_checkpoint(
     path: Path,
     kind: str,
@@ -207,19 +249,20 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
         if index.pop("checksum", None) != _checksum(index):
             raise _damaged(file, "its checksum differs")
         version = index["format"]
-        if version not in (FORMAT_VERSION, SHARDED_FORMAT, *_LIFTS):
+        if version not in (FORMAT_VERSION, SHARDED_FORMAT, SHARING_FORMAT, *_LIFTS):
             raise PwmError(
                 f"{path} has checkpoint format {version}, this version of pwm reads up to "
-                f"{SHARDED_FORMAT}; upgrade pwm."
+                f"{SHARING_FORMAT}; upgrade pwm."
             )
         while index["format"] in _LIFTS:
             index = _LIFTS[index["format"]](index)
         found = index["kind"]
         files = _files(index)
+        above = _ABOVE if index["format"] == SHARING_FORMAT else ""
         well_formed = (
             isinstance(index["meta"], dict)
             and isinstance(index["versions"], dict)
-            and all(_FILE_NAME.fullmatch(name) for name, _ in files)
+            and all(_FILE_NAME.fullmatch(name.removeprefix(above)) for name, _ in files)
             and all(isinstance(digest, str) for _, digest in files)
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -61,6 +61,13 @@ COMMANDS = {
         "published data files into an episode store, or a store into such files",
         "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
     ),
+    "sample": Command(
+        "pwm.sample",
+        "sample",
+        "SampleConfig",
+        "pack a few MB of a store's episodes, enough to extract policies from",
+        "pwm sample data=runs/mt30/data out=samples/mt30",
+    ),
     "import": Command(
         "pwm.import_checkpoint",
         "import_checkpoint",

@@ -6,6 +6,10 @@ A store is a directory::
     DIR/<task>/rows.bin      one record per row: obs, action, reward, terminated, success
     DIR/<task>/episodes.bin  one record per episode: first row, length, return, success, seed, ...
 
+A packed store, which `pwm sample` writes, has ``DIR/<task>.safetensors.xz`` (pwm.packed_rows) in
+the place of a task's folder, and is unpacked into memory when it is opened. It may hold pieces of
+episodes, of which the first row has no action and no reward either.
+
 An episode of T steps has T+1 rows. Row 0 holds the first observation, and its action and reward
 are NaN; action and reward of row t are those that led to observation t. Observations and actions
 have the task's own sizes, without padding, and rows have a fixed size, so that a window of rows
@@ -38,6 +42,7 @@ from pwm.errors import PwmError
 from pwm.files import fsync_directory, make_directory, writing
 from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
+from pwm.packed_rows import unpack
 from pwm.record_file import RecordFile
 from pwm.suites import Suite, Task
 from pwm.values import ACTION_LIMIT
@@ -56,9 +61,10 @@ EPISODE_DTYPE = np.dtype(
             "source",  # position in list(EpisodeStore.sources)
             "success_last",
             "success_any",
+            "is_piece",  # 1 for some of its rows alone; return and successes are the whole's
         ],
-        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1"],
-        "offsets": [0, 8, 16, 24, 28, 30, 32, 33],
+        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1", "u1"],
+        "offsets": [0, 8, 16, 24, 28, 30, 32, 33, 34],
         "itemsize": 40,
     }
 )
@@ -78,6 +84,11 @@ def row_dtype(task: Task) -> np.dtype[Any]:
             "itemsize": reward + 8,
         }
     )
+
+
+def packed_path(directory: Path, task: str) -> Path:
+    """The file of a task in a packed store."""
+    return directory / f"{task}.safetensors.xz"
 
 
 @dataclass
@@ -214,6 +225,8 @@ class EpisodeStore:
         lock.acquire()
         try:
             store = cls(directory, Manifest.read(directory), lock)
+            if store._manifest.packed:
+                raise PwmError(f"{directory} is a packed store, which takes no more episodes.")
             store._check_files(BadData())
         except BaseException:
             lock.release()
@@ -291,6 +304,9 @@ class EpisodeStore:
         path = self._file(task, name)
         if path not in self._files:
             record = self.record(task)
+            if self._manifest.packed and record.rows:
+                self._unpack(record)
+                return self._files[path]
             dtype, count = EPISODE_DTYPE, record.episodes
             if name == ROWS_NAME:
                 dtype, count = row_dtype(record.task), record.rows
@@ -298,6 +314,21 @@ class EpisodeStore:
                 self._require_inside(path, task)
             self._files[path] = RecordFile(path, task, dtype, count)
         return self._files[path]
+
+    def _unpack(self, record: TaskRecord) -> None:
+        """Opens what a packed store holds of a task as the files that other stores have."""
+        task, path = record.task.name, packed_path(self.path, record.task.name)
+        self._require_inside(path, task)
+        try:
+            data, counts = path.read_bytes(), (record.rows, record.episodes)
+            rows, table = unpack(data, row_dtype(record.task), EPISODE_DTYPE, counts)
+        except OSError as error:
+            fault = f"the file cannot be read ({error.strerror})"
+            raise DataError(Problem(str(path), task, None, fault)) from error
+        except PwmError as error:
+            raise DataError(Problem(str(path), task, None, str(error))) from error
+        for name, records in ((ROWS_NAME, rows), (EPISODES_NAME, table)):
+            self._files[self._file(task, name)] = RecordFile.holding(path, task, records)
 
     def episodes(self, task: str) -> np.ndarray:
         """A task's episode table, read once and kept in memory.

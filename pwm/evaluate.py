@@ -48,7 +48,7 @@ from pwm.settings import (
 from pwm.suites import SUITES, Suite, Task, get_suite
 from pwm.tdmpc2_checkpoints import size_name
 from pwm.tdmpc2_data import unscorable
-from pwm.videos import require_video, write_videos
+from pwm.videos import require_video, write_strips, write_videos
 from pwm.worker_pool import WorkerPool
 from pwm.world_model import ModelSize, WorldModel, load_world_model
 
@@ -68,8 +68,8 @@ class EvaluateConfig:
         policy: a directory of policies, one a task; one policy's directory; ``planner``, which
             plans with the policy prior and Q ensemble of a world model; or ``planner+actor``,
             which plans with extracted policies and their critics in the place of those.
-        out: gets results.json, results.csv, decision_times.json, throughput.json and videos; also
-            outcomes.jsonl, what was played so far, and the cloned policies.
+        out: gets results.json, results.csv, decision_times.json, throughput.json, videos and
+            strips; also outcomes.jsonl, what was played so far, and the cloned policies.
         tasks: a list, a suite's name, or null for every task that there is a policy for.
         episodes: a task.
         seed: of the first episode's environment; episode i has seed + i.
@@ -82,6 +82,7 @@ class EvaluateConfig:
         planner: settings of planning.
         device: where the planners run; policies run on the CPU.
         video: episodes a task to write as MP4.
+        strip: episodes a task to write as a strip of eight frames.
         workers: processes that simulate; null for one a core. Does not change the results.
         batch: episodes of a task that are played side by side, on which a policy acts as one
             batch; another number changes the last bits of its actions.
@@ -105,6 +106,7 @@ class EvaluateConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     device: str = "auto"
     video: int = 0
+    strip: int = 0
     workers: int | None = None
     batch: int = 5
     worker_timeout: float = 120.0
@@ -131,7 +133,7 @@ class EvaluateConfig:
         self.planner.validate()
         self.cloning.validate()
         require_at_least(self, 1, "episodes", "batch", "max_faults")
-        require_at_least(self, 0, "video")
+        require_at_least(self, 0, "video", "strip")
         require_seed(self, "seed")
         if self.seed + self.episodes > SEEDS:
             raise PwmError(
@@ -146,7 +148,7 @@ class EvaluateConfig:
         resolve_device(self.device)
         if self.tasks is not None:
             get_suite(self.tasks)
-        if self.video:
+        if self.video or self.strip:
             require_video()
         require_output(self)
 
@@ -272,6 +274,9 @@ def evaluate(config: EvaluateConfig) -> Results:
         if config.video:
             some = seeds[: config.video]
             write_videos(methods[config.method], suite.tasks, some, out / "videos")
+        if config.strip:
+            some = seeds[: config.strip]
+            write_strips(methods[config.method], suite.tasks, some, out / "strips")
     print_results(results, decision_ms=times)
     if played.steps:
         _print_throughput(played, pool)

@@ -164,7 +164,9 @@ def _chunk_faults(
     returns = np.add.reduceat(np.where(is_first, 0.0, reward.astype(np.float64)), starts)
     size = np.add.reduceat(np.where(is_first, 0.0, np.abs(reward.astype(np.float64))), starts)
     off = ~(np.abs(returns - entries["return"]) <= 1e-9 * size + 1e-12)
-    yield EPISODES_NAME, "the return differs from the rewards' sum", off & np.isfinite(returns)
+    whole = entries["is_piece"] == 0  # what is recorded of a piece is the whole episode's
+    off &= np.isfinite(returns) & whole
+    yield EPISODES_NAME, "the return differs from the rewards' sum", off
     last = rows["success"][starts + entries["length"] - 1] != entries["success_last"]
     ever = np.maximum.reduceat(rows["success"], starts) != entries["success_any"]
-    yield EPISODES_NAME, "the success flags differ from the rows'", last | ever
+    yield EPISODES_NAME, "the success flags differ from the rows'", (last | ever) & whole

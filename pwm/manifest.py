@@ -76,12 +76,14 @@ class Manifest:
         records: what is committed, by task name, in the suite's order.
         sources: how episodes were made, by key; an episode's source id is the key's position.
         behaviours: an episode's behaviour id is a position here.
+        packed: whether a task's data are one packed file; the checksums are of what it unpacks to.
     """
 
     suite: Suite
     records: Mapping[str, TaskRecord]
     sources: Mapping[str, Mapping[str, Any]]
     behaviours: tuple[str, ...]
+    packed: bool = False
 
     @classmethod
     def empty(cls, suite: Suite) -> Manifest:
@@ -183,6 +185,7 @@ class Manifest:
                 for key, description in self.sources.items()
             ],
             "behaviours": list(self.behaviours),
+            **({"packed": True} if self.packed else {}),
         }
 
 
@@ -233,7 +236,10 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
     names = _list(_get(document, "behaviours"), "behaviours")
     behaviours = tuple(_text(name, "a behaviour", 64) for name in names)
     suite = Suite(suite_name, tuple(record.task for record in records.values()))
-    return Manifest(suite, records, sources, behaviours)
+    packed = document.get("packed", False)
+    if not isinstance(packed, bool):
+        raise _InvalidError("packed is neither true nor false")
+    return Manifest(suite, records, sources, behaviours, packed)
 
 
 def _parse_record(entry: Mapping[str, Any]) -> TaskRecord:

@@ -7,9 +7,10 @@ name, so that one drawing serves both colour schemes. Text stays text.
 from __future__ import annotations
 
 import io
+import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ PALETTE: dict[str, tuple[str, str]] = {  # name: (light, dark)
 
 _SIZE = (330, 190)  # SVG units, which are CSS pixels at scale 1
 _FONT = 10.5
+_GRID_COLUMNS = 6
+_GRID_FONT = 7.5
 _MAX_POINTS = 200
 _LABEL_ALL = 8  # with more lines than this only the outliers get a label
 _OUTLIERS = 3
@@ -171,6 +174,43 @@ def rounds_plot(
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.set_xlabel("round", color=_hex("muted"))
     return svg()
+
+
+def rounds_grid(
+    panels: Mapping[str, Sequence[np.ndarray]], marks: Mapping[str, float | None], alt: str
+) -> str:
+    """Scores by round of many tasks, a panel each and in it a line a seed, as SVG.
+
+    Args:
+        panels: by title, (rounds,) scores 0..100 of each seed.
+        marks: by title, another's score, a dashed line.
+        alt: what a screen reader says.
+    """
+    columns = min(_GRID_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context({**_STYLE, "font.size": _GRID_FONT}):
+        figure = Figure(figsize=(columns * 150 / 72, rows * 100 / 72), dpi=72)
+        canvas = _Canvas(figure, alt)
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        width, height = 150 * columns, 100 * rows
+        figure.subplots_adjust(28 / width, 18 / height, 0.99, 1 - 16 / height, 0.12, 0.35)
+        for ax, (title, lines) in zip(axes, panels.items(), strict=False):
+            mark = marks.get(title)
+            if mark is not None:
+                ax.axhline(mark, color=_hex("published_a"), linewidth=0.8, linestyle="--")
+            for values in lines:
+                x = np.arange(len(values))
+                ax.plot(x, values, color=_hex("extracted"), linewidth=1.1, marker="o", markersize=2)
+            ax.set_title(title, fontsize=_GRID_FONT, color=_hex("ink"))
+            ax.set_ylim(-4, 104)
+            ax.set_yticks([0, 50, 100])
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for ax in axes[len(panels) - columns : len(panels)]:  # also above a gap in the last row
+            ax.tick_params(labelbottom=True)
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        canvas.finish()
+    return canvas()
 
 
 def standalone(drawing: str) -> str:

@@ -92,6 +92,12 @@ DEFAULT_COLUMNS: tuple[str, ...] = (
     "dreamerv3-single-task",
 )
 
+
+def method_label(method: str) -> str:
+    """A short name of a published method for a table's head."""
+    return _LABELS[method]
+
+
 _HOW = {
     "pwm-48M": "world model of 48M parameters trained with H=16, one policy a task, no planning",
     "pwm-48M-h3": "world model of 48M parameters trained with H=3, one policy a task, no planning",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pwm.bad_data import DataError, Problem
+from pwm.files import writing
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 4096
@@ -32,8 +34,17 @@ class RecordFile:
         count: records, which may be fewer than the file holds.
     """
 
-    def __init__(self, path: Path, task: str, dtype: np.dtype[Any], count: int) -> None:
+    def __init__(
+        self, path: Path, task: str, dtype: np.dtype[Any], count: int, fd: int | None = None
+    ) -> None:
         """Opens the file.
+
+        Args:
+            path: see the attributes.
+            task: likewise.
+            dtype: likewise.
+            count: likewise.
+            fd: read in the place of what is at ``path``; closed with this object.
 
         Raises:
             DataError: if it is missing, no plain file or too short; not where ``count`` is 0.
@@ -43,7 +54,9 @@ class RecordFile:
         if not count:
             return  # there need be no file
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = (
+                os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
+            )
         except OSError as error:
             raise self._error(f"the file cannot be opened ({error.strerror})") from error
         weakref.finalize(self, os.close, self._fd)
@@ -53,6 +66,19 @@ class RecordFile:
         if fault := self.fault():
             raise self._error(fault)
         self._samples = self._hash_samples()
+
+    @classmethod
+    def holding(cls, path: Path, task: str, records: np.ndarray) -> RecordFile:
+        """A nameless file that holds these records, which were unpacked from ``path``.
+
+        Raises:
+            PwmError: if there is no room for it.
+        """
+        with writing(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            file.write(records.data)
+            file.flush()
+            fd = os.dup(file.fileno())
+        return cls(path, task, records.dtype, len(records), fd)
 
     @property
     def nbytes(self) -> int:

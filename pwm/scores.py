@@ -187,7 +187,7 @@ def score_task(
     """
     episode_returns = np.asarray(returns, dtype=np.float64)
     last, any_ = _checked_successes(task, episode_returns, success_last, success_any)
-    scores = _episode_scores(task, episode_returns, last)
+    scores = episode_scores(task, episode_returns, last)
     return TaskScore(
         normalized_score=float(scores.mean()),
         normalized_ci95=bootstrap_interval([scores], seed),
@@ -213,7 +213,7 @@ def score_data(
     """
     episode_returns = np.asarray(returns, dtype=np.float64)
     last, any_ = _checked_successes(task, episode_returns, success_last, success_any)
-    scores = _episode_scores(task, episode_returns, last)
+    scores = episode_scores(task, episode_returns, last)
     best = np.lexsort((episode_returns, scores))[-1:]
 
     def figure(chosen: Any) -> TaskScore:
@@ -259,7 +259,7 @@ class MethodScore:
             )
         ordered = {name: tasks[name] for name in suite.names if name in tasks}
         samples = [
-            _episode_scores(
+            episode_scores(
                 suite[name],
                 np.asarray(score.returns),
                 np.asarray(score.successes) if suite[name].scored_by_success else None,
@@ -580,6 +580,17 @@ def _span(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval[0]:.0f}\N{EN DASH}{interval[1]:.0f}"
 
 
+def episode_scores(task: Task, returns: np.ndarray, successes: np.ndarray | None) -> np.ndarray:
+    """Normalized scores (episodes,) of one task's episodes, from returns and successes at the end.
+
+    ``successes`` is None where the task defines none.
+    """
+    if successes is None:
+        return np.array([task.normalized_score(value, 0.0) for value in returns.tolist()])
+    pairs = zip(returns.tolist(), successes.tolist(), strict=True)
+    return np.array([task.normalized_score(value, success) for value, success in pairs])
+
+
 def _checked_successes(
     task: Task,
     returns: np.ndarray,
@@ -612,13 +623,6 @@ def _checked_successes(
                 f"{successes.shape}; expected one 0 or 1 an episode."
             )
     return last, any_
-
-
-def _episode_scores(task: Task, returns: np.ndarray, successes: np.ndarray | None) -> np.ndarray:
-    if successes is None:
-        return np.array([task.normalized_score(value, 0.0) for value in returns.tolist()])
-    pairs = zip(returns.tolist(), successes.tolist(), strict=True)
-    return np.array([task.normalized_score(value, success) for value, success in pairs])
 
 
 def _pair_to_json(interval: Interval | None) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Filming episodes."""
+"""Filming episodes: videos, and strips of a few frames side by side."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from pwm.errors import PwmError
-from pwm.files import make_directory, writing
+from pwm.files import make_directory, write_atomically, writing
 from pwm.methods import Method, ServedMethod, controller
 from pwm.progress import progress_bar
 from pwm.suites import Task
+
+_STRIP_FRAMES = 8
+_JPEG_QUALITY = 80
 
 
 def require_video() -> None:
@@ -47,6 +50,42 @@ def write_videos(
             progress.update(bar, note=task.name)
             write_video(directory / f"{task.name}_{i}.mp4", _film(method, task, seed))
             progress.advance(bar)
+
+
+def write_strips(
+    method: Method | ServedMethod, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+) -> None:
+    """One JPEG an episode, ``<task>_<i>.jpg``: 8 frames from its first to its last, half as large.
+
+    They are closer together at its start, where most happens.
+
+    Raises:
+        PwmError: as :func:`write_videos`.
+    """
+    require_video()
+    make_directory(directory)
+    with progress_bar() as progress:
+        bar = progress.add_task("strips", total=len(tasks) * len(seeds), note="")
+        for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
+            progress.update(bar, note=task.name)
+            shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
+            steps = np.round(shares * task.episode_length).astype(int).tolist()
+            frames = _film(method, task, seed, steps)
+            write_atomically(directory / f"{task.name}_{i}.jpg", _jpeg(strip(frames)))
+            progress.advance(bar)
+
+
+def strip(frames: np.ndarray) -> np.ndarray:
+    """Frames side by side at half their size: (n, height, width, 3) uint8 to one such picture."""
+    even = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2].astype(np.float32)
+    blocks = even.reshape(len(even), even.shape[1] // 2, 2, even.shape[2] // 2, 2, 3)
+    return np.concatenate(list(blocks.mean((2, 4)).round().astype(np.uint8)), axis=1)
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    import imageio.v3 as iio
+
+    return iio.imwrite("<bytes>", picture, extension=".jpg", quality=_JPEG_QUALITY)
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
@@ -86,7 +125,10 @@ def _count_frames(path: Path) -> int:
         return 0
 
 
-def _film(method: Method | ServedMethod, task: Task, seed: int) -> np.ndarray:
+def _film(
+    method: Method | ServedMethod, task: Task, seed: int, steps: Sequence[int] | None = None
+) -> np.ndarray:
+    """The frames of an episode, all of them or those after some numbers of steps, and its last."""
     from envs import make_env
 
     env = make_env(task, render_mode="rgb_array")
@@ -94,11 +136,13 @@ def _film(method: Method | ServedMethod, task: Task, seed: int) -> np.ndarray:
         obs, _ = env.reset(seed=seed)
         act = controller(method, task, [seed])
         frames: list[Any] = [env.render()]
-        done = False
-        while not done:
+        for step in itertools.count(1):
             obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])
-            frames.append(env.render())
             done = terminated or truncated
+            if steps is None or done or step in steps:
+                frames.append(env.render())
+            if done:
+                break
     finally:
         env.close()
     return np.stack(frames)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import pwm.files
 from pwm.checkpoint import (
+    halved,
     is_checkpoint,
     list_steps,
     load_checkpoint,
@@ -23,6 +24,7 @@ from pwm.checkpoint import (
     read_meta,
     save_checkpoint,
     save_step,
+    shared_files,
     step_name,
 )
 from pwm.errors import PwmError
@@ -350,8 +352,8 @@ def test_what_shipped_in_the_first_format_still_opens():
 
 
 def test_a_newer_format_says_so(copy):
-    rewrite_index(copy, lambda index: {**index, "format": 4})
-    assert_refused(copy, "format 4")
+    rewrite_index(copy, lambda index: {**index, "format": 5})
+    assert_refused(copy, "format 5")
 
 
 def test_the_versions_that_wrote_it_are_recorded(saved):
@@ -496,8 +498,8 @@ def test_a_newer_format_or_another_kind_is_not_fallen_back_past(tmp_path):
         save_at(tmp_path, step)
     with pytest.raises(PwmError, match="expected a policy"):
         load_latest(tmp_path, "policy")
-    rewrite_index(tmp_path / step_name(2), lambda index: {**index, "format": 4})
-    with pytest.raises(PwmError, match="format 4"):
+    rewrite_index(tmp_path / step_name(2), lambda index: {**index, "format": 5})
+    with pytest.raises(PwmError, match="format 5"):
         load_latest(tmp_path, "thing")
 
 
@@ -527,3 +529,49 @@ def test_optimizer_state_round_trip():
     step(weights, optimizer, -2.0)
     step(again, other, -2.0)
     assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True))
+
+
+# --- shared groups --------------------------------------------------------------------------------
+
+
+def test_checkpoints_beside_each_other_share_a_file(tmp_path):
+    for name, fill in (("a", 1.0), ("b", 2.0)):
+        shared = {"common": {"w": torch.ones(3)}}
+        save_checkpoint(tmp_path / name, "thing", {"own": {"x": torch.tensor(fill)}}, {}, shared)
+    files = [file.name for file in tmp_path.glob("*.safetensors")]
+    assert len(files) == 1
+    assert shared_files(tmp_path / "a", "thing") == set(files)
+    for name, fill in (("a", 1.0), ("b", 2.0)):
+        tensors = load_checkpoint(tmp_path / name, "thing").tensors
+        assert tensors["own"]["x"] == fill
+        assert (tensors["common"]["w"] == 1).all()
+    (tmp_path / files[0]).write_bytes(b"changed")
+    with pytest.raises(PwmError, match="checksum differs"):
+        load_checkpoint(tmp_path / "a", "thing")
+
+
+@pytest.mark.parametrize(
+    "file", ["../../w.safetensors", "/tmp/w.safetensors", "../x/w.safetensors"]
+)
+def test_nothing_further_away_is_read(tmp_path, file):
+    path = save(tmp_path / "a")
+
+    def change(index):
+        index["groups"]["weights"]["file"] = file
+        return {**index, "format": 4}
+
+    rewrite_index(path, change)
+    with pytest.raises(PwmError, match="does not say what it must"):
+        load_checkpoint(path, "thing")
+
+
+def test_only_matrices_whose_values_fit_are_halved():
+    given = {
+        "a.weight": torch.full((2, 2), 0.1),
+        "b.weight": torch.full((2, 2), 1e6),
+        "ln.weight": torch.ones(2),
+        "obs_mean": torch.ones(2, 2),
+    }
+    kinds = {name: tensor.dtype for name, tensor in halved(given).items()}
+    assert kinds.pop("a.weight") == torch.float16
+    assert set(kinds.values()) == {torch.float32}

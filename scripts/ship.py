@@ -1,0 +1,109 @@
+"""Assemble what ships of a run: world model, policies, a sample of its data, and a card of them.
+
+    python scripts/ship.py --run runs/grow80 --out checkpoints/mt80
+
+RUN is that of `pwm grow` (its last complete round ships), of `pwm quickstart`, or a directory with
+world_model/, policies/ and data/. The shipped policies, whose weights are rounded to float16, are
+evaluated anew in RUN/shipped, and their scores stand on the card. The same command goes on where
+it was stopped, and does nothing that is done. Parts that lie elsewhere are named by --world-model,
+--policies and --data; those that are not to ship by --without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pwm.bundle import RunParts, ship_policies, ship_world_model
+from pwm.card import card, size_of, write_card
+from pwm.errors import PwmError
+from pwm.evaluate import EvaluateConfig, evaluate
+from pwm.files import make_directory
+from pwm.sample import SampleConfig, sample
+from pwm.scores import Results
+
+PARTS = ("world_model", "policies", "data")
+
+
+def ship(arguments: argparse.Namespace) -> int:
+    """Write the bundle; returns its bytes.
+
+    Raises:
+        PwmError: for a run that lacks a part, or a bundle that is too large.
+    """
+    parts, out = _parts(arguments), arguments.out
+    make_directory(out)
+    if "world_model" not in arguments.without:
+        ship_world_model(_last(parts.world_models, "world model", parts.run), out / "world_model")
+    if "data" not in arguments.without:
+        chosen = {name: getattr(arguments, name) for name in ("episodes", "whole", "rows")}
+        sample(SampleConfig(data=str(parts.data), out=str(out / "data"), **chosen))
+    if "policies" not in arguments.without:
+        ship_policies(_last(parts.policies, "policies", parts.run), out / "policies")
+    facts = card(
+        out, parts, _results(arguments), arguments.command, arguments.machine, arguments.note
+    )
+    write_card(out, facts, arguments.place or out.as_posix())
+    return size_of(out)
+
+
+def _parts(arguments: argparse.Namespace) -> RunParts:
+    parts = RunParts.of(arguments.run)
+    if arguments.world_model:
+        parts = dataclasses.replace(parts, world_models=(arguments.world_model,))
+    if arguments.policies:
+        parts = dataclasses.replace(parts, policies=(arguments.policies,))
+    return dataclasses.replace(parts, data=arguments.data or parts.data)
+
+
+def _last(paths: tuple[Path, ...], what: str, run: Path) -> Path:
+    if not paths:
+        raise PwmError(f"{run} has no {what}; say where, or leave that part out by --without.")
+    return paths[-1]
+
+
+def _results(arguments: argparse.Namespace) -> Results:
+    """Scores of the shipped policies, or those that are recorded where no policies ship."""
+    evaluation = arguments.evaluation or arguments.run / "shipped"
+    if "policies" in arguments.without:
+        return Results.load(evaluation / "results.json")
+    policies = str(arguments.out / "policies")
+    return evaluate(EvaluateConfig(policy=policies, out=str(evaluation), baselines=[]))
+
+
+def main() -> None:
+    """Read the command line and ship."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--world-model", type=Path, help="in the place of RUN's last")
+    parser.add_argument("--policies", type=Path, help="in the place of RUN's last")
+    parser.add_argument("--data", type=Path, help="in the place of RUN/data")
+    parser.add_argument("--evaluation", type=Path, help="where scores are kept: RUN/shipped")
+    parser.add_argument("--without", nargs="*", choices=PARTS, default=[])
+    parser.add_argument("--episodes", type=int, default=SampleConfig.episodes, help="of the sample")
+    parser.add_argument("--whole", type=int, default=SampleConfig.whole, help="as for pwm sample")
+    parser.add_argument("--rows", type=int, default=SampleConfig.rows, help="as for pwm sample")
+    parser.add_argument("--command", action="append", default=[], help="that made the run")
+    parser.add_argument("--machine", help="that made the run, in words")
+    parser.add_argument("--note", help="a sentence for the card")
+    parser.add_argument("--place", help="of OUT, as commands on the card should name it")
+    parser.add_argument("--limit", type=float, default=80.0, help="MB of all that is beside OUT")
+    arguments = parser.parse_args()
+    try:
+        size, total = ship(arguments), size_of(arguments.out.parent)
+    except PwmError as error:
+        sys.exit(f"ship: error: {error}")
+    print(f"{arguments.out}: {size / 1e6:.1f} MB; {arguments.out.parent}: {total / 1e6:.1f} MB")
+    if total > 1e6 * arguments.limit:
+        sys.exit(f"ship: error: {arguments.out.parent} exceeds {arguments.limit:g} MB; ship less.")
+
+
+if __name__ == "__main__":
+    main()
