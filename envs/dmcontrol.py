@@ -13,12 +13,12 @@ from envs.rendering import simulator_import
 from pwm.suites import Task
 
 with simulator_import():
+    import mujoco
     from dm_control import suite
 
     from envs.custom import CUSTOM_TASKS
 
 if TYPE_CHECKING:
-    import mujoco
     from dm_control.rl import control
 
 _DOMAINS = {"cup": "ball_in_cup"}
@@ -46,7 +46,11 @@ def _compiled(task: str) -> control.Environment:
 
 
 class DmControlEnv(SimulatorEnv):
-    """A dm_control task; the observation dict is flattened in its order."""
+    """A dm_control task; the observation dict is flattened in its order.
+
+    Attributes:
+        seconds_per_step: simulated seconds of a decision step.
+    """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
         """Loads the task.
@@ -67,8 +71,8 @@ class DmControlEnv(SimulatorEnv):
         self._substeps = round(self._env.control_timestep() / self._physics.timestep())
         self._control_steps = range(task.action_repeat)
         self._layout = _layout(self._env.observation_spec())
-        fps = round(1 / (task.action_repeat * self._env.control_timestep()))
-        self.metadata = {**self.metadata, "render_fps": fps}
+        self.seconds_per_step = task.action_repeat * self._env.control_timestep()
+        self.metadata = {**self.metadata, "render_fps": round(1 / self.seconds_per_step)}
         super().__init__(task, seed, render_mode)
 
     def _start_stream(self, seed: int) -> None:
@@ -80,6 +84,10 @@ class DmControlEnv(SimulatorEnv):
     def _advance(self, action: Action) -> tuple[Observation, float, float]:
         # What dm_control's own Environment.step does, without the observation of the control
         # steps before the last: observations are functions of the physics and draw no randomness.
+        reward = self._control(action)
+        return self._flatten(self._dm_task.get_observation(self._physics)), reward, 0.0
+
+    def _control(self, action: Action) -> float:
         task, physics = self._dm_task, self._physics
         reward = 0.0
         for _ in self._control_steps:
@@ -87,7 +95,29 @@ class DmControlEnv(SimulatorEnv):
             physics.step(self._substeps)
             task.after_step(physics)
             reward += task.get_reward(physics)
-        return self._flatten(task.get_observation(physics)), float(reward), 0.0
+        return float(reward)
+
+    def lookahead(self, plans: np.ndarray) -> np.ndarray:
+        """What sequences of actions would bring from here, beyond the time limit too.
+
+        The episode goes on as if nothing had been asked, bit for bit.
+
+        Args:
+            plans: ``(N, H, action_dim)``, in [-1, 1].
+
+        Returns:
+            ``(N,)``, the sum of rewards of each.
+        """
+        model, data = self._physics.model.ptr, self._physics.data.ptr
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        here = np.empty(mujoco.mj_stateSize(model, kind))
+        mujoco.mj_getState(model, data, here, kind)
+        returns = np.empty(len(plans))
+        for number, plan in enumerate(plans):
+            returns[number] = sum(self._control(action) for action in plan)
+            mujoco.mj_setState(model, data, here, kind)
+            mujoco.mj_step1(model, data)  # what follows from the state, as after a step
+        return returns
 
     def _flatten(self, entries: dict[str, Any]) -> Observation:
         observation = np.empty(self.task.obs_dim, np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from pwm.actor_critic import (
 from pwm.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
 from pwm.errors import PwmError
 from pwm.imagination import FirstLayers, Imagined, fold, imagine_step, imagined_reward
-from pwm.math import discounted_sum, running_moments, symexp, td_lambda
+from pwm.math import discounted_sum, pessimistic_mean, running_moments, symexp, td_lambda
 from pwm.settings import (
     require_at_least,
     require_choice,
@@ -58,6 +59,12 @@ class ActorCriticConfig:
         clone_weight, clone_weight_final: weight of behaviour cloning beside the normalized return,
             at the first and at the last iteration.
         clone_best: the share of a task's episodes, the best by return, that is cloned.
+        clone_temperature: clone a row more often the better it turned out, as in advantage-weighted
+            regression (:func:`pwm.advantage.cloned_rows`); null clones all rows alike.
+        disagreement_weight: with an ensemble of world models, what a reward loses for each unit of
+            the models' standard deviation around its mean.
+        real_value_share: weight, 0..1, of recorded transitions in the critics' loss.
+        real_value_steps: recorded rewards that such a transition sums before it bootstraps.
     """
 
     iterations: int = 10_000
@@ -83,15 +90,28 @@ class ActorCriticConfig:
     clone_weight: float = 0.0
     clone_weight_final: float = 0.0
     clone_best: float = 0.5
+    clone_temperature: float | None = None
+    disagreement_weight: float = 1.0
+    real_value_share: float = 0.0
+    real_value_steps: int = 1
+
+    @property
+    def clones(self) -> bool:
+        """Whether anything is cloned."""
+        return bool(self.clone_weight or self.clone_weight_final)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_choice(self, "reward_units", REWARD_UNITS)
         require_at_least(self, 1, "iterations", "batch_size", "horizon", "critic_minibatches")
+        require_at_least(self, 1, "real_value_steps")
         require_at_least(self, 0, "critic_passes", "clone_weight", "clone_weight_final")
+        require_at_least(self, 0, "disagreement_weight")
         require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
         require_positive(self, "actor_clip", "critic_clip", "return_decay", "clone_best")
-        require_share(self, "discount", "lam", "return_decay", "clone_best")
+        require_share(self, "discount", "lam", "return_decay", "clone_best", "real_value_share")
+        if self.clone_temperature is not None:
+            require_positive(self, "clone_temperature")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise PwmError(f"betas={self.betas} must be two numbers of at least 0 and below 1.")
         if self.scale_values and self.discount == 1:
@@ -112,6 +132,15 @@ class Demonstrations(NamedTuple):
 
     latent: Tensor  # (K, B, latent)
     action: Tensor  # (K, B, action_dim)
+
+
+class Transitions(NamedTuple):
+    """What followed recorded states, for the critics."""
+
+    latent: Tensor  # (K, B, latent)
+    reward: Tensor  # (K, B), discounted sum over ``real_value_steps``, in the learner's units
+    discount: Tensor  # (K, B), of the value of where that led
+    next_latent: Tensor  # (K, B, latent)
 
 
 class Noise(NamedTuple):
@@ -137,6 +166,8 @@ class ActorCriticLearner:
         config: see :class:`ActorCriticConfig`.
         seed: together with a task's name it fixes that task's networks and random numbers.
         accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
+        others: further frozen world models of the same suite. Each imagines what the actions, which
+            are chosen in ``model``, lead to in itself; where rewards disagree they are lowered.
     """
 
     def __init__(
@@ -146,11 +177,14 @@ class ActorCriticLearner:
         config: ActorCriticConfig,
         seed: int,
         accelerator: Accelerator | None = None,
+        others: Sequence[WorldModel] = (),
     ) -> None:
         config.validate()
         self.model, self.tasks, self.config = model, list(tasks), config
+        self.others = list(others)
         self.accelerator = accelerator or Accelerator(model.bins.device)
         self._step = self.accelerator.compile(policy_step)
+        self._follow = self.accelerator.compile(imagine_step)
         self._reward = self.accelerator.compile(imagined_reward)
         self._lowest_value = self.accelerator.compile(lowest_value)
         self._critic_error = self.accelerator.compile(critic_error)
@@ -209,27 +243,52 @@ class ActorCriticLearner:
         ]
         return Noise(torch.stack(action, 1), torch.stack(order))
 
-    def imagine(self, start: Tensor, noise: Tensor) -> Rollout:
+    def imagine(self, start: Tensor, noise: Tensor, elsewhere: Sequence[Tensor] = ()) -> Rollout:
         """Roll the policy out in the world model, differentiably.
 
         Args:
             start: (K, B, latent).
             noise: (H, K, B, action_dim).
+            elsewhere: the start states as latents of the other world models, (K, B, their latent).
         """
         first = fold(self.model, self.task_ids)
-        z, latents, features = start, [start], []
+        z, latents, actions, features = start, [start], [], []
         for step_noise in noise:
             seen = z.detach() if self.config.detach_actor_input else z
-            z, reward_features = self._step(self.actors, self.model, first, z, seen, step_noise)
+            action, step = self._step(self.actors, self.model, first, z, seen, step_noise)
+            z = step.latent
             latents.append(z)
-            features.append(reward_features)
-        reward = self._reward(self.model, torch.stack(features))
-        if self.config.reward_units == "real":
-            reward = symexp(reward)
+            actions.append(action)
+            features.append(step.reward_features)
+        reward = self._rewards(self.model, features)
+        if self.others:
+            theirs = [
+                self._follow_elsewhere(model, z, actions)
+                for model, z in zip(self.others, elsewhere, strict=True)
+            ]
+            weight = self.config.disagreement_weight
+            reward = pessimistic_mean(torch.stack([reward, *theirs]), weight)
         return Rollout(torch.stack(latents), reward)
 
+    def _follow_elsewhere(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Tensor:
+        """Rewards (H, K, B) of the same actions in another world model."""
+        first = fold(model, self.task_ids)
+        features = []
+        for action in actions:
+            z, reward_features = self._follow(model, first, z, action)
+            features.append(reward_features)
+        return self._rewards(model, features)
+
+    def _rewards(self, model: WorldModel, features: Sequence[Tensor]) -> Tensor:
+        reward = self._reward(model, torch.stack(list(features)))
+        return symexp(reward) if self.config.reward_units == "real" else reward
+
     def actor_loss(
-        self, start: Tensor, noise: Tensor, demonstrations: Demonstrations | None = None
+        self,
+        start: Tensor,
+        noise: Tensor,
+        demonstrations: Demonstrations | None = None,
+        elsewhere: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Rollout, dict[str, Tensor]]:
         """Minus the normalized H-step return with bootstrap, plus cloning (PWM, eq. 5).
 
@@ -237,7 +296,7 @@ class ActorCriticLearner:
             (K,) losses, the rollouts, and (K,) metrics. The running moments take this batch in.
         """
         config = self.config
-        imagined = self.imagine(start, noise)
+        imagined = self.imagine(start, noise, elsewhere)
         bootstrap = self._lowest_value(self.critics, imagined.latents[-1])
         returns = discounted_sum(imagined.rewards, config.discount)
         returns = returns + config.discount**config.horizon * bootstrap
@@ -255,7 +314,12 @@ class ActorCriticLearner:
         return loss, imagined, metrics
 
     def iteration(
-        self, start: Tensor, noise: Noise, demonstrations: Demonstrations | None = None
+        self,
+        start: Tensor,
+        noise: Noise,
+        demonstrations: Demonstrations | None = None,
+        elsewhere: Sequence[Tensor] = (),
+        real: Transitions | None = None,
     ) -> dict[str, Tensor]:
         """One actor step and the critics' steps for all K tasks.
 
@@ -263,22 +327,28 @@ class ActorCriticLearner:
             start: (K, B, latent), where rollouts begin.
             noise: the iteration's random numbers.
             demonstrations: what to clone, if anything is; always or never.
+            elsewhere: the start states as latents of the other world models.
+            real: recorded transitions, if ``real_value_share`` is above 0.
 
         Returns:
             (K,) metrics on the device, good until the next call.
         """
         with self.accelerator.autocast():
-            return self._iterate(start, *noise, *(demonstrations or ()))
+            return self._iterate(start, *noise, *elsewhere, *(real or ()), *(demonstrations or ()))
 
     def _iteration(
-        self, start: Tensor, action_noise: Tensor, order: Tensor, *demonstrations: Tensor
+        self, start: Tensor, action_noise: Tensor, order: Tensor, *data: Tensor
     ) -> dict[str, Tensor]:
-        cloned = Demonstrations(*demonstrations) if demonstrations else None
-        loss, imagined, metrics = self.actor_loss(start, action_noise, cloned)
+        rest = iter(data)
+        elsewhere = list(islice(rest, len(self.others)))
+        real = Transitions(*islice(rest, 4)) if self.config.real_value_share else None
+        shown = list(rest)
+        cloned = Demonstrations(*shown) if shown else None
+        loss, imagined, metrics = self.actor_loss(start, action_noise, cloned, elsewhere)
         parameters = list(self.actors.parameters())
         grads = torch.autograd.grad(loss.sum(), parameters)
         norm = self._descend(self.actor_optimizer, parameters, grads, self.config.actor_clip)
-        critic_loss, value = self._update_critics(imagined, order)
+        critic_loss, value = self._update_critics(imagined, order, real)
         return metrics | {
             "actor_grad_norm": norm,
             "critic_loss": critic_loss,
@@ -286,14 +356,19 @@ class ActorCriticLearner:
             "policy_std": self.actors.log_std.detach().exp().mean(1),
         }
 
-    def _update_critics(self, imagined: Rollout, order: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
+    def _update_critics(
+        self, imagined: Rollout, order: Tensor, real: Transitions | None
+    ) -> tuple[Tensor, Tensor]:
+        config, share = self.config, self.config.real_value_share
         latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
         tasks, _, batch, size = latents.shape
         with torch.no_grad():
             values = self._lowest_value(self.critics, latents[:, 1:].reshape(tasks, -1, size))
             values = values.view(tasks, config.horizon, batch).transpose(0, 1)
             targets = td_lambda(imagined.rewards.detach(), values, config.discount, config.lam)
+            if real is not None:
+                real_targets = self._lowest_value(self.critics, real.next_latent)
+                real_targets = real.reward + real.discount * real_targets
         targets = targets.transpose(0, 1).reshape(tasks, -1)
         states = latents[:, :-1].reshape(tasks, -1, size)
         parameters = list(self.critics.parameters())
@@ -301,6 +376,9 @@ class ActorCriticLearner:
         for permutation in order:
             for part in permutation.chunk(config.critic_minibatches):
                 loss = self._critic_error(self.critics, states[:, part], targets[:, part])
+                if real is not None:
+                    of_real = self._critic_error(self.critics, real.latent, real_targets)
+                    loss = torch.lerp(loss, of_real, share)
                 grads = torch.autograd.grad(loss.sum(), parameters)
                 self._descend(self.critic_optimizer, parameters, grads, config.critic_clip)
         return loss.detach(), targets.mean(1)
@@ -369,9 +447,10 @@ def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> N
 
 def policy_step(
     actors: Actors, model: WorldModel, first: FirstLayers, z: Tensor, seen: Tensor, noise: Tensor
-) -> Imagined:
-    """Act on what is seen of z, usually z itself, and imagine what follows."""
-    return imagine_step(model, first, z, actors(seen, noise))
+) -> tuple[Tensor, Imagined]:
+    """Act on what is seen of z, usually z itself: the action, and what follows."""
+    action = actors(seen, noise)
+    return action, imagine_step(model, first, z, action)
 
 
 def lowest_value(critics: Critics, states: Tensor) -> Tensor:

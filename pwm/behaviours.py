@@ -1,4 +1,4 @@
-"""What chooses the actions of collected episodes: random, correlated noise, scripted, a policy.
+"""What chooses the actions of collected episodes: noise, a script, a planner or a policy.
 
 A behaviour is drawn anew for every episode: ``reset`` takes the episode's own random generator
 and draws from it whatever varies between episodes (noise magnitude, gains).
@@ -16,9 +16,10 @@ import numpy as np
 
 from pwm.controllers import CONTROLLED_DOMAINS, Controller, make_controller
 from pwm.errors import PwmError
+from pwm.simulator_planner import Simulator, SimulatorPlanner
 from pwm.suites import Task
 
-BEHAVIOURS = ("random", "ou", "scripted", "policy")
+BEHAVIOURS = ("random", "ou", "scripted", "mpc", "policy")
 
 NOISE_CORRELATIONS = (0.0, 0.8)
 
@@ -136,6 +137,30 @@ class PolicyNoise:
         return AutoregressiveNoise(size, rng, sigma, correlation)
 
 
+class PlannerBehaviour:
+    """Planning on the simulator itself, plus noise of a magnitude drawn per episode."""
+
+    _NOISE = PolicyNoise((0.0, 0.1, 0.3), NOISE_CORRELATIONS)
+
+    def __init__(self, task: Task, env: Simulator) -> None:
+        """Plans for an environment.
+
+        Raises:
+            PwmError: if the task's simulator cannot be asked what plans would bring.
+        """
+        self._size = task.action_dim
+        self._planner = SimulatorPlanner(env, task)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour.reset`."""
+        self._noise = self._NOISE.draw(self._size, rng)
+        self._planner.reset(rng)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        return _clipped(self._planner.act() + self._noise.draw())
+
+
 class PolicyBehaviour:
     """A trained policy plus noise."""
 
@@ -174,18 +199,23 @@ class PolicyBehaviour:
 
 
 def make_behaviour(
-    name: str, task: Task, policy: str | None = None, policy_noise: PolicyNoise | None = None
+    name: str,
+    task: Task,
+    policy: str | None = None,
+    policy_noise: PolicyNoise | None = None,
+    env: Simulator | None = None,
 ) -> Behaviour:
     """A behaviour by name.
 
     Args:
-        name: ``"random"``, ``"ou"``, ``"scripted"`` or ``"policy"``.
+        name: ``"random"``, ``"ou"``, ``"scripted"``, ``"mpc"`` or ``"policy"``.
         task: the task to act in.
         policy: the policy's directory, or that of many tasks' policies, for ``"policy"``.
         policy_noise: on the policy's actions, none by default.
+        env: in which the actions are taken, for ``"mpc"``.
 
     Raises:
-        PwmError: for another name, a task without a controller, or a missing policy.
+        PwmError: for another name, a task without a controller, or a missing policy or simulator.
     """
     if name == "random":
         return RandomBehaviour(task)
@@ -193,6 +223,10 @@ def make_behaviour(
         return OrnsteinUhlenbeck(task)
     if name == "scripted":
         return ScriptedBehaviour(task)
+    if name == "mpc":
+        if env is None:
+            raise PwmError("behaviour 'mpc' needs the environment in which its actions are taken.")
+        return PlannerBehaviour(task, env)
     if name == "policy":
         if policy is None:
             raise PwmError("behaviour 'policy' needs a policy; give its directory as policy=DIR.")

@@ -6,8 +6,8 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -231,7 +231,8 @@ def with_hydra(
     from omegaconf.errors import OmegaConfBaseException
 
     schema = _schema(name, config_type)
-    schema.check(words)
+    with _told_once():
+        schema.check(words)
     ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
 
@@ -250,9 +251,21 @@ def with_hydra(
         if failures:
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
-        raise PwmError(schema.explain(error, words)) from error
+        with _told_once():
+            raise PwmError(schema.explain(error, words)) from error
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """What torchrun's processes all find wrong inside, since it is in their words, one tells."""
+    try:
+        yield
+    except PwmError:
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+            sys.exit(1)
+        raise
 
 
 def _schema(name: str, config_type: type) -> Schema:

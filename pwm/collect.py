@@ -7,7 +7,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from pwm.manifest import MANIFEST_NAME
 from pwm.methods import SavedPolicies
 from pwm.processes import available_cores
 from pwm.progress import console, progress_bar
+from pwm.sac import (
+    LEARNERS,
+    SacConfig,
+    Training,
+    describe_learner,
+    record_training,
+    require_learner,
+)
 from pwm.settings import (
     require_at_least,
     require_choice,
@@ -28,7 +36,9 @@ from pwm.settings import (
     require_resume,
     require_seed,
     require_writable,
+    within,
 )
+from pwm.simulator_planner import can_plan
 from pwm.suites import Suite, Task, get_suite
 from pwm.worker_pool import Job, WorkerPool
 
@@ -46,8 +56,9 @@ class CollectConfig:
         episodes: episodes a task, or a mapping from task name to episodes.
         seed: everything drawn follows from it; another seed adds other episodes.
         workers: processes, 0 for one per available core. Does not change the data.
-        behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted`` or
-            ``policy``.
+        behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
+            ``mpc`` (planning on dm_control's simulator), ``policy``, or an agent that learns
+            from its episodes: ``sac`` or ``tqc``.
         policy: for ``policy``, the directory of the policy, or of many tasks' policies.
         policy_noise: standard deviation of the noise on the policy's actions; of a list each
             episode draws one.
@@ -57,6 +68,7 @@ class CollectConfig:
             as hung and is replaced; likewise one that dies or fails.
         max_faults: of one episode, which is run again after each; this many end the command.
         resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
+        sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
     """
 
     out: str
@@ -71,6 +83,7 @@ class CollectConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
+    sac: SacConfig = field(default_factory=SacConfig)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -78,17 +91,24 @@ class CollectConfig:
         require_at_least(self, 0, "workers")
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
-        require_choice(self, "behaviour", ("mixed", *BEHAVIOURS))
+        require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
+        within("sac", self.sac.validate)
+        if self.behaviour in LEARNERS:
+            require_learner(self.behaviour)
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
         suite = get_suite(self.suite)
         wanted = _episodes_per_task(self.episodes, suite)
-        lacking = [name for name, n in wanted.items() if n and not has_controller(suite[name])]
-        if self.behaviour == "scripted" and lacking:
-            raise PwmError(
-                f"there is no scripted controller for {', '.join(lacking)}; use behaviour=mixed, "
-                "or leave these tasks out."
-            )
+        for behaviour, possible, what in (
+            ("scripted", has_controller, "no scripted controller"),
+            ("mpc", can_plan, "no planning on the simulator"),
+        ):
+            lacking = [name for name, n in wanted.items() if n and not possible(suite[name])]
+            if self.behaviour == behaviour and lacking:
+                raise PwmError(
+                    f"there is {what} for {', '.join(lacking)}; use behaviour=mixed, or leave "
+                    "these tasks out."
+                )
         self.noise()
         require_writable(self.out)
         require_resume(self, Path(self.out) / MANIFEST_NAME)
@@ -128,6 +148,8 @@ def collect(config: CollectConfig) -> Path:
             recipe.make("policy", task)  # raises for a policy that is not of this task
     require_environments(suite)
     description = _describe(recipe, suite)
+    if config.behaviour in LEARNERS:
+        description |= describe_learner(config.behaviour, config.sac)
     with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
         source = _source_key(recipe, description)
         store.add_source(source, description)
@@ -138,7 +160,11 @@ def collect(config: CollectConfig) -> Path:
             ahead=2,
             notify=console.print,
         ) as pool:
-            _collect(store, source, recipe, wanted, pool, signals)
+            if config.behaviour in LEARNERS:
+                training = Training(config.behaviour, config.seed, store.path, source, config.sac)
+                record_training(store, training, wanted, pool, signals)
+            else:
+                _collect(store, source, recipe, wanted, pool, signals)
         signals.raise_if_requested(
             f"stopped; every whole episode is in {config.out}. The same command goes on from there."
         )

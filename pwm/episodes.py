@@ -36,9 +36,9 @@ class Recipe:
         """The share of a task's episodes that each behaviour gets."""
         return default_mixture(task) if self.behaviour == "mixed" else {self.behaviour: 1.0}
 
-    def make(self, name: str, task: Task) -> Behaviour:
-        """A behaviour of the mixture; raises PwmError if the task cannot have it."""
-        return make_behaviour(name, task, self.policy, self.policy_noise)
+    def make(self, name: str, task: Task, env: Any = None) -> Behaviour:
+        """A behaviour of the mixture for an environment; raises PwmError if it cannot be."""
+        return make_behaviour(name, task, self.policy, self.policy_noise, env)
 
 
 def require_environments(tasks: Iterable[Task]) -> None:
@@ -127,7 +127,7 @@ class _Stage:
 
     def _behaviour(self, name: str) -> Behaviour:
         if name not in self._behaviours:
-            self._behaviours[name] = self._recipe.make(name, self._task)
+            self._behaviours[name] = self._recipe.make(name, self._task, self._env.unwrapped)
         return self._behaviours[name]
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import MISSING
@@ -17,7 +17,13 @@ from torch import Tensor
 
 from pwm.acceleration import Acceleration, FirstStep
 from pwm.actor_critic import Policy
-from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner, Demonstrations
+from pwm.actor_critic_learner import (
+    ActorCriticConfig,
+    ActorCriticLearner,
+    Demonstrations,
+    Transitions,
+)
+from pwm.advantage import cloned_rows
 from pwm.bad_data import ON_ERROR, BadData, Problem
 from pwm.checked_store import open_checked
 from pwm.checkpoint import (
@@ -41,7 +47,8 @@ from pwm.rundir import open_run, require_output, resolved_config
 from pwm.sampler import WindowSampler
 from pwm.settings import require_at_least, require_choice, require_resume, require_seed
 from pwm.state_pool import StatePool
-from pwm.suites import Suite, Task, get_suite
+from pwm.streams import stream
+from pwm.suites import Suite, Task, get_suite, suite_table
 from pwm.warm_start import Networks, earlier_networks
 from pwm.window_index import WindowIndex
 from pwm.world_model import WorldModel, load_world_model
@@ -76,6 +83,9 @@ class ExtractConfig:
         tasks: a list, a suite's name, or null for all tasks of the world model.
         init: what an earlier extraction with the same networks wrote: its actors and critics are
             begun with, in the place of random ones. Null begins anew.
+        ensemble: further world models of the same suite, such as the same pretraining with other
+            seeds gives, in which the same actions are imagined: a reward is the mean over all
+            models, minus ``learner.disagreement_weight`` times their standard deviation.
         pool: start states a task, drawn once from its episodes.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
@@ -87,6 +97,7 @@ class ExtractConfig:
     out: str = MISSING
     tasks: Any = None
     init: str | None = None
+    ensemble: list[str] = field(default_factory=list)
     seed: int = 0
     device: str = "auto"
     compile: str = "auto"
@@ -166,6 +177,7 @@ class Group:
         config: see :class:`ExtractConfig`.
         bad: told of bad data.
         begin_with: networks to begin with by task name; the other tasks get random ones.
+        others: the ensemble's further world models.
     """
 
     def __init__(
@@ -176,6 +188,7 @@ class Group:
         config: ExtractConfig,
         bad: BadData,
         begin_with: Mapping[str, Networks],
+        others: Sequence[WorldModel],
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
         self.tuner: WorldModelLearner | None = None
@@ -184,32 +197,52 @@ class Group:
             model = copy.deepcopy(model).unfreeze()
             self.tuner, self.windows = _tuner(model, store, tasks, config, bad)
         accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
-        self.learner = ActorCriticLearner(model, tasks, config.learner, config.seed, accelerator)
+        self.learner = ActorCriticLearner(
+            model, tasks, config.learner, config.seed, accelerator, others
+        )
         for index, task in enumerate(tasks):
             if task.name in begin_with:
                 self.learner.begin_from(index, *begin_with[task.name])
-        frozen = self.tuner is None
-        obs, _ = _pools(store, tasks, model, config, bad, best=1.0)
-        self.starts = StartStates(model, obs, self.learner.task_ids, frozen)
+        frozen, ids = self.tuner is None, self.learner.task_ids
+        pool = partial(_pools, store, tasks, model, config, bad)
+        obs = pool().obs
+        self.starts = StartStates(model, obs, ids, frozen)
+        self.elsewhere = [StartStates(other, obs, ids, True) for other in others]
         self.demonstrations: tuple[StartStates, Tensor] | None = None
-        if config.learner.clone_weight or config.learner.clone_weight_final:
-            obs, action = _pools(store, tasks, model, config, bad, best=config.learner.clone_best)
-            states = StartStates(model, obs, self.learner.task_ids, frozen)
-            self.demonstrations = states, action
+        if config.learner.clones:
+            shown = pool(best=config.learner.clone_best)
+            if config.learner.clone_temperature is not None:
+                shown = _weighted(shown, model, ids, config)
+            states = StartStates(model, shown.obs, ids, frozen)
+            self.demonstrations = states, shown.action
+        self.real: tuple[StartStates, StartStates, Tensor] | None = None
+        if config.learner.real_value_share:
+            rows = pool(ahead=config.learner.real_value_steps)
+            states = StartStates(model, rows.obs, ids, frozen)
+            next_states = StartStates(model, rows.next_obs, ids, frozen)
+            facts = torch.stack([rows.reward, rows.next_discount], -1)
+            self.real = states, next_states, facts
 
     def iteration(self, step: int) -> dict[str, Tensor]:
         """One iteration for all tasks of the group; (K,) metrics."""
         if self.tuner is not None:
             self.tuner.set_learning_rate(step)
             self.tuner.update(self.windows.batch(step))
-        self.learner.set_progress(step)
-        start = self.starts[self.learner.sample(len(self.starts))]
-        demonstrations = None
+        learner = self.learner
+        learner.set_progress(step)
+        rows = learner.sample(len(self.starts))
+        start, elsewhere = self.starts[rows], [states[rows] for states in self.elsewhere]
+        demonstrations = real = None
         if self.demonstrations is not None:
             states, action = self.demonstrations
-            rows = self.learner.sample(len(states))
+            rows = learner.sample(len(states))
             demonstrations = Demonstrations(states[rows], _take(action, rows))
-        return self.learner.iteration(start, self.learner.noise(), demonstrations)
+        if self.real is not None:
+            states, next_states, facts = self.real
+            rows = learner.sample(len(states))
+            reward, discount = _take(facts, rows).unbind(-1)
+            real = Transitions(states[rows], reward, discount, next_states[rows])
+        return learner.iteration(start, learner.noise(), demonstrations, elsewhere, real)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
@@ -248,15 +281,27 @@ class Group:
             policy.save(out / task.name, made_by, self.learner.critic(index))
 
 
+class _Pools(NamedTuple):
+    """K tasks' state pools of n rows side by side; fields as in `pwm.state_pool.StatePool`."""
+
+    obs: Tensor  # (K, n, obs_dim)
+    action: Tensor  # (K, n, action_dim)
+    next_obs: Tensor  # (K, n, obs_dim)
+    reward: Tensor  # (K, n), and so are the others
+    next_discount: Tensor
+    return_to_go: Tensor
+    steps_to_go: Tensor
+
+
 def _pools(
     store: EpisodeStore,
     tasks: Sequence[Task],
     model: WorldModel,
     config: ExtractConfig,
     bad: BadData,
-    best: float,
-) -> tuple[Tensor, Tensor]:
-    """(K, n, obs_dim) observations and (K, n, action_dim) what was done there."""
+    best: float = 1.0,
+    ahead: int = 1,
+) -> _Pools:
     pools = [
         StatePool.draw(
             store,
@@ -266,14 +311,30 @@ def _pools(
             suite=model.suite,
             discount=config.learner.discount,
             best=best,
+            ahead=ahead,
+            symlog_rewards=config.learner.reward_units == "symlog",
             bad=bad,
         )
         for task in tasks
     ]
     device = model.bins.device
-    obs = torch.stack([_cycle(pool.obs, config.pool) for pool in pools])
-    action = torch.stack([_cycle(pool.action, config.pool) for pool in pools])
-    return obs.to(device), action.to(device)
+    stacked = (
+        torch.stack([_cycle(getattr(pool, name), config.pool) for pool in pools]).to(device)
+        for name in _Pools._fields
+    )
+    return _Pools(*stacked)
+
+
+def _weighted(pools: _Pools, model: WorldModel, ids: Tensor, config: ExtractConfig) -> _Pools:
+    """Rows drawn anew with weights that rise with how well they turned out."""
+    assert config.learner.clone_temperature is not None
+    latent = StartStates(model, pools.obs, ids, frozen=True).content
+    device = latent.device
+    names = [model.suite.tasks[i].name for i in ids.tolist()]
+    generators = [stream(config.seed, f"{name}/clones", device) for name in names]
+    outcome = pools.return_to_go / pools.steps_to_go
+    rows = cloned_rows(latent, outcome, config.learner.clone_temperature, generators)
+    return pools._replace(obs=_take(pools.obs, rows), action=_take(pools.action, rows))
 
 
 def _cycle(rows: Tensor, count: int) -> Tensor:
@@ -318,6 +379,7 @@ def extract(config: ExtractConfig) -> Path:
     config.validate()
     device = resolve_device(config.device)
     model = load_world_model(config.checkpoint, device)
+    others = _ensemble(config, model)
     tasks = _tasks(config, model.suite)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
@@ -327,19 +389,33 @@ def extract(config: ExtractConfig) -> Path:
         earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
     out = Path(config.out)
     with open_run(out, "extract", config, _MAY_CHANGE):
-        for members in planned_groups(out, tasks, partial(_group_size, config, model)):
+        for members in planned_groups(out, tasks, partial(_group_size, config, model, others)):
             if all(is_checkpoint(out / task.name) for task in members):
                 delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some
             else:
-                _extract_group(Group(model, store, members, config, bad, earlier), out)
+                _extract_group(Group(model, store, members, config, bad, earlier, others), out)
     bad.report(console.print)
     return out
 
 
-def _group_size(config: ExtractConfig, model: WorldModel, tasks: int) -> int:
+def _ensemble(config: ExtractConfig, model: WorldModel) -> list[WorldModel]:
+    """The further world models, which must know the same tasks in the same sizes."""
+    others = [load_world_model(path, model.bins.device) for path in config.ensemble]
+    for path, other in zip(config.ensemble, others, strict=True):
+        if suite_table(other.suite) != suite_table(model.suite):
+            raise PwmError(
+                f"ensemble={path} is a world model of other tasks than {config.checkpoint}; give "
+                "models that were pretrained on the same suite."
+            )
+    return others
+
+
+def _group_size(
+    config: ExtractConfig, model: WorldModel, others: Sequence[WorldModel], tasks: int
+) -> int:
     if config.finetune.enabled:
         return 1
-    return config.group_size or largest_group(model, config.learner, tasks)
+    return config.group_size or largest_group(model, config.learner, tasks, others)
 
 
 def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:

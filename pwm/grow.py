@@ -26,6 +26,7 @@ from pwm.errors import PwmError
 from pwm.evaluate import EvaluateConfig, evaluate
 from pwm.extract import ExtractConfig, extract
 from pwm.files import write_atomically
+from pwm.filling import FillConfig
 from pwm.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.progress import console
 from pwm.rounds import Round, read_rounds, rounds_table, write_rounds
@@ -38,6 +39,7 @@ from pwm.settings import (
     require_share,
     within,
 )
+from pwm.simulator_planner import can_plan
 from pwm.streams import stream_seed
 from pwm.suites import Suite, get_suite
 
@@ -51,26 +53,30 @@ class FirstRound:
     Attributes:
         random, ou: as ``pwm collect`` has them.
         scripted: likewise; where a task has no scripted controller, ``ou`` makes these too.
+        mpc: likewise, planned on the simulator; of dm_control's tasks without such a controller.
     """
 
     random: int = 10
     ou: int = 20
     scripted: int = 30
+    mpc: int = 5
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "random", "ou", "scripted")
+        require_at_least(self, 0, "random", "ou", "scripted", "mpc")
         if not self.random + self.ou + self.scripted:
             raise PwmError("it has no episode; give random, ou or scripted some.")
 
     def by_behaviour(self, suite: Suite) -> dict[str, dict[str, int]]:
         """Episodes by behaviour and task; none of a behaviour that makes none."""
-        made: dict[str, dict[str, int]] = {"random": {}, "ou": {}, "scripted": {}}
+        made: dict[str, dict[str, int]] = {"random": {}, "ou": {}, "scripted": {}, "mpc": {}}
         for task in suite:
             scripted = self.scripted if has_controller(task) else 0
             made["random"][task.name] = self.random
             made["ou"][task.name] = self.ou + self.scripted - scripted
             made["scripted"][task.name] = scripted
+            plans = can_plan(task) and not has_controller(task)
+            made["mpc"][task.name] = self.mpc if plans else 0
         return {name: by_task for name, by_task in made.items() if any(by_task.values())}
 
 
@@ -93,6 +99,7 @@ class GrowConfig:
         improvement: points by which a score must exceed all before it to have risen. A task gets
             half as many episodes for each round since its score last did.
         least: episodes a task in any case.
+        fill: another source of episodes for tasks that do not get on.
         clone_decay: factor on the weights of behaviour cloning from one round to the next.
         collect, pretrain, extract, evaluate: of a round.
     """
@@ -107,6 +114,7 @@ class GrowConfig:
     episodes: int = 30
     improvement: float = 2.0
     least: int = 8
+    fill: FillConfig = field(default_factory=FillConfig)
     clone_decay: float = 0.7
     collect: CollectConfig = field(default_factory=lambda: CollectConfig(out=MISSING))
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
@@ -130,6 +138,9 @@ class GrowConfig:
         first = RoundSettings(self, [])
         for collection in first.collections():
             within("collect", collection.validate)
+        within("fill", self.fill.validate)
+        if self.fill.episodes:
+            within("fill", first.filling(dict.fromkeys(suite.names, 1)).validate)
         within("pretrain", first.pretrain.validate)
         within("pretrain", require_exists, self.pretrain.init)
         within("extract", first.extract.validate)
@@ -164,7 +175,10 @@ class RoundSettings:
         config = self._config
         if self._number:
             policies = self._of_round_before(config.extract.out)
-            return [self._collection("policy", policies, self.allotted())]
+            collections = [self._collection("policy", policies, self.allotted())]
+            if any((filled := self.filled()).values()):
+                collections.append(self.filling(filled))
+            return collections
         made = config.first.by_behaviour(self._suite)
         return [self._collection(name, None, episodes) for name, episodes in made.items()]
 
@@ -179,16 +193,37 @@ class RoundSettings:
             seed=stream_seed(self._seed, behaviour),  # so that no two share their first states
         )
 
+    def filling(self, episodes: dict[str, int]) -> CollectConfig:
+        """What agents that learn add; a task's is the same in all rounds, and goes on to learn.
+
+        Args:
+            episodes: by task name, all that the agent shall have made.
+        """
+        behaviour = self._config.fill.behaviour
+        collection = self._collection(behaviour, None, episodes)
+        return replace(collection, seed=stream_seed(self._config.seed, f"fill {behaviour}"))
+
     def allotted(self) -> dict[str, int]:
         """Episodes by task name, in a round after the first."""
         config = self._config
-        scores = {
-            name: [entry.tasks[name].normalized_score for entry in self._before]
-            for name in self._suite.names
-        }
         return {
             name: allotted(found, config.episodes, config.least, config.improvement)
-            for name, found in scores.items()
+            for name, found in self._scores().items()
+        }
+
+    def filled(self) -> dict[str, int]:
+        """Episodes by task name that agents that learn shall have made after this round."""
+        config = self._config
+        return {
+            name: config.fill.wanted(found, config.improvement)
+            for name, found in self._scores().items()
+        }
+
+    def _scores(self) -> dict[str, list[float]]:
+        """By task name, of the rounds before."""
+        return {
+            name: [entry.tasks[name].normalized_score for entry in self._before]
+            for name in self._suite.names
         }
 
     @property
@@ -232,8 +267,8 @@ class RoundSettings:
 
 
 _MAY_CHANGE = (
-    "rounds", "device", "episodes", "improvement", "least", "clone_decay", "collect", "pretrain",
-    "extract", "evaluate",
+    "rounds", "device", "episodes", "improvement", "least", "fill", "clone_decay", "collect",
+    "pretrain", "extract", "evaluate",
 )  # fmt: skip
 """Later rounds may have other settings than earlier ones; a round that has begun may not."""
 

@@ -227,8 +227,8 @@ def _in_order(names: Iterable[str]) -> list[str]:
     """Sizes by size, and names behind them by the alphabet."""
 
     def order(name: str) -> tuple[float, str]:
-        number = re.match(r"\d+", name)
-        return (float(number[0]) if number else float("inf"), name)
+        size = re.match(r"(\d+)([MB]?)", name)
+        return (float(size[1]) * (1e3 if size[2] == "B" else 1) if size else float("inf"), name)
 
     return sorted(names, key=order)
 

@@ -6,7 +6,6 @@ The model stays the plain one: `torch.nn.parallel.DistributedDataParallel` or
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -15,8 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,6 +23,7 @@ from pwm.checkpoint import Checkpoint, Groups, save_step
 from pwm.ranks import Ranks
 from pwm.sampler import Batch
 from pwm.sharded_checkpoint import save_sharded_step
+from pwm.sharding import divide
 from pwm.streams import stream_seed
 from pwm.world_model import KIND, PriorNoise, Rollout, WorldModel
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
@@ -40,6 +39,8 @@ class ParallelLearner(WorldModelLearner):
     without dropout what the plain learner does with the whole batch, up to rounding.
 
     Args:
+        model: on the device, or, to be divided among ranks, as :func:`pwm.sharding.divide` takes
+            it.
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.
@@ -257,29 +258,8 @@ def _wrapped(loss: nn.Module, model: WorldModel, device: torch.device, ranks: Ra
             loss, device_ids=[device] if on_gpu else None, gradient_as_bucket_view=True
         )
     if ranks.parallel == "fsdp":
-        _shard(loss, model, init_device_mesh(device.type, (ranks.size,)))
+        divide(loss, model, device, ranks)
     return loss
-
-
-def _shard(loss: nn.Module, model: WorldModel, mesh: DeviceMesh) -> None:
-    """Shard every part that a loss calls once, and the dynamics as the rest of it.
-
-    A part's weights are gathered before it is first called, and its gradients are scattered when
-    its backward pass is done. The dynamics are called at every step of a horizon, and would be
-    scattered as often. Every part stays gathered from the forward pass to the backward one, so
-    that an update moves as many bytes as a data parallel one does. The prior is whole on every
-    rank.
-    """
-    # Their warning is of operations in place on what a part returns, and there are none.
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module")
-    kept: list[nn.Module] = [model.encoder, model.reward_head]
-    if model.size.task_dim:
-        kept.append(model.task_emb)
-    if model.has_q:
-        kept.append(model.q_ensemble)
-        fully_shard(model.q_target, mesh=mesh, reshard_after_forward=True)  # it has no backward
-    for part in (*kept, loss):
-        fully_shard(part, mesh=mesh, reshard_after_forward=False)
 
 
 def _batch_part(batch: Batch, share: slice) -> Batch:

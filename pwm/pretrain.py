@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -217,8 +217,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             if ranks.main:
                 held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
         torch.manual_seed(config.seed)
-        model = build() if given is None else given
-        learner = _learner(model.to(device), config, device, ranks)
+        model = _built(build, ranks) if given is None else given
+        learner = _learner(model, config, device, ranks)
         with ranks.same_fate():
             start = _restore_or_begin(learner, store, config, bad)
         try:
@@ -227,15 +227,27 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             bad.report(ranks.say)
 
 
+def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
+    """A new model; of one that is to be divided among ranks only the main one takes the memory."""
+    if ranks.parallel != "fsdp":
+        return build()
+    with nullcontext() if ranks.main else torch.device("meta"):
+        model = build()
+    torch.set_rng_state(ranks.of_main(torch.get_rng_state()))
+    return model
+
+
 def _learner(
     model: WorldModel, config: PretrainConfig, device: torch.device, ranks: Ranks
 ) -> WorldModelLearner:
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     accelerator = Acceleration(config.compile, config.precision).prepare(device)
     if ranks.parallel is None and config.accumulate == 1:
-        return WorldModelLearner(model, config, discount, accelerator)
+        return WorldModelLearner(model.to(device), config, discount, accelerator)
     from pwm.parallel_learner import ParallelLearner
 
+    if ranks.parallel != "fsdp":
+        model = model.to(device)
     return ParallelLearner(
         model, config, discount, accelerator, ranks, config.accumulate, config.seed
     )

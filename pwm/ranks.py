@@ -85,6 +85,12 @@ class Ranks:
         dist.all_gather(parts, tensor)
         return torch.cat(parts)
 
+    def of_main(self, tensor: Tensor) -> Tensor:
+        """The main rank's tensor, written into this rank's, which has its shape."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
     def collect(self, value: Any) -> list[Any]:
         """Every rank's value, in the order of ranks."""
         if self.size == 1:
@@ -152,11 +158,13 @@ def join_ranks(config: Any) -> Iterator[Ranks]:
             ``ddp`` and ``fsdp`` need torchrun.
 
     Raises:
-        PwmError: if ``parallel`` is unknown or torchrun is missing, or when another rank is lost.
+        PwmError: if torchrun is missing, or when another rank is lost; alone, also if ``parallel``
+            is unknown.
     """
-    require_choice(config, "parallel", PARALLEL)
     parallel, device = config.parallel, config.device
     started = all(name in os.environ for name in _SET_BY_TORCHRUN)
+    if not started:  # else all ranks say it together
+        require_choice(config, "parallel", PARALLEL)
     if not started and parallel != "auto":
         raise PwmError(
             f"parallel={parallel} needs the processes that torchrun starts: "

@@ -49,7 +49,7 @@ def open_run(
         command: recorded, and part of the check on resuming.
         config: a structured config; written as ``config.yaml``. Its ``resume`` is ``"auto"`` to go
             on in a directory that was made with the same config, or ``"never"`` to refuse one that
-            holds a run.
+            holds a run. A setting that there was none of then counts as its default.
         may_change: top-level keys in which a resumed run may differ, such as the number of workers;
             ``resume`` and ``out`` always are, since a run's directory may be moved.
 
@@ -60,7 +60,8 @@ def open_run(
     make_directory(directory)
     with DirectoryLock(directory):
         resolved = resolved_config(config)
-        _check_same_run(directory, command, resolved, {"out", "resume", *may_change})
+        defaults = resolved_config(type(config))
+        _check_same_run(directory, command, resolved, defaults, {"out", "resume", *may_change})
         write_atomically(
             directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode()
         )
@@ -77,14 +78,18 @@ def open_run(
 
 
 def resolved_config(config: Any) -> dict[Any, Any]:
-    """A structured config as plain data for JSON or YAML."""
+    """A structured config, or its type for the defaults, as plain data for JSON or YAML."""
     resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     assert isinstance(resolved, dict)
     return resolved
 
 
 def _check_same_run(
-    directory: Path, command: str, config: dict[Any, Any], may_change: set[str]
+    directory: Path,
+    command: str,
+    config: dict[Any, Any],
+    defaults: dict[Any, Any],
+    may_change: set[str],
 ) -> None:
     file = directory / _CONFIG
     if not file.is_file():
@@ -98,7 +103,9 @@ def _check_same_run(
             raise ValueError("it names no setting")
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise _damaged(file) from error
-    old, new = _settings(before, may_change), _settings(config, may_change)
+    new = _settings(config, may_change)
+    added = {key: value for key, value in _settings(defaults, may_change).items() if key in new}
+    old = added | _settings(before, may_change)
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted({*old, *new})

@@ -1,8 +1,9 @@
-"""Real states of one task: where imagined rollouts start, and what cloning imitates."""
+"""Real states of one task: where imagined rollouts start, what cloning imitates, what followed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +26,20 @@ class StatePool:
         action: (n, action_dim) float32, zero-padded; what was done there.
         episode_return: (n,) float32, undiscounted return of the row's episode.
         return_to_go: (n,) float32, discounted sum of the rewards from there to the episode's end.
+        steps_to_go: (n,) float32, the same sum of ones.
+        next_obs: (n, obs_dim) float32, what was observed ``ahead`` steps later, or at the end.
+        reward: (n,) float32, discounted sum of the rewards on the way there, in the asked units.
+        next_discount: (n,) float32, discount to the power of the steps on the way there.
     """
 
     obs: Tensor
     action: Tensor
     episode_return: Tensor
     return_to_go: Tensor
+    steps_to_go: Tensor
+    next_obs: Tensor
+    reward: Tensor
+    next_discount: Tensor
 
     @classmethod
     def draw(
@@ -43,6 +52,8 @@ class StatePool:
         suite: Suite | None = None,
         discount: float = 0.99,
         best: float = 1.0,
+        ahead: int = 1,
+        symlog_rewards: bool = False,
         bad: BadData | None = None,
     ) -> StatePool:
         """Draws rows uniformly, without replacement, among those that have a successor.
@@ -53,8 +64,10 @@ class StatePool:
             n: rows to draw; all of them where there are fewer.
             seed: of the draw.
             suite: gives the padded sizes, the store's suite by default.
-            discount: of the return to go.
+            discount: of sums of rewards.
             best: share of the train episodes to draw from, those of the highest return.
+            ahead: how many steps later the next observation is.
+            symlog_rewards: whether ``reward`` sums symlog(reward) in the place of rewards.
             bad: told of episodes that cannot be read or hold values that they may not hold; their
                 rows are left out, or are an error.
 
@@ -81,8 +94,9 @@ class StatePool:
         which = np.searchsorted(ends, drawn, side="right")
         step = drawn - (ends - np.diff(ends, prepend=0))[which]
         positions, begins = np.unique(which, return_index=True)
+        sums = _Sums(discount, ahead, symlog_rewards)
         parts = [
-            _states(store, task, episode, steps, discount, bad)
+            _states(store, task, episode, steps, sums, bad)
             for episode, steps in zip(
                 chosen[positions].tolist(), np.split(step, begins[1:]), strict=True
             )
@@ -92,25 +106,53 @@ class StatePool:
             raise PwmError(
                 f"task '{task}' has no episode in {store.path} that can be used: {bad.summary()}"
             )
-        obs, action, episode_return, return_to_go = map(np.concatenate, zip(*good, strict=True))
-        return cls(
-            obs=_padded(obs, suite.obs_dim),
-            action=_padded(action, suite.action_dim),
-            episode_return=torch.from_numpy(episode_return),
-            return_to_go=torch.from_numpy(return_to_go),
-        )
+        rows = _States(*map(np.concatenate, zip(*good, strict=True)))
+        padded = {
+            "obs": _padded(rows.obs, suite.obs_dim),
+            "action": _padded(rows.action, suite.action_dim),
+            "next_obs": _padded(rows.next_obs, suite.obs_dim),
+        }
+        sums_of_rows = {
+            name: torch.from_numpy(values.astype(np.float32))
+            for name, values in rows._asdict().items()
+            if name not in padded
+        }
+        return cls(**padded, **sums_of_rows)
 
     def __len__(self) -> int:
         return len(self.obs)
 
 
-def _states(
-    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, discount: float, bad: BadData
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Observation, action, episode's return and return to go at steps of one episode.
+class _Sums(NamedTuple):
+    """How rewards are summed; see :meth:`StatePool.draw`."""
 
-    None if the episode is bad.
-    """
+    discount: float
+    ahead: int
+    symlog_rewards: bool
+
+    def to_go(self, values: np.ndarray) -> np.ndarray:
+        """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
+        sums = lfilter([1.0], [1.0, -self.discount], values[::-1].astype(np.float64))[::-1]
+        return np.append(sums, 0.0)
+
+
+class _States(NamedTuple):
+    """Some rows of one episode, or of several; fields as in :class:`StatePool`."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    episode_return: np.ndarray
+    return_to_go: np.ndarray
+    steps_to_go: np.ndarray
+    next_obs: np.ndarray
+    reward: np.ndarray
+    next_discount: np.ndarray
+
+
+def _states(
+    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: _Sums, bad: BadData
+) -> _States | None:
+    """What is kept of some steps of one episode, None if the episode is bad."""
     try:
         recorded = store.episode(task, episode)
     except DataError as error:
@@ -120,9 +162,20 @@ def _states(
         bad.note(Problem(str(store.path / task / ROWS_NAME), task, episode, fault))
         return None
     reward = recorded.reward.astype(np.float64)
-    to_go = lfilter([1.0], [1.0, -discount], reward[::-1])[::-1]
-    total = np.full(len(steps), store.episodes(task)["return"][episode], np.float32)
-    return recorded.obs[steps], recorded.action[steps], total, to_go[steps].astype(np.float32)
+    learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward
+    later = np.minimum(steps + sums.ahead, len(reward))
+    next_discount = sums.discount ** (later - steps)
+    learned_to_go = sums.to_go(learned)
+    return _States(
+        obs=recorded.obs[steps],
+        action=recorded.action[steps],
+        episode_return=np.full(len(steps), store.episodes(task)["return"][episode]),
+        return_to_go=sums.to_go(reward)[steps],
+        steps_to_go=sums.to_go(np.ones(len(reward)))[steps],
+        next_obs=recorded.obs[later],
+        reward=learned_to_go[steps] - next_discount * learned_to_go[later],
+        next_discount=next_discount,
+    )
 
 
 def _padded(values: np.ndarray, width: int) -> Tensor:

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pwm.acceleration import Accelerator
 from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
 from pwm.sampler import Batch
 from pwm.suites import get_suite
@@ -81,7 +82,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def model_size(name: str) -> ModelSize:
-    """A published size by its name."""
+    """The size that a preset has."""
     return ModelSize(**yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
 
 
@@ -97,12 +98,35 @@ def random_batch(suite: Any, horizon: int, size: int, device: torch.device) -> B
 
 def pretraining_cost(name: str, batch: int, horizon: int, q_and_prior: bool) -> Cost:
     """Of one pretraining update over windows of MT80."""
-    suite = get_suite("mt80")
-    model = WorldModel(model_size(name), suite, q_and_prior)
-    learner = WorldModelLearner(model, LearnerConfig(), torch.full((len(suite),), 0.97))
-    windows = random_batch(suite, horizon, batch, torch.device("cpu"))
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return _count(lambda: learner.update(windows), trained)
+    model = model_on_meta(name, q_and_prior)
+    with shapes_alone():
+        learner = weightless_learner(model)
+        windows = random_batch(model.suite, horizon, batch, torch.device("cpu"))
+        return _count(lambda: learner.update(windows), trained_numbers(model))
+
+
+def shapes_alone() -> FakeTensorMode:
+    """Where tensors that are made take no memory, and nothing is computed."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def model_on_meta(name: str, q_and_prior: bool) -> WorldModel:
+    """A world model of MT80 without memory."""
+    with torch.device("meta"):
+        return WorldModel(model_size(name), get_suite("mt80"), q_and_prior)
+
+
+def weightless_learner(model: WorldModel, bfloat16: bool = False) -> WorldModelLearner:
+    """The learner of a model on the meta device; make and use it within :func:`shapes_alone`."""
+    model.to_empty(device="cpu")
+    discount = torch.full((len(model.suite),), 0.97)
+    accelerator = Accelerator(torch.device("cpu"), bfloat16)
+    return WorldModelLearner(model, LearnerConfig(), discount, accelerator)
+
+
+def trained_numbers(model: nn.Module) -> int:
+    """Parameters that an optimizer changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def extraction_cost(name: str, config: ActorCriticConfig, tasks: int) -> Cost:
@@ -115,12 +139,12 @@ def extraction_cost(name: str, config: ActorCriticConfig, tasks: int) -> Cost:
     actors = sum(p.numel() for p in learner.actors.parameters())
     critics = sum(p.numel() for p in learner.critics.parameters())
     steps = config.critic_passes * config.critic_minibatches
-    return _count(lambda: learner.iteration(start, noise), actors + steps * critics)
+    with shapes_alone():
+        return _count(lambda: learner.iteration(start, noise), actors + steps * critics)
 
 
 def _count(update: Callable[[], object], stepped: int) -> Cost:
-    fake = FakeTensorMode(allow_non_fake_inputs=True)  # shapes alone: nothing is computed
-    with fake, FlopCounterMode(display=False) as flops, _Traffic() as traffic:
+    with FlopCounterMode(display=False) as flops, _Traffic() as traffic:
         update()
     adam = 7 * 4 * stepped  # reads weight, gradient and two moments, writes all but the gradient
     return Cost(float(flops.get_total_flops()), float(traffic.moved + adam))

@@ -1,52 +1,152 @@
-"""Compare settings of extraction on one world model: variants x seeds, one Markdown table.
+"""Compare settings of extraction: variants x seeds on the same episodes, one Markdown table.
 
-``python scripts/study.py scripts/studies/critic_schedule.yaml --run runs/mixed10`` extracts the
-study's tasks with each variant and seed from the run's world model and data, evaluates the
-policies on the same episodes, and prints normalized scores. It goes on where it stopped.
+``python scripts/study.py scripts/studies/remedies.yaml --run runs/mixed10`` extracts the study's
+tasks with each variant and seed from the run's world model and data, all tasks at once, evaluates
+the policies, and prints normalized scores. It goes on where it stopped.
+
+A variant is a line of settings of ``pwm extract``, or a mapping::
+
+    extract: "learner.horizon=8"   # settings, if any
+    world_model: longer            # in the place of the run's
+    ensemble: [second, third]      # beside it
+
+whose names are in the study's ``world_models``, each a line of settings in which its pretraining
+differs from the run's. Each is pretrained once.
 """
 
 import argparse
 import json
 import shlex
 import sys
-import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
+from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pwm.cli import main as pwm
+from pwm.errors import PwmError
+from pwm.pretrain import PretrainConfig, pretrain
+from pwm.rundir import read_run
+from pwm.settings import from_plain
+from pwm.suites import get_suite
 
 
-def run_study(study: dict[str, Any], run: Path, out: Path, seeds: int) -> dict[str, list[Any]]:
-    """Scores by task and seconds of extraction, for each seed of each variant."""
-    found: dict[str, list[Any]] = {name: [] for name in study["variants"]}
-    for seed in range(seeds):  # a table of fewer seeds is there before one of more
-        for name, overrides in study["variants"].items():
-            directory = out / name.replace(" ", "_") / f"seed_{seed}"
-            if not (directory / "results.json").is_file():
-                _run(directory, study, run, seed, shlex.split(overrides))
-            results = json.loads((directory / "results.json").read_text())
-            scores = {t: r["normalized_score"] for t, r in results["tasks"].items()}
-            seconds = json.loads((directory / "seconds.json").read_text())
-            found[name].append({"scores": scores, "seconds": seconds})
-    return found
+@dataclass
+class Variant:
+    """Settings of extraction, and the world models that they are tried on."""
+
+    extract: str = ""
+    world_model: str | None = None
+    ensemble: list[str] = field(default_factory=list)
 
 
-def _run(
-    directory: Path, study: dict[str, Any], run: Path, seed: int, overrides: list[str]
-) -> None:
-    tasks = "tasks=[" + ",".join(study["tasks"]) + "]"
-    given = [f"checkpoint={run}/world_model", f"data={run}/data", f"seed={seed}"]
-    policies = directory / "policies"
-    start = time.perf_counter()
-    _call("extract", tasks, *given, f"out={policies}", *shlex.split(study["base"]), *overrides)
-    seconds = time.perf_counter() - start
-    (directory / "seconds.json").write_text(json.dumps(seconds))
-    _call("evaluate", f"policy={policies}", f"out={directory}", "baselines=[]", "episodes=10")
+@dataclass
+class Study:
+    """What a study's file says.
+
+    Attributes:
+        tasks: extracted together.
+        variants: the first is what the others are compared to.
+        base: settings of extraction that all variants share.
+        world_models: settings in which pretraining differs from the run's, by name.
+    """
+
+    tasks: list[str]
+    variants: dict[str, Variant]
+    base: str = ""
+    world_models: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> "Study":
+        """Raise PwmError unless the file describes a study."""
+        plain = yaml.safe_load(file.read_text())
+        given = {
+            name: {"extract": variant or ""} if not isinstance(variant, Mapping) else variant
+            for name, variant in plain["variants"].items()
+        }
+        study = from_plain(cls, {**plain, "variants": given})
+        for name, variant in study.variants.items():
+            asked = {*variant.ensemble, *filter(None, [variant.world_model])}
+            if unknown := asked - study.world_models.keys():
+                raise PwmError(
+                    f"{file}: '{name}' names the world models {sorted(unknown)}, and world_models "
+                    f"has {sorted(study.world_models)}."
+                )
+        return study
+
+    def world_models_of(self, variants: list[str]) -> list[str]:
+        """The world models that some variants need beside the run's."""
+        used = (self.variants[name] for name in variants)
+        asked = {name for v in used for name in [*v.ensemble, v.world_model]}
+        return [name for name in self.world_models if name in asked]
+
+
+@dataclass
+class Runner:
+    """A study on a run, with settings of this occasion.
+
+    Attributes:
+        run: has ``world_model/``, made by ``pwm pretrain``, and ``data/``.
+        out: gets ``world_models/`` and ``<variant>/seed_<n>/``.
+        extract, pretrain: settings that go before all others of theirs.
+        episodes: of an evaluation.
+    """
+
+    study: Study
+    run: Path
+    out: Path
+    extract: list[str]
+    pretrain: list[str]
+    episodes: int
+
+    def results(self, variants: list[str], seeds: int) -> "Results":
+        """Do what is left to do."""
+        for name in self.study.world_models_of(variants):
+            self._pretrain(name)
+        found: Results = {name: [] for name in variants}
+        for seed in range(seeds):  # a table of fewer seeds is there before one of more
+            for name in variants:
+                directory = self.out / name.replace(" ", "_") / f"seed_{seed}"
+                if not (directory / "results.json").is_file():
+                    self._extract(directory, self.study.variants[name], seed)
+                found[name].append(Result.read(directory))
+        return found
+
+    def _pretrain(self, name: str) -> None:
+        """Repeat the pretraining of the run's world model with other settings."""
+        recorded = self.run / "world_model" / "config.yaml"
+        if not recorded.is_file():
+            raise PwmError(f"there is no {recorded}; --run needs a world model of pwm pretrain.")
+        words = [*self.pretrain, *shlex.split(self.study.world_models[name])]
+        settings = OmegaConf.merge(OmegaConf.load(recorded), OmegaConf.from_dotlist(words))
+        plain = OmegaConf.to_container(settings)
+        assert isinstance(plain, dict)
+        plain |= {"data": f"{self.run}/data", "out": str(self._world_model(name)), "resume": "auto"}
+        pretrain(from_plain(PretrainConfig, plain))
+
+    def _world_model(self, name: str | None) -> Path:
+        if name is None:
+            return self.run / "world_model"
+        return self.out / "world_models" / name.replace(" ", "_")
+
+    def _extract(self, directory: Path, variant: Variant, seed: int) -> None:
+        policies = directory / "policies"
+        ensemble = ",".join(str(self._world_model(name)) for name in variant.ensemble)
+        _call(
+            "extract", "tasks=[" + ",".join(self.study.tasks) + "]", f"data={self.run}/data",
+            f"checkpoint={self._world_model(variant.world_model)}", f"ensemble=[{ensemble}]",
+            f"seed={seed}", f"out={policies}", *shlex.split(self.study.base), *self.extract,
+            *shlex.split(variant.extract),
+        )  # fmt: skip
+        _call(
+            "evaluate", f"policy={policies}", f"out={directory}", "baselines=[]",
+            f"episodes={self.episodes}",
+        )  # fmt: skip
 
 
 def _call(*words: str) -> None:
@@ -55,38 +155,86 @@ def _call(*words: str) -> None:
         sys.exit(code)
 
 
-def table(found: dict[str, list[Any]]) -> str:
+@dataclass
+class Result:
+    """Normalized scores by task, and seconds of extraction."""
+
+    scores: dict[str, float]
+    seconds: float
+
+    @classmethod
+    def read(cls, directory: Path) -> "Result":
+        """What a variant and seed came to."""
+        tasks = json.loads((directory / "results.json").read_text())["tasks"]
+        scores = {name: float(score["normalized_score"]) for name, score in tasks.items()}
+        return cls(scores, float(read_run(directory / "policies")["seconds"]))
+
+
+Results = dict[str, list[Result]]
+
+
+def table(results: Results) -> str:
     """Markdown: a row a task, a column a variant; mean over seeds, +- the standard error."""
-    names = list(found)
-    tasks = list(found[names[0]][0]["scores"])
-    lines = [_row(["task", *names]), _row(["---"] * (len(names) + 1))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in _rows(results))
+
+
+def _rows(results: Results) -> Iterator[list[str]]:
+    names = list(results)
+    tasks = list(results[names[0]][0].scores)
+    yield ["task", *names]
+    yield ["---"] * (len(names) + 1)
     for task in tasks:
-        per_seed = [[run["scores"][task] for run in found[name]] for name in names]
-        lines.append(_row([task, *map(_mean, per_seed)]))
-    means = [[np.mean(list(run["scores"].values())) for run in found[name]] for name in names]
-    lines.append(_row(["**mean**", *map(_mean, means)]))
-    seconds = [f"{np.median([run['seconds'] for run in found[name]]):.0f}" for name in names]
-    return "\n".join([*lines, _row(["seconds of extraction", *seconds])])
+        yield [task, *(_mean(_over(runs, [task])) for runs in results.values())]
+    domains: dict[str, list[str]] = {}
+    for task in get_suite(tasks):
+        domains.setdefault(task.domain, []).append(task.name)
+    for domain, members in domains.items() if len(domains) > 1 else ():
+        yield [f"mean, {domain}", *(_mean(_over(runs, members)) for runs in results.values())]
+    means = [_over(runs, tasks) for runs in results.values()]
+    yield ["**mean**", *map(_mean, means)]
+    yield [f"beyond {names[0]}", "", *(_mean(mean - means[0], "+") for mean in means[1:])]
+    seconds = [f"{np.median([run.seconds for run in runs]):.0f}" for runs in results.values()]
+    yield ["seconds of extraction", *seconds]
 
 
-def _mean(values: list[Any]) -> str:
+def _over(runs: list[Result], tasks: list[str]) -> np.ndarray:
+    """(seeds,) mean scores over tasks."""
+    return np.array([np.mean([run.scores[task] for task in tasks]) for run in runs])
+
+
+def _mean(values: np.ndarray, sign: str = "") -> str:
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return f"{np.mean(values):.1f} ± {error:.1f}"
+    return f"{np.mean(values):{sign}.1f} ± {error:.1f}"
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(words: list[str] | None = None) -> None:
+    """Print the table, and write it to ``table.md``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path)
     parser.add_argument("--run", type=Path, required=True, help="a run with world_model/ and data/")
     parser.add_argument("--out", type=Path, help="default: RUN/studies/<name of the study>")
     parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    out = arguments.out or arguments.run / "studies" / arguments.study.stem
-    study = yaml.safe_load(arguments.study.read_text())
-    text = table(run_study(study, arguments.run, out, arguments.seeds))
+    parser.add_argument("--episodes", type=int, default=10, help="a task, of an evaluation")
+    parser.add_argument("--variants", nargs="+", help="some of the study's; all by default")
+    parser.add_argument("--extract", default="", help="more settings of extraction, in one word")
+    parser.add_argument("--pretrain", default="", help="more settings of pretraining, in one word")
+    given = parser.parse_args(words)
+    out = given.out or given.run / "studies" / given.study.stem
+    try:
+        study = Study.read(given.study)
+        variants = given.variants or list(study.variants)
+        if unknown := set(variants) - study.variants.keys():
+            raise PwmError(f"{given.study} has no variant {sorted(unknown)}.")
+        more = shlex.split(given.extract), shlex.split(given.pretrain)
+        runner = Runner(study, given.run, out, *more, given.episodes)
+        text = table(runner.results(variants, given.seeds))
+    except PwmError as error:
+        sys.exit(f"study: {error}")
     (out / "table.md").write_text(text + "\n")
     print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -88,7 +88,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_PRETRAIN} steps.first=3", "steps"),
     ],
     "Presets": [
-        (f"{_PRETRAIN} model=6M", "choose from 1M, 5M, 19M, 48M, 317M, tiny"),
+        (f"{_PRETRAIN} model=6M", "choose from 1M, 5M, 19M, 48M, 317M, 1B, tiny"),
         (f"{_PRETRAIN} model=5m", "did you mean model=5M?"),
         (f"{_PRETRAIN} modle=5M", "did you mean model="),
         (f"{_PRETRAIN} model=[1M,5M]", "model"),

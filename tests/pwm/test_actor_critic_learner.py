@@ -14,6 +14,7 @@ from pwm.actor_critic_learner import (
     ActorCriticLearner,
     Demonstrations,
     Noise,
+    Transitions,
 )
 from pwm.checkpoint import load_checkpoint, save_checkpoint
 from pwm.errors import PwmError
@@ -45,18 +46,20 @@ CONFIG = ActorCriticConfig(
 )
 
 
-def make_model() -> WorldModel:
-    torch.manual_seed(0)
-    model = WorldModel(MODEL, SUITE)
+def make_model(seed: int = 0, **sizes) -> WorldModel:
+    torch.manual_seed(seed)
+    model = WorldModel(dataclasses.replace(MODEL, **sizes), SUITE)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     return model.eval().requires_grad_(False)
 
 
-def make_learner(tasks=SUITE.tasks, seed: int = 0, model=None, **changes) -> ActorCriticLearner:
+def make_learner(
+    tasks=SUITE.tasks, seed: int = 0, model=None, others=(), **changes
+) -> ActorCriticLearner:
     config = dataclasses.replace(CONFIG, **changes)
-    learner = ActorCriticLearner(model or make_model(), tasks, config, seed)
+    learner = ActorCriticLearner(model or make_model(), tasks, config, seed, others=others)
     with torch.no_grad():  # fresh networks are so near zero that little can be seen
         for k, task in enumerate(learner.tasks):
             torch.manual_seed(SUITE.id(task.name) + 100)
@@ -362,6 +365,101 @@ def test_cloning_adds_the_mean_squared_distance_of_used_dimensions():
     )
     torch.testing.assert_close(metrics["clone_error"], wanted)
     torch.testing.assert_close(cloning - plain, 0.7 * wanted)
+
+
+# --- an ensemble of world models, and recorded transitions ---------------------------------------
+
+
+def make_others() -> list[WorldModel]:
+    return [make_model(1), make_model(2, latent_dim=8, mlp_dim=10)]
+
+
+def make_elsewhere(count: int = CONFIG.batch_size) -> list[Tensor]:
+    """The states of make_starts in the other models."""
+    obs = torch.randn(3, count, 5, generator=torch.Generator().manual_seed(5))
+    return [model.encode(obs, torch.arange(3).unsqueeze(1)) for model in make_others()]
+
+
+@pytest.mark.parametrize("reward_units", ["symlog", "real"])
+def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
+    """Rewards and actor gradients against every model's rollout of its own, step by step."""
+    changes = {"reward_units": reward_units, "disagreement_weight": 1.5}
+    learner = make_learner(others=make_others(), **changes)
+    start, elsewhere = make_starts(CONFIG.batch_size), make_elsewhere()
+    noise = learner.noise().action
+    ours = learner.imagine(start, noise, elsewhere).rewards
+    tasks, worlds = torch.arange(3).unsqueeze(1), [make_model(), *make_others()]
+    states, plain = [start, *elsewhere], []
+    for step_noise in noise:
+        action = learner.actors(states[0], step_noise)
+        rewards = [m.symlog_reward(z, action, tasks) for m, z in zip(worlds, states, strict=True)]
+        if reward_units == "real":
+            rewards = [symexp(reward) for reward in rewards]
+        states = [m.next(z, action, tasks) for m, z in zip(worlds, states, strict=True)]
+        mean = (rewards[0] + rewards[1] + rewards[2]) / 3
+        variance = sum((reward - mean) ** 2 for reward in rewards) / 3
+        plain.append(mean - 1.5 * variance.sqrt())
+    torch.testing.assert_close(ours, torch.stack(plain), rtol=1e-4, atol=1e-5)
+    parameters = list(learner.actors.parameters())
+    gradients = torch.autograd.grad(ours.sum(), parameters)
+    wanted = torch.autograd.grad(torch.stack(plain).sum(), parameters)
+    for a, b in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_models_that_agree_are_one_model():
+    learner = make_learner(others=[make_model()], disagreement_weight=5.0)
+    starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
+    loss, imagined, _ = learner.actor_loss(starts, noise, elsewhere=[starts])
+    plain, alone, _ = make_learner().actor_loss(starts, noise)
+    torch.testing.assert_close(imagined.rewards, alone.rewards, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss, plain, rtol=1e-3, atol=1e-3)
+    gradients = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def make_transitions() -> Transitions:
+    draw = torch.Generator().manual_seed(8)
+    latents = make_starts(2 * CONFIG.batch_size)
+    facts = torch.rand(2, 3, CONFIG.batch_size, generator=draw)
+    return Transitions(latents[:, ::2], facts[0], facts[1], latents[:, 1::2])
+
+
+def test_critics_learn_from_recorded_transitions_in_proportion():
+    """The first critic loss is a mix of the imagined one and one-step errors by definition."""
+    start, real = make_starts(CONFIG.batch_size), make_transitions()
+    changes = {"critic_passes": 1, "critic_minibatches": 1}
+    plain, mixed = make_learner(**changes), make_learner(real_value_share=0.3, **changes)
+    noise, _ = plain.noise(), mixed.noise()
+    plain.set_progress(0), mixed.set_progress(0)
+    with torch.no_grad():
+        following = mixed.critics(real.next_latent).amin(1)
+        errors = mixed.critics(real.latent) - (real.reward + real.discount * following).unsqueeze(1)
+    imagined = plain.iteration(start, noise)["critic_loss"]
+    ours = mixed.iteration(start, noise, real=real)["critic_loss"]
+    torch.testing.assert_close(ours, 0.7 * imagined + 0.3 * errors.square().mean((1, 2)))
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_with_all_remedies_a_task_learns_the_same_alone_and_in_a_stack(k):
+    given = {"real_value_share": 0.5, "clone_weight": 0.3, "others": make_others()}
+    stack, alone = make_learner(**given), make_learner(SUITE.tasks[k : k + 1], **given)
+    start, elsewhere, real = make_starts(CONFIG.batch_size), make_elsewhere(), make_transitions()
+    shown = Demonstrations(
+        real.latent, 0.5 * stack.actors.action_mask.unsqueeze(1).expand(-1, 6, -1)
+    )
+    own = slice(k, k + 1)
+    for step in range(4):
+        stack.set_progress(step), alone.set_progress(step)
+        stack.iteration(start, stack.noise(), shown, elsewhere, real)
+        alone.iteration(
+            start[own],
+            alone.noise(),
+            Demonstrations(*(part[own] for part in shown)),
+            [part[own] for part in elsewhere],
+            Transitions(*(part[own] for part in real)),
+        )
+    assert_task_equal(stack, k, alone)
 
 
 def test_the_frozen_model_gets_no_gradient():

@@ -68,7 +68,7 @@ def test_help_of_a_command_lists_its_settings_with_defaults(name, capsys):
 def test_help_mentions_presets_and_meanings(capsys):
     main(["pretrain", "-h"])
     shown = capsys.readouterr().out
-    assert "model=1M|5M|19M|48M|317M|tiny" in shown
+    assert "model=1M|5M|19M|48M|317M|1B|tiny" in shown
     assert "batch_size: 1024" in shown
     main(["extract", "--help"])
     shown = capsys.readouterr().out

@@ -348,6 +348,86 @@ def test_finetuning_with_q_ensemble_leaves_its_target_to_the_average(q_world_mod
     assert {id(p) for p in model.q_ensemble.parameters()} <= trained
 
 
+# --- remedies for little data --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def remedies(toy, tmp_path_factory) -> list[str]:
+    """Overrides that switch every remedy on, with a smaller second world model."""
+    other = tmp_path_factory.mktemp("other") / "run"
+    assert main(toy.pretrain(other, "seed=1", "model.latent_dim=8", "steps=8")) == 0
+    return [
+        f"ensemble=[{other}]", "learner.clone_temperature=0.5", "learner.real_value_share=0.3",
+        "learner.real_value_steps=4",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def remedied(toy, toy_world_model, remedies, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("remedied") / "out"
+    assert main(toy.extract(toy_world_model, out, *remedies)) == 0
+    return out
+
+
+@pytest.mark.parametrize("remedy", range(3))
+def test_every_remedy_changes_what_is_learned(
+    remedy, toy, toy_world_model, remedies, finished, tmp_path
+):
+    assert main(toy.extract(toy_world_model, tmp_path, remedies[remedy])) == 0
+    for name, weight in load_actor(tmp_path, "reacher-easy").items():
+        if name != "log_std" and not name.endswith("bias"):
+            assert not torch.equal(weight, load_actor(finished, "reacher-easy")[name])
+
+
+def test_with_remedies_tasks_alone_give_what_tasks_together_give(
+    toy, toy_world_model, remedies, remedied, tmp_path
+):
+    assert main(toy.extract(toy_world_model, tmp_path, *remedies, "group_size=1")) == 0
+    for task in toy.tasks:
+        alone, together = load_actor(tmp_path, task), load_actor(remedied, task)
+        for name, weight in alone.items():
+            torch.testing.assert_close(weight, together[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_with_remedies_resuming_is_bit_exact(
+    tuned, toy, toy_world_model, remedies, tmp_path, monkeypatch
+):
+    words = [*remedies, *(FINETUNE if tuned else ()), "tasks=[reacher-easy]"]
+    assert main(toy.extract(toy_world_model, tmp_path / "whole", *words)) == 0
+    with monkeypatch.context() as patch:
+        disturb(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
+        assert main(toy.extract(toy_world_model, tmp_path / "parts", *words)) == 143
+    assert main(toy.extract(toy_world_model, tmp_path / "parts", *words)) == 0
+    assert_same_result(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(toy.pretrain(other, "suite=[reacher-easy]", "steps=2")) == 0
+    words = toy.extract(toy_world_model, tmp_path / "out", f"ensemble=[{other}]")
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "is a world model of other tasks" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ("learner.detach_actor_input=true",),
+        ("learner.detach_actor_input=false", "learner.reward_units=real"),
+        ("learner.horizon=8", "learner.scale_values=true"),
+    ],
+)
+def test_what_the_paper_leaves_open_can_be_chosen_on_a_model_with_q(
+    choice, toy, q_world_model, tmp_path
+):
+    assert main(toy.extract(q_world_model, tmp_path, *choice)) == 0
+    for task in toy.tasks:
+        assert all(weight.isfinite().all() for weight in load_actor(tmp_path, task).values())
+
+
 # --- start states --------------------------------------------------------------------------------
 
 
@@ -384,6 +464,11 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("learner.reward_units=euros", "symlog or real"),
         ("learner.horizon=0", "horizon=0"),
         ("learner.clone_best=2", "clone_best=2"),
+        ("learner.clone_temperature=0", "clone_temperature=0"),
+        ("learner.disagreement_weight=-1", "disagreement_weight=-1"),
+        ("learner.real_value_share=1.5", "real_value_share=1.5"),
+        ("learner.real_value_steps=0", "real_value_steps=0"),
+        ("ensemble=[nowhere]", "not a checkpoint"),
         ("finetune.batch_size=0", "batch_size=0"),
         ("finetune.learner.lr=-1", "lr=-1"),
         ("checkpoint=nowhere", "not a checkpoint"),

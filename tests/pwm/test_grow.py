@@ -33,7 +33,7 @@ TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and 
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
-    "first.random=0", "first.ou=1", "first.scripted=2", "episodes=2", "collect.workers=1",
+    "first.random=0", "first.ou=1", "first.scripted=2", "first.mpc=0", "episodes=2", "collect.workers=1",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
@@ -181,6 +181,46 @@ def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+FILL = [
+    "improvement=1000", "fill.episodes=2", "fill.after=1", "fill.below=101",
+    "collect.sac.random_episodes=1", "collect.sac.net_arch=[8]", "collect.sac.batch_size=8",
+    "collect.sac.train_freq=50",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("keyboard_interrupts")
+def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch, capsys):
+    shutil.copytree(grown, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS, *FILL, "rounds=3"]
+    with monkeypatch.context() as patch:  # after the policies' episodes of both tasks
+        stopping(patch, EpisodeStore, "append", 3, signal.SIGINT)
+        assert main(words) == 128 + signal.SIGINT
+    assert "The same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert main(words) == 0
+    store = EpisodeStore.open("run/data")
+    assert list(verify(store)) == []
+    *_, source = store.sources
+    assert store.sources[source]["library"].startswith("stable-baselines3")
+    for task in TASKS:
+        assert store.count(task, source) == 2
+        behaviours = [store.episode(task, i).behaviour for i in range(store.count(task))]
+        assert behaviours[-4:] == ["policy", "policy", "random", "sac"]
+        assert read_rounds(Path("run"))[2].tasks[task].added == 4
+
+
+def test_one_agent_a_task_goes_on_from_round_to_round(monkeypatch):
+    before = [a_round(number, 10.0) for number in range(3)]
+    collections = []
+    for rounds in (before[:2], before):
+        _, filling = settings_of([*WORDS, *FILL], rounds, monkeypatch).collections()
+        collections.append(filling)
+    third, fourth = collections
+    assert third.episodes == dict.fromkeys(TASKS, 2)
+    assert fourth == replace(third, episodes=dict.fromkeys(TASKS, 4))
+    assert third.behaviour == "sac" and third.sac.train_freq == 50
+
+
 def settings_of(words: list[str], before: list[Round], monkeypatch) -> RoundSettings:
     """Of the next round of a command."""
     configs: list[GrowConfig] = []
@@ -216,11 +256,12 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert len(set(seeds)) == 5
 
 
-def test_noise_stands_in_for_scripts_that_are_not_there():
-    suite = get_suite(["walker-run", "mw-push"])
-    assert FirstRound(random=0, ou=2, scripted=5).by_behaviour(suite) == {
-        "ou": {"walker-run": 7, "mw-push": 2},
-        "scripted": {"walker-run": 0, "mw-push": 5},
+def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
+    suite = get_suite(["walker-run", "mw-push", "pendulum-spin"])
+    assert FirstRound(random=0, ou=2, scripted=5, mpc=3).by_behaviour(suite) == {
+        "ou": {"walker-run": 7, "mw-push": 2, "pendulum-spin": 2},
+        "scripted": {"walker-run": 0, "mw-push": 5, "pendulum-spin": 5},
+        "mpc": {"walker-run": 3, "mw-push": 0, "pendulum-spin": 0},
     }
 
 
@@ -237,6 +278,9 @@ def test_noise_stands_in_for_scripts_that_are_not_there():
         ("extract.learner.iterations=0", "extract: iterations=0"),
         ("collect.policy_noise=-1", "collect: policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate: episodes=0"),
+        ("fill.behaviour=ou", "fill: unknown behaviour 'ou'"),
+        ("fill.after=0", "fill: after=0 must be at least 1"),
+        ("fill.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
     ],
 )
 def test_mistakes_are_refused_before_the_first_stage(word, message, tmp_path, monkeypatch, capsys):

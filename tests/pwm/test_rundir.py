@@ -73,6 +73,18 @@ def test_other_settings_are_refused_and_named(tmp_path, config, words):
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
+def test_a_setting_of_a_newer_version_counts_as_its_default(tmp_path):
+    run(tmp_path)
+    file = tmp_path / "config.yaml"
+    older = yaml.safe_load(file.read_text())
+    del older["layers"], older["inner"]["rate"]
+    file.write_text(yaml.safe_dump(older))
+    with pytest.raises(PwmError, match=r"layers: \[8, 8\] -> \[9\]"):
+        run(tmp_path, Config(layers=[9]))
+    run(tmp_path)
+    assert yaml.safe_load(file.read_text())["layers"] == [8, 8]
+
+
 def test_another_command_is_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(PwmError, match="run of `pwm test`"):

@@ -360,6 +360,28 @@ def test_a_state_pool_holds_states_with_what_was_done_and_came_of_it(store):
     assert not {19, 39} & {int(e) for e in episode}, "held-out episodes stay out"
 
 
+@pytest.mark.parametrize("ahead", [1, 4])
+@pytest.mark.parametrize("symlog_rewards", [False, True])
+def test_a_state_pool_tells_what_followed(store, ahead, symlog_rewards):
+    pool = StatePool.draw(
+        store, "large", 300, 0, discount=0.9, ahead=ahead, symlog_rewards=symlog_rewards
+    )
+    lengths = [10, 3, 20, 7] * 11
+    ends = 0
+    for i, (row, episode) in enumerate(pool.obs[:, :2].int().tolist()):
+        steps = min(ahead, lengths[episode] - row)
+        ends += steps < ahead
+        rewards = row + 1 + np.arange(steps) + 1000.0 * episode
+        if symlog_rewards:
+            rewards = np.log1p(rewards)
+        assert pool.next_obs[i, :2].tolist() == [row + steps, episode]
+        assert pool.reward[i] == pytest.approx((rewards * 0.9 ** np.arange(steps)).sum(), rel=1e-5)
+        assert pool.next_discount[i] == pytest.approx(0.9**steps)
+        to_go = 0.9 ** np.arange(lengths[episode] - row)
+        assert pool.steps_to_go[i] == pytest.approx(to_go.sum(), rel=1e-5)
+    assert (ends > 0) == (ahead > 1)
+
+
 def test_a_state_pool_is_deterministic_and_at_most_all_rows(store):
     def draw(**changes):
         return StatePool.draw(**{"store": store, "task": "large", "n": 50, "seed": 1, **changes})

@@ -68,11 +68,12 @@ PUBLISHED = {
     "48M": (1792, 3, 1792, 768, 5),
     "317M": (4096, 4, 4096, 1376, 8),
 }
+OURS = {"1B": (7168, 5, 7168, 2048, 8)}
 
 
 def published_parameters(name: str, tasks: int, obs: int, action: int, task_dim: int) -> int:
     """Parameters of the published layout, from its table of layers (without the target copy)."""
-    encoder_width, encoder_layers, width, latent, members = PUBLISHED[name]
+    encoder_width, encoder_layers, width, latent, members = (PUBLISHED | OURS)[name]
 
     def linear(inputs: int, outputs: int) -> int:
         return inputs * outputs + outputs
@@ -94,7 +95,7 @@ def published_parameters(name: str, tasks: int, obs: int, action: int, task_dim:
 
 def configured_size(name: str, **changes: int) -> ModelSize:
     settings = OmegaConf.load(config_directory() / "model" / f"{name}.yaml")
-    assert settings["num_q"] == PUBLISHED[name][-1]
+    assert settings["num_q"] == (PUBLISHED | OURS)[name][-1]
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelSize), settings, changes))
 
 
@@ -117,9 +118,26 @@ def test_parameter_counts_are_those_of_the_published_layout(name, suite):
     assert latent % size.simnorm_dim == 0
 
 
-def test_every_model_preset_is_a_published_one_or_tiny():
+def test_1b_carries_on_the_published_ratios():
+    with torch.device("meta"):
+        size = configured_size("1B")
+        model = WorldModel(size, SUITES["mt80"], q_and_prior=True)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count == published_parameters("1B", 80, 39, 6, 96) == 977_714_585
+    before, large = configured_size("48M"), configured_size("317M")
+    assert size.encoder_dim == size.mlp_dim and large.encoder_dim == large.mlp_dim
+    assert (
+        size.encoder_layers - large.encoder_layers == large.encoder_layers - before.encoder_layers
+    )
+    growth = math.log(large.latent_dim / before.latent_dim, large.mlp_dim / before.mlp_dim)
+    carried_on = large.latent_dim * (size.mlp_dim / large.mlp_dim) ** growth
+    assert size.latent_dim == pytest.approx(carried_on, rel=0.01)
+    assert (size.num_q, size.task_dim) == (large.num_q, large.task_dim)
+
+
+def test_every_model_preset_is_a_published_one_or_ours():
     names = {path.stem for path in Path(config_directory() / "model").glob("*.yaml")}
-    assert names == {*PUBLISHED, "tiny"}
+    assert names == {*PUBLISHED, *OURS, "tiny"}
 
 
 def test_tiny_is_as_small_as_its_comment_says():
