@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,23 @@ COMMANDS = {
         "make one HTML page of a run",
         "pwm report run=runs/mt30",
     ),
+    "status": Command(
+        "pwm.status",
+        "status",
+        "StatusConfig",
+        "how far the jobs are that -m made of tasks",
+        "pwm status run=runs/mt30/policies",
+    ),
+    "gather": Command(
+        "pwm.gather",
+        "gather",
+        "GatherConfig",
+        "one store, directory of policies or table out of the parts that jobs made",
+        "pwm gather run=runs/mt30/policies",
+    ),
 }
+
+_JOB_COMMANDS = ("collect", "extract", "evaluate")  # whose tasks -m makes jobs of
 
 
 def config_directory() -> Path:
@@ -202,6 +219,7 @@ def _overview() -> str:
         "  data       look at an episode store: info DIR, verify DIR; list tasks: tasks",
         "",
         "pwm <command> --help lists a command's settings; --cfg job prints them resolved.",
+        "pwm collect, extract and evaluate make a job of each task with -m (docs/jobs.md).",
     ]
     return "\n".join(lines)
 
@@ -212,6 +230,12 @@ def _run(name: str, words: list[str]) -> None:
     config_type, function = getattr(module, command.config), getattr(module, command.function)
     if {"-h", "--help"} & set(words):
         print(_help(name, config_type, function))
+    elif name in _JOB_COMMANDS and {"-m", "--multirun"} & set(words):
+        from pwm.multirun import run_jobs
+
+        run_jobs(
+            _schema(name, config_type), words, function, partial(with_hydra, name, config_type)
+        )
     else:
         with_hydra(name, config_type, words, function)
 
@@ -238,14 +262,19 @@ def with_hydra(
 
     failures: list[Exception] = []
 
+    here = os.getpid()
+
     def job(config: DictConfig) -> None:
         try:
             function(OmegaConf.to_object(config))
         except Exception as error:
+            if os.getpid() != here:  # a launcher's process, which pickled this function
+                raise
             failures.append(error)  # raised below, past Hydra's own report of a failed job
 
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-    before, sys.argv = sys.argv, [f"pwm {name}", *words]
+    options, settings = schema.split(words)
+    before, sys.argv = sys.argv, [f"pwm {name}", *options, *settings]  # in Hydra's order
     try:
         run(job)()
         if failures:

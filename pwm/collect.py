@@ -7,7 +7,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,13 @@ class CollectConfig:
         require_writable(self.out)
         require_resume(self, Path(self.out) / MANIFEST_NAME)
 
+    def as_job(self) -> CollectConfig:
+        """These settings for one of several jobs, which has some of the tasks."""
+        if not isinstance(self.episodes, Mapping):
+            return self
+        own = get_suite(self.suite)
+        return replace(self, episodes={t: n for t, n in self.episodes.items() if str(t) in own})
+
     def noise(self) -> PolicyNoise:
         """What is added to a policy's actions.
 
@@ -123,6 +130,10 @@ class CollectConfig:
             _numbers("policy_noise", self.policy_noise, math.inf),
             _numbers("policy_noise_correlation", self.policy_noise_correlation, 1.0),
         )
+
+
+# Beside ``out`` and ``resume``, what may differ where one collection goes on with another.
+MAY_CHANGE = ("suite", "episodes", "workers", "worker_timeout", "max_faults")
 
 
 def collect(config: CollectConfig) -> Path:
@@ -142,7 +153,7 @@ def collect(config: CollectConfig) -> Path:
     config.validate()
     suite = get_suite(config.suite)
     wanted = _episodes_per_task(config.episodes, suite)
-    recipe = Recipe(config.seed, config.behaviour, config.policy, config.noise())
+    recipe = _recipe(config)
     if recipe.behaviour == "policy":
         for task in suite:
             recipe.make("policy", task)  # raises for a policy that is not of this task
@@ -172,6 +183,38 @@ def collect(config: CollectConfig) -> Path:
         if report := pool.report():
             console.print(report)
     return Path(config.out)
+
+
+def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
+    """Fills a store with what was collected task by task, as :func:`collect` would have filled it.
+
+    Args:
+        config: of the collection of all tasks; the store is its ``out``.
+        parts: by task name, a store that has this task's episodes of the same settings.
+
+    Raises:
+        PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
+    """
+    suite = get_suite(config.suite)
+    wanted = _episodes_per_task(config.episodes, suite)
+    recipe = _recipe(config)
+    description = _describe(recipe, suite)
+    source = _source_key(recipe, description)
+    with _open_or_create(Path(config.out), suite) as store:
+        store.add_source(source, description)
+        made = {task: store.count(task, source) for task in wanted}
+        opened = {path: EpisodeStore.open(path) for path in set(parts.values())}
+        batch: list[Episode] = []
+        for entry in _episodes(suite, made, wanted):
+            name = entry.task.name
+            batch.append(opened[parts[name]].episode(name, entry.index))
+            if entry.commit:
+                store.append(name, batch, source)
+                batch = []
+
+
+def _recipe(config: CollectConfig) -> Recipe:
+    return Recipe(config.seed, config.behaviour, config.policy, config.noise())
 
 
 def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:

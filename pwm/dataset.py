@@ -40,6 +40,7 @@ import numpy as np
 from pwm.bad_data import BadData, DataError, Problem
 from pwm.errors import PwmError
 from pwm.files import fsync_directory, make_directory, writing
+from pwm.job_records import JOBS
 from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
 from pwm.packed_rows import unpack
@@ -167,7 +168,7 @@ class EpisodeStore:
         """Makes an empty store for a suite's tasks and opens it for appending.
 
         Args:
-            path: a directory that does not exist yet or is empty.
+            path: a directory that does not exist yet or is empty, or has only jobs to gather.
             suite: the tasks that the store may hold.
 
         Raises:
@@ -179,7 +180,7 @@ class EpisodeStore:
         lock = DirectoryLock(directory)
         lock.acquire()
         try:
-            leftovers = {LOCK_NAME, MANIFEST_NAME + ".tmp"}
+            leftovers = {LOCK_NAME, MANIFEST_NAME + ".tmp", JOBS}
             if found := sorted({entry.name for entry in directory.iterdir()} - leftovers):
                 raise PwmError(
                     f"{directory} is not empty (it has '{found[0]}'); give a new directory, or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,10 @@ from pwm.world_model import ModelSize, WorldModel, load_world_model
 PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
 PLANNERS = (PLANNER, PLANNER_ACTOR)
 SCORED_DATA = ("data_mean", "data_best")
-FROM_DATA = ("bc", "bc_best", *SCORED_DATA)
+CLONES = ("bc", "bc_best")
+FROM_DATA = (*CLONES, *SCORED_DATA)
 BASELINES = ("random", *FROM_DATA, *PLANNERS)
-OUTCOMES = "outcomes.jsonl"
+OUTCOMES, VIDEOS, STRIPS = "outcomes.jsonl", "videos", "strips"
 
 
 @dataclass
@@ -151,6 +152,13 @@ class EvaluateConfig:
         if self.video or self.strip:
             require_video()
         require_output(self)
+
+    def as_job(self) -> EvaluateConfig:
+        """These settings for one of several jobs, which has some of the tasks.
+
+        Policies are cloned for all tasks together, and so not in a job.
+        """
+        return replace(self, baselines=[name for name in self.baselines if name not in CLONES])
 
     @property
     def method(self) -> str:
@@ -273,10 +281,10 @@ def evaluate(config: EvaluateConfig) -> Results:
             _write_throughput(played, pool, out)
         if config.video:
             some = seeds[: config.video]
-            write_videos(methods[config.method], suite.tasks, some, out / "videos")
+            write_videos(methods[config.method], suite.tasks, some, out / VIDEOS)
         if config.strip:
             some = seeds[: config.strip]
-            write_strips(methods[config.method], suite.tasks, some, out / "strips")
+            write_strips(methods[config.method], suite.tasks, some, out / STRIPS)
     print_results(results, decision_ms=times)
     if played.steps:
         _print_throughput(played, pool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -48,7 +47,7 @@ from pwm.sampler import WindowSampler
 from pwm.settings import require_at_least, require_choice, require_resume, require_seed
 from pwm.state_pool import StatePool
 from pwm.streams import stream
-from pwm.suites import Suite, Task, get_suite, suite_table
+from pwm.suites import Suite, Task, get_suite, short_name, suite_table
 from pwm.warm_start import Networks, earlier_networks
 from pwm.window_index import WindowIndex
 from pwm.world_model import WorldModel, load_world_model
@@ -131,8 +130,12 @@ class ExtractConfig:
         self.finetune.learner.validate()
         require_output(self)
 
+    def as_job(self) -> ExtractConfig:
+        """These settings for one of several jobs, which has some of the tasks."""
+        return self
 
-_MAY_CHANGE = (
+
+MAY_CHANGE = (
     "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",
     "wandb_project",
 )  # fmt: skip
@@ -388,7 +391,7 @@ def extract(config: ExtractConfig) -> Path:
     if config.init is not None:
         earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
     out = Path(config.out)
-    with open_run(out, "extract", config, _MAY_CHANGE):
+    with open_run(out, "extract", config, MAY_CHANGE):
         for members in planned_groups(out, tasks, partial(_group_size, config, model, others)):
             if all(is_checkpoint(out / task.name) for task in members):
                 delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some
@@ -483,9 +486,7 @@ def _extract_group(group: Group, out: Path) -> None:
 
 
 def _group_directory(out: Path, tasks: Sequence[Task]) -> Path:
-    names = ",".join(task.name for task in tasks)
-    short = names if len(tasks) == 1 else f"{len(tasks)}-tasks-{zlib.crc32(names.encode()):08x}"
-    return out / "groups" / short
+    return out / "groups" / short_name([task.name for task in tasks])
 
 
 def _by_task(tasks: Sequence[Task], metrics: dict[str, Tensor]) -> dict[str, float]:

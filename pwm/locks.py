@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Self
 
@@ -21,10 +22,15 @@ class DirectoryLock:
     The file names the holder by process id and host, so that a second writer is told whom to wait
     for. The kernel drops the lock when the holder ends, however it ends: there is no stale lock to
     clear away. The descriptor is not inherited by spawned processes.
+
+    Args:
+        directory: what is locked.
+        patience: seconds to wait for another holder, such as :func:`is_locked` for a moment.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], patience: float = 0.0) -> None:
         self.directory = Path(directory)
+        self.patience = patience
         self._fd: int | None = None
 
     @property
@@ -33,7 +39,7 @@ class DirectoryLock:
         return self._fd is not None
 
     def acquire(self) -> None:
-        """Takes the lock without waiting.
+        """Takes the lock, without waiting unless there is patience.
 
         Raises:
             PwmError: if another writer holds it (the message names its pid and host), or the
@@ -43,7 +49,7 @@ class DirectoryLock:
         with writing(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(fd, self.patience)
         except BlockingIOError as error:
             holder = _read_holder(fd)
             os.close(fd)
@@ -80,6 +86,33 @@ class DirectoryLock:
 
     def __exit__(self, *exception: object) -> None:
         self.release()
+
+
+def _take(fd: int, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds a directory's lock; on a network file system, one of any host."""
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _read_holder(fd: int) -> str:

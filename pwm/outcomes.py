@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -74,14 +74,11 @@ class OutcomeLog:
             return
         if path.is_symlink():
             raise PwmError(f"{path} is a link, and a log is not written through one; delete it.")
-        whole, _, torn = path.read_bytes().rpartition(b"\n")
-        for line in whole.splitlines():
-            checksum, _, text = line.partition(b" ")
-            if checksum == _checksum(text):
-                entry = json.loads(text)
-                self._found[entry.pop("key")] = _from_json(entry)
-        if torn:
-            os.truncate(path, path.stat().st_size - len(torn))
+        data = path.read_bytes()
+        for _, entry in _entries(data):
+            self._found[entry["key"]] = _from_json(entry)
+        if torn := len(data) - (data.rfind(b"\n") + 1):
+            os.truncate(path, path.stat().st_size - torn)
 
     def __contains__(self, key: str) -> bool:
         return key in self._found
@@ -101,12 +98,33 @@ class OutcomeLog:
             PwmError: if they cannot be written.
         """
         self._found[key] = outcomes
+        text = json.dumps({"key": key, **notes, **_to_json(outcomes)}).encode()
+        self._write(_checksum(text) + b" " + text + b"\n")
+
+    def take_over(self, path: Path) -> None:
+        """Keeps what another log's file holds and this one lacks.
+
+        Raises:
+            PwmError: if it cannot be written.
+        """
+        new = [(line, e) for line, e in _entries(path.read_bytes()) if e["key"] not in self]
+        self._found |= {entry["key"]: _from_json(entry) for _, entry in new}
+        self._write(b"".join(line + b"\n" for line, _ in new))
+
+    def _write(self, lines: bytes) -> None:
         if self._path is None:
             return
-        text = json.dumps({"key": key, **notes, **_to_json(outcomes)}).encode()
         with writing(self._path), self._path.open("ab", buffering=0) as file:
-            write_all(file, _checksum(text) + b" " + text + b"\n")
+            write_all(file, lines)
             os.fsync(file.fileno())
+
+
+def _entries(data: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The whole lines of a log's file, and what they hold."""
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        checksum, _, text = line.partition(b" ")
+        if checksum == _checksum(text):
+            yield line, json.loads(text)
 
 
 def outcome_key(*facts: Any) -> str:

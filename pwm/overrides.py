@@ -27,9 +27,10 @@ from omegaconf.errors import (
 from pwm.errors import PwmError
 from pwm.settings import nearest
 
-_SWEEPS = ("--multirun", "-m")
+SWEEPS = ("--multirun", "-m")
+LAUNCHER = "launcher"  # the group of presets that start several runs
 _SHOWN = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
-_OPTIONS = (*_SWEEPS, *_SHOWN, "--resolve")
+_OPTIONS = (*SWEEPS, *_SHOWN, "--resolve")
 _NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 
@@ -82,6 +83,8 @@ class Schema:
                 )
             else:
                 settings.append(word)
+        if set(SWEEPS) & set(options) and set(_SHOWN) & set(options):
+            raise PwmError("--cfg shows one run's settings; leave -m out.")
         if "--resolve" in options and not set(_SHOWN) & set(options):
             raise PwmError(f"--resolve goes with --cfg job: `pwm {self.command} --cfg job`.")
         return options, settings
@@ -96,8 +99,50 @@ class Schema:
         options, settings = self.split(words)
         for word in settings:
             override = self._parse(word)
+            sweep = bool(set(SWEEPS) & set(options))
+            if override.key_or_group == LAUNCHER and LAUNCHER in self.presets and not sweep:
+                raise PwmError(f"{word} says how several runs are started; give it with -m.")
             if not override.key_or_group.startswith("hydra"):
-                self._check(word, override, sweep=bool(set(_SWEEPS) & set(options)))
+                self._check(word, override, sweep)
+
+    def swept(self, words: Sequence[str], setting: str) -> tuple[list[Any], list[str]] | None:
+        """The values that a setting takes, one a job, and the words that set others.
+
+        Returns:
+            None if the words do not name the setting, or give several values to others alone.
+
+        Raises:
+            PwmError: if both it and another are given several values.
+        """
+        _, settings = self.split(words)
+        parsed = [(word, self._parse(word)) for word in settings]
+        own = [override for _, override in parsed if override.key_or_group == setting]
+        others = [(w, override) for w, override in parsed if override.key_or_group != setting]
+        several = [word for word, override in others if override.is_sweep_override()]
+        if not own or (several and not own[-1].is_sweep_override()):
+            return None
+        if several:
+            raise PwmError(
+                f"{several[0]} gives several values, and so would {setting}= with -m; give each "
+                f"value in a command of its own, with its own out=."
+            )
+        last = own[-1]
+        if not last.is_sweep_override():
+            return [last.value()], [word for word, _ in others]
+        if not last.is_choice_sweep():
+            raise PwmError(f"{setting}= takes a suite, or tasks joined with commas: {self.example}")
+        values = [self._parse(f"{setting}={v}").value() for v in last.sweep_string_iterator()]
+        return values, [word for word, _ in others]
+
+    def chosen(self, words: Sequence[str], group: str) -> str | None:
+        """The preset that the words choose of a group; None if they choose none."""
+        prefix = f"{group}="
+        given = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
+        return given[-1] if given else None
+
+    def has_sweep(self, words: Sequence[str]) -> bool:
+        """Whether a setting is given several values."""
+        return any(self._parse(word).is_sweep_override() for word in self.split(words)[1])
 
     @property
     def _help(self) -> str:

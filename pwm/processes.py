@@ -28,16 +28,20 @@ def fresh_interpreters() -> Iterator[None]:
 
     SIGINT and SIGTERM stay with the caller, which decides what is finished first. The caller's main
     module, which a spawned process imports unless it has no file, may import torch or lack the
-    ``__name__`` guard.
+    ``__name__`` guard. Nor does it know joblib's way of starting processes, which those of joblib's
+    hand on.
     """
+    method = multiprocessing.get_start_method(allow_none=True)
     main = sys.modules["__main__"]
     variables = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     sys.modules["__main__"] = ModuleType("__main__")
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    multiprocessing.set_start_method("spawn", force=True)
     try:
         yield
     finally:
+        multiprocessing.set_start_method(method, force=True)
         sys.modules["__main__"] = main
         for name, value in variables.items():
             if value is None:

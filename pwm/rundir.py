@@ -97,12 +97,7 @@ def _check_same_run(
     maker = read_run(directory).get("command", command)
     if maker != command:
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
-    try:
-        before = OmegaConf.to_container(OmegaConf.load(file))
-        if not isinstance(before, dict) or not before:
-            raise ValueError("it names no setting")
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise _damaged(file) from error
+    before = read_config(directory)
     new = _settings(config, may_change)
     added = {key: value for key, value in _settings(defaults, may_change).items() if key in new}
     old = added | _settings(before, may_change)
@@ -171,6 +166,22 @@ def read_run(directory: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(file) from error
+
+
+def read_config(directory: Path) -> dict[Any, Any]:
+    """The settings in the ``config.yaml`` of a run directory, as plain data.
+
+    Raises:
+        PwmError: if it is missing or damaged.
+    """
+    file = directory / _CONFIG
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(file))
+        if not isinstance(config, dict) or not config:
+            raise ValueError("it names no setting")
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise _damaged(file) from error
+    return config
 
 
 def _damaged(file: Path) -> PwmError:

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pwm.actor_critic import Policy, load_policy
 from pwm.checkpoint import is_checkpoint
 from pwm.errors import PwmError
+from pwm.files import unfinished_path, writing
 from pwm.suites import get_suite
 
 
 def policy_path(directory: Path, task: str) -> Path:
     """Where a task's policy is, in a directory of policies or the policy's own."""
     return directory if is_checkpoint(directory) else directory / task
+
+
+def put_policies(source: Path, to: Path, tasks: Iterable[str]) -> None:
+    """Put tasks' policies into another directory of policies, as links to the same files if it can.
+
+    Each appears there whole or not at all, and one that is there is kept.
+
+    Raises:
+        PwmError: if one is missing, or cannot be written.
+    """
+    for name in tasks:
+        if is_checkpoint(to / name):
+            continue
+        if not is_checkpoint(source / name):
+            raise PwmError(f"{source} has no policy for {name}; give the command that makes it.")
+        unfinished = unfinished_path(to / name)
+        with writing(to / name):
+            shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed here
+            shutil.copytree(source / name, unfinished, copy_function=_link_or_copy)
+            os.replace(unfinished, to / name)
+
+
+def _link_or_copy(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # a file system without links
+        shutil.copy2(source, to)
 
 
 def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, Policy]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -276,6 +277,13 @@ def get_suite(spec: str | Sequence[str]) -> Suite:
     if len(set(names)) < len(names):
         raise PwmError(f"a task is named twice in {', '.join(names)}; name each task once.")
     return Suite(",".join(names), tuple(tasks))
+
+
+def short_name(tasks: Sequence[str]) -> str:
+    """A name for a directory of what belongs to some tasks: the task's own if it is one."""
+    if len(tasks) == 1:
+        return tasks[0]
+    return f"{len(tasks)}-tasks-{zlib.crc32(','.join(tasks).encode()):08x}"
 
 
 def suite_table(suite: Suite) -> dict[str, Any]:

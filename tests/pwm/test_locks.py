@@ -5,11 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from pwm.errors import PwmError
-from pwm.locks import DirectoryLock
+from pwm.locks import DirectoryLock, is_locked
 
 HOLDER = """
 import sys, time
@@ -76,3 +77,17 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     with pytest.raises(PwmError, match="cannot write"):
         DirectoryLock(tmp_path / "run").acquire()
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_looking_whether_it_is_locked_takes_nothing(tmp_path):
+    assert not is_locked(tmp_path)
+    with DirectoryLock(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    assert (tmp_path / ".lock").read_bytes() == b""
+
+
+def test_patience_waits_for_another_holder_to_end(tmp_path, holder):
+    threading.Timer(0.3, holder.kill).start()
+    with DirectoryLock(tmp_path, patience=30):
+        assert holder.wait() == -signal.SIGKILL

@@ -93,3 +93,19 @@ def test_a_link_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PwmError, match="is a link"):
         OutcomeLog(tmp_path / "log")
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_log_takes_over_what_it_lacks_of_another_and_no_damaged_line(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    fill(one, "a")
+    fill(other, "abc")
+    lines = other.read_bytes().splitlines(keepends=True)
+    other.write_bytes(lines[0] + lines[1] + lines[2].replace(b"returns", b"rEturns") + b"torn")
+    log = OutcomeLog(one)
+    log.take_over(other)
+    assert "b" in log and "c" not in log
+    assert one.read_bytes().count(b"\n") == 2
+    assert kept(one) == "ab"
+    before = one.read_bytes()
+    log.take_over(other)
+    assert one.read_bytes() == before

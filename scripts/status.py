@@ -1,0 +1,10 @@
+"""``pwm status`` from a checkout, without installing."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pwm.cli import main
+
+sys.exit(main(["status", *sys.argv[1:]]))
