@@ -33,7 +33,8 @@ TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and 
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
-    "first.random=0", "first.ou=1", "first.scripted=2", "first.mpc=0", "episodes=2", "collect.workers=1",
+    "first.random=0", "first.ou=1", "first.scripted=2", "first.mpc=0", "episodes=2",
+    "collect.workers=1",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
