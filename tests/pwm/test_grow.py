@@ -34,14 +34,13 @@ TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
     "first.random=0", "first.ou=1", "first.scripted=2", "first.mpc=0", "episodes=2",
-    "collect.workers=1",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
     "extract.learner.iterations=6", "extract.learner.batch_size=8", "extract.learner.horizon=3",
     "extract.learner.networks.actor=[8]", "extract.learner.networks.critic=[8]",
-    "extract.learner.critic_minibatches=2", "extract.pool=64", "evaluate.episodes=2",
-    "evaluate.workers=1",
+    "collect.workers=1", "extract.learner.critic_minibatches=2", "extract.pool=64",
+    "evaluate.episodes=2", "evaluate.workers=1",
 ]  # fmt: skip
 
 
