@@ -85,7 +85,7 @@ def has_saved(job: Path) -> bool:
     )
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 1800) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():

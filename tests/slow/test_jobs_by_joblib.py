@@ -12,7 +12,7 @@ from quick_suite import QuickSuite, as_jobs, assert_same, read_records, run
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra jobs")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 def test_stores_policies_and_the_table_of_joblibs_jobs_are_those_of_one_process(tmp_path):

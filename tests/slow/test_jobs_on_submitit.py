@@ -20,7 +20,7 @@ from quick_suite import (
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 def test_a_job_is_killed_and_the_same_command_ends_with_the_table_of_one_process(tmp_path):
