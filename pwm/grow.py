@@ -39,6 +39,7 @@ from pwm.settings import (
     require_share,
     within,
 )
+from pwm.simulator_planner import can_plan
 from pwm.streams import stream_seed
 from pwm.suites import Suite, get_suite
 
@@ -52,26 +53,30 @@ class FirstRound:
     Attributes:
         random, ou: as ``pwm collect`` has them.
         scripted: likewise; where a task has no scripted controller, ``ou`` makes these too.
+        mpc: likewise, planned on the simulator; of dm_control's tasks without such a controller.
     """
 
     random: int = 10
     ou: int = 20
     scripted: int = 30
+    mpc: int = 5
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "random", "ou", "scripted")
+        require_at_least(self, 0, "random", "ou", "scripted", "mpc")
         if not self.random + self.ou + self.scripted:
             raise PwmError("it has no episode; give random, ou or scripted some.")
 
     def by_behaviour(self, suite: Suite) -> dict[str, dict[str, int]]:
         """Episodes by behaviour and task; none of a behaviour that makes none."""
-        made: dict[str, dict[str, int]] = {"random": {}, "ou": {}, "scripted": {}}
+        made: dict[str, dict[str, int]] = {"random": {}, "ou": {}, "scripted": {}, "mpc": {}}
         for task in suite:
             scripted = self.scripted if has_controller(task) else 0
             made["random"][task.name] = self.random
             made["ou"][task.name] = self.ou + self.scripted - scripted
             made["scripted"][task.name] = scripted
+            plans = can_plan(task) and not has_controller(task)
+            made["mpc"][task.name] = self.mpc if plans else 0
         return {name: by_task for name, by_task in made.items() if any(by_task.values())}
 
 

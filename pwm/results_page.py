@@ -148,7 +148,7 @@ def _summary(seeds: Seeds) -> str:
     own = [name for name in _ordered(methods) if name != EXTRACTED]
     rows = []
     for name, tasks in parts_of(seeds.tasks).items():
-        published = _published(_suite_of(name), tasks)
+        published = _published(_suite_of(name, seeds), tasks)
         each = ", ".join(_fixed(Pooled.of([r.policy.tasks]).mean(tasks)) for r in seeds.extracted)
         rows.append(
             [
@@ -173,8 +173,9 @@ def _summary(seeds: Seeds) -> str:
     )
 
 
-def _suite_of(part: str) -> str:
-    return "mt30" if part.startswith("MT30") else "mt80"
+def _suite_of(part: str, seeds: Seeds) -> str:
+    """The suite whose published models a part is compared with."""
+    return "mt30" if part.startswith("MT30") else seeds.extracted[0].suite
 
 
 def _published(suite: str, tasks: Sequence[str]) -> dict[str, Published]:
@@ -240,7 +241,9 @@ def _own(
 
 
 def _setting(seeds: Seeds) -> RunSetting:
-    return seeds.extracted[0].setting
+    """Of the first seed that tells of its data, if one does."""
+    settings = [results.setting for results in seeds.extracted]
+    return next((setting for setting in settings if setting.data_rows), settings[0])
 
 
 def _marks_suite(published: Mapping[str, Published]) -> str:
@@ -271,7 +274,7 @@ def _curves(seeds: Seeds, grown: Sequence[Sequence[Round]], pictures: Path) -> s
     panels, beside = {}, {}
     for part, tasks in parts_of(seeds.tasks).items():
         panels[f"{part}, mean"] = [_by_round(rounds, tasks) for rounds in grown]
-        known = _published(_suite_of(part), tasks).get(_BESIDE)
+        known = _published(_suite_of(part, seeds), tasks).get(_BESIDE)
         beside[f"{part}, mean"] = known.mean if known else None
     means = _picture(pictures / "rounds.svg", panels, beside, "Mean score by round")
     panels = {task: [_by_round(rounds, [task]) for rounds in grown] for task in seeds.tasks}

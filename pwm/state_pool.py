@@ -21,6 +21,9 @@ from pwm.suites import Suite
 class StatePool:
     """Rows of one task's train episodes, to start imagined rollouts from or to clone.
 
+    Of a piece of an episode, as a packed store may hold, the end is the piece's and the return the
+    whole episode's.
+
     Attributes:
         obs: (n, obs_dim) float32, zero-padded.
         action: (n, action_dim) float32, zero-padded; what was done there.

@@ -8,9 +8,9 @@ Markdown table of medians over repeats in turns:
 - side by side: every process makes its own updates, and none hears of another;
 - ddp, fsdp: all train one model.
 
-Efficiency is alone / together. What side by side takes longer than alone is contention for memory
-and caches; what together takes longer than side by side is communication, and waiting for each
-other.
+Efficiency is alone / together, the median of every repeat's. What side by side takes longer than
+alone is contention for memory and caches; what together takes longer than side by side is
+communication, and waiting for each other.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 HEADER = (
     "model", "windows a rank", "gradients, MB", "alone, ms", "side by side, ms", "ddp, ms",
     "fsdp, ms", "efficiency, ddp", "efficiency, fsdp", "communication, ddp",
-    "ratios of repeats, ddp",
+    "efficiency of repeats, ddp",
 )  # fmt: skip
-_SAMPLE_SECONDS = 1.0
+_SAMPLE_SECONDS = 0.5
 
 
 class Update:
@@ -103,21 +103,24 @@ def measure(model: str, given: argparse.Namespace) -> list[str]:
         candidates["side by side"] = plain.seconds
     for one in candidates.values():
         one(2)  # compiles, allocates
-    updates = max(2, round(_SAMPLE_SECONDS / candidates["alone"](2)))
+    updates = max(1, round(_SAMPLE_SECONDS / candidates["alone"](2)))
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for repeat in range(given.repeats):
         for name in sorted(candidates, reverse=bool(repeat % 2)):
             times[name].append(1e3 * candidates[name](updates))
     median = {name: statistics.median(taken) for name, taken in times.items()}
     side = median.get("side by side")
-    ratios = sorted(a / b for a, b in zip(times["alone"], times["ddp"], strict=True))
+    shares = [1 - a / b for a, b in zip(times.get("side by side", ()), times["ddp"], strict=False)]
+    ddp, fsdp = (
+        sorted(a / b for a, b in zip(times["alone"], times[name], strict=True))
+        for name in ("ddp", "fsdp")
+    )
     return [
         model, str(given.batch), f"{plain.megabytes:.1f}", f"{median['alone']:.1f}",
         "-" if side is None else f"{side:.1f}", f"{median['ddp']:.1f}", f"{median['fsdp']:.1f}",
-        f"{100 * median['alone'] / median['ddp']:.0f} %",
-        f"{100 * median['alone'] / median['fsdp']:.0f} %",
-        "-" if side is None else f"{100 * (1 - side / median['ddp']):.0f} %",
-        f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+        f"{100 * statistics.median(ddp):.0f} %", f"{100 * statistics.median(fsdp):.0f} %",
+        f"{100 * statistics.median(shares):.0f} %" if shares else "-",
+        f"{100 * ddp[0]:.0f} to {100 * ddp[-1]:.0f} %",
     ]  # fmt: skip
 
 
@@ -142,7 +145,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--compile", default="auto", choices=["auto", "always", "never"])
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--repeats", type=int, default=7, help="of which the median counts")
+    parser.add_argument("--repeats", type=int, default=25, help="of which the median counts")
     return parser.parse_args()
 
 

@@ -276,6 +276,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_COLLECT} behaviour=lazy", "unknown behaviour 'lazy'"),
         (f"{_COLLECT} behaviour=scriptd", "did you mean 'scripted'"),
         ("collect out=new suite=walker-run behaviour=scripted", "no scripted controller"),
+        ("collect out=new suite=mw-push behaviour=mpc", "no planning on the simulator"),
         (f"{_COLLECT} behaviour=policy", "policy=DIR"),
         (f"{_COLLECT} policy={{policies}}/pendulum-swingup", "go together"),
         (

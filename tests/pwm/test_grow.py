@@ -33,14 +33,14 @@ TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and 
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
-    "first.random=0", "first.ou=1", "first.scripted=2", "episodes=2", "collect.workers=1",
+    "first.random=0", "first.ou=1", "first.scripted=2", "first.mpc=0", "episodes=2",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
     "extract.learner.iterations=6", "extract.learner.batch_size=8", "extract.learner.horizon=3",
     "extract.learner.networks.actor=[8]", "extract.learner.networks.critic=[8]",
-    "extract.learner.critic_minibatches=2", "extract.pool=64", "evaluate.episodes=2",
-    "evaluate.workers=1",
+    "collect.workers=1", "extract.learner.critic_minibatches=2", "extract.pool=64",
+    "evaluate.episodes=2", "evaluate.workers=1",
 ]  # fmt: skip
 
 
@@ -256,11 +256,12 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert len(set(seeds)) == 5
 
 
-def test_noise_stands_in_for_scripts_that_are_not_there():
-    suite = get_suite(["walker-run", "mw-push"])
-    assert FirstRound(random=0, ou=2, scripted=5).by_behaviour(suite) == {
-        "ou": {"walker-run": 7, "mw-push": 2},
-        "scripted": {"walker-run": 0, "mw-push": 5},
+def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
+    suite = get_suite(["walker-run", "mw-push", "pendulum-spin"])
+    assert FirstRound(random=0, ou=2, scripted=5, mpc=3).by_behaviour(suite) == {
+        "ou": {"walker-run": 7, "mw-push": 2, "pendulum-spin": 2},
+        "scripted": {"walker-run": 0, "mw-push": 5, "pendulum-spin": 5},
+        "mpc": {"walker-run": 3, "mw-push": 0, "pendulum-spin": 0},
     }
 
 

@@ -14,6 +14,8 @@ from pwm.checkpoint import list_steps, load_checkpoint
 from pwm.cli import main
 from pwm.world_model import load_world_model
 
+pytestmark = pytest.mark.timeout(900)  # nearly all of it in the first test, which makes the runs
+
 STEPS = 50
 WITH_Q = ("q_and_prior=true", "model.num_q=3", "model.dropout=0", f"steps={STEPS}", "keep_last=9")
 BFLOAT16_TOLERANCE = 2e-2  # some digits of its losses, and where roundings of weights differ
@@ -70,7 +72,7 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
     """Runs of two ranks, each a directory, made by one torchrun."""
     directory = tmp_path_factory.mktemp("by_ranks")
     for parallel in ("ddp", "fsdp"):
-        keep_until(plain / "with_q", directory / f"{parallel}_begun_by_one", 10)
+        keep_until(plain / "with_q", directory / f"{parallel}_begun_by_one", 30)
     runs = {
         "ddp": [f"steps={STEPS}"],
         "fsdp": [f"steps={STEPS}", "parallel=fsdp"],
@@ -92,7 +94,7 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
     )
     session = str(Path(__file__).with_name("rank_session.py"))
     process = torchrun([session, str(commands)])
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=800)
     (directory / "errors.txt").write_text(errors)
     assert process.returncode == 0, errors
     codes = json.loads(commands.with_suffix(".codes").read_text())
@@ -192,3 +194,16 @@ def test_what_is_left_at_the_end_is_one_piece(by_ranks):
 def test_a_mistake_is_said_once(name, sentence, by_ranks):
     assert (by_ranks / "errors.txt").read_text().count(sentence) == 1
     assert not (by_ranks / name).exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_one_rank_on_a_gpu_follows_the_plain_loop(parallel, toy, tmp_path):
+    words = [*WITH_Q, "device=cuda", "precision=float32", "compile=never"]
+    assert main(toy.pretrain(tmp_path / "plain", *words)) == 0
+    command = toy.pretrain(tmp_path / "rank", *words, f"parallel={parallel}")
+    process = torchrun(["-m", "pwm.cli", *command], ranks=1)
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert_same_curves(tmp_path / "rank", tmp_path / "plain", 1e-4)
