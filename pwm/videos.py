@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,8 @@ def write_videos(
     """
     require_video()
     make_directory(directory)
-    with progress_bar() as progress:
-        bar = progress.add_task("videos", total=len(tasks) * len(seeds), note="")
-        for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
-            progress.update(bar, note=task.name)
-            write_video(directory / f"{task.name}_{i}.mp4", _film(method, task, seed))
-            progress.advance(bar)
+    for task, seed, name in _episodes("videos", tasks, seeds):
+        write_video(directory / f"{name}.mp4", _film(method, task, seed))
 
 
 def write_strips(
@@ -64,14 +60,22 @@ def write_strips(
     """
     require_video()
     make_directory(directory)
+    shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
+    for task, seed, name in _episodes("strips", tasks, seeds):
+        steps = np.round(shares * task.episode_length).astype(int).tolist()
+        frames = _film(method, task, seed, steps)
+        write_atomically(directory / f"{name}.jpg", _jpeg(strip(frames)))
+
+
+def _episodes(
+    what: str, tasks: Sequence[Task], seeds: Sequence[int]
+) -> Iterator[tuple[Task, int, str]]:
+    """Every task with every seed, and a name of its file, under a progress bar."""
     with progress_bar() as progress:
-        bar = progress.add_task("strips", total=len(tasks) * len(seeds), note="")
+        bar = progress.add_task(what, total=len(tasks) * len(seeds), note="")
         for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
             progress.update(bar, note=task.name)
-            shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
-            steps = np.round(shares * task.episode_length).astype(int).tolist()
-            frames = _film(method, task, seed, steps)
-            write_atomically(directory / f"{task.name}_{i}.jpg", _jpeg(strip(frames)))
+            yield task, seed, f"{task.name}_{i}"
             progress.advance(bar)
 
 
