@@ -44,6 +44,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
         task: the task's facts (sizes, episode length, how it is scored).
         observation_space: unbounded float32 box of shape ``(obs_dim,)``.
         action_space: float32 box of shape ``(action_dim,)`` in [-1, 1].
+        success: 1.0 if the last decision step ended in success, else 0.0.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
@@ -72,6 +73,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
         self._action_shape = (task.action_dim,)
         self._zeros = np.zeros(task.obs_dim, np.float32)
         self._steps_left = 0
+        self.success = 0.0
         if seed is not None:
             self._start_stream(check_seed(seed))
 
@@ -110,6 +112,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
             self._start_stream(seed)
         observation = self._begin()
         self._require_finite(observation, 0.0)
+        self.success = 0.0
         self._steps_left = self.task.episode_length
         return observation, {"success": 0.0}
 
@@ -144,10 +147,10 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
             )
         if not self._steps_left:
             raise PwmError(f"no episode of '{self.task.name}' is under way; call reset() first.")
-        observation, reward, success = self._advance(action)
+        observation, reward, self.success = self._advance(action)
         self._require_finite(observation, reward)
         self._steps_left -= 1
-        return observation, reward, False, not self._steps_left, {"success": success}
+        return observation, reward, False, not self._steps_left, {"success": self.success}
 
     def _require_finite(self, observation: Observation, reward: float) -> None:
         # Zero times NaN or infinity is NaN; again several times cheaper than np.isfinite.

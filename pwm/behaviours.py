@@ -10,16 +10,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from pwm.controllers import CONTROLLED_DOMAINS, Controller, make_controller
 from pwm.errors import PwmError
-from pwm.simulator_planner import Simulator, SimulatorPlanner
+from pwm.simulator_planner import PlannerSize, Simulator, SimulatorPlanner
 from pwm.suites import Task
 
-BEHAVIOURS = ("random", "ou", "scripted", "mpc", "policy")
+BEHAVIOURS = ("random", "ou", "scripted", "held", "mpc", "policy")
 
 NOISE_CORRELATIONS = (0.0, 0.8)
 
@@ -137,19 +137,63 @@ class PolicyNoise:
         return AutoregressiveNoise(size, rng, sigma, correlation)
 
 
+class Watched(Protocol):
+    """An environment that tells whether its last step ended in success, 1.0 or 0.0."""
+
+    success: float
+
+
+class HoldingBehaviour:
+    """Meta-World's scripted policy, which holds still while it succeeds, plus noise.
+
+    The scripts are written for episodes that end with success; some let go of it afterwards. Here
+    an episode goes on, and its last step is scored.
+    """
+
+    _NOISE = PolicyNoise((0.0, 0.1, 0.2, 0.3), NOISE_CORRELATIONS)
+    _WHILE_HOLDING = 0.3  # of the noise
+
+    def __init__(self, task: Task, env: Watched) -> None:
+        """Acts in an environment.
+
+        Raises:
+            PwmError: if the task is not of Meta-World.
+        """
+        if not can_hold(task):
+            raise PwmError(
+                f"behaviour 'held' is of Meta-World's tasks, and '{task.name}' is none; use "
+                "behaviour=scripted or mpc there."
+            )
+        self._env, self._size = env, task.action_dim
+        self._controller = make_controller(task)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour.reset`."""
+        self._noise = self._NOISE.draw(self._size, rng)
+        self._controller.reset(rng)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        action, noise = _clipped(self._controller.act(obs)), self._noise.draw()
+        if self._env.success:
+            action[:3] = 0.0  # the hand's movement; the last is the gripper's effort
+            noise *= self._WHILE_HOLDING
+        return _clipped(action + noise)
+
+
 class PlannerBehaviour:
     """Planning on the simulator itself, plus noise of a magnitude drawn per episode."""
 
     _NOISE = PolicyNoise((0.0, 0.1, 0.3), NOISE_CORRELATIONS)
 
-    def __init__(self, task: Task, env: Simulator) -> None:
+    def __init__(self, task: Task, env: Simulator, size: PlannerSize | None = None) -> None:
         """Plans for an environment.
 
         Raises:
             PwmError: if the task's simulator cannot be asked what plans would bring.
         """
         self._size = task.action_dim
-        self._planner = SimulatorPlanner(env, task)
+        self._planner = SimulatorPlanner(env, task, size)
 
     def reset(self, rng: np.random.Generator) -> None:
         """See `Behaviour.reset`."""
@@ -203,16 +247,18 @@ def make_behaviour(
     task: Task,
     policy: str | None = None,
     policy_noise: PolicyNoise | None = None,
-    env: Simulator | None = None,
+    env: Any = None,
+    planner: PlannerSize | None = None,
 ) -> Behaviour:
     """A behaviour by name.
 
     Args:
-        name: ``"random"``, ``"ou"``, ``"scripted"``, ``"mpc"`` or ``"policy"``.
+        name: ``"random"``, ``"ou"``, ``"scripted"``, ``"held"``, ``"mpc"`` or ``"policy"``.
         task: the task to act in.
         policy: the policy's directory, or that of many tasks' policies, for ``"policy"``.
         policy_noise: on the policy's actions, none by default.
-        env: in which the actions are taken, for ``"mpc"``.
+        env: in which the actions are taken, for ``"held"`` and ``"mpc"``.
+        planner: how much ``"mpc"`` tries.
 
     Raises:
         PwmError: for another name, a task without a controller, or a missing policy or simulator.
@@ -223,10 +269,14 @@ def make_behaviour(
         return OrnsteinUhlenbeck(task)
     if name == "scripted":
         return ScriptedBehaviour(task)
-    if name == "mpc":
+    if name in ("held", "mpc"):
         if env is None:
-            raise PwmError("behaviour 'mpc' needs the environment in which its actions are taken.")
-        return PlannerBehaviour(task, env)
+            raise PwmError(
+                f"behaviour '{name}' needs the environment in which its actions are taken."
+            )
+        return (
+            HoldingBehaviour(task, env) if name == "held" else PlannerBehaviour(task, env, planner)
+        )
     if name == "policy":
         if policy is None:
             raise PwmError("behaviour 'policy' needs a policy; give its directory as policy=DIR.")
@@ -238,6 +288,11 @@ def has_controller(task: Task) -> bool:
     """Whether ``"scripted"`` is possible for a task."""
     if task.domain == "dmcontrol":
         return task.name.split("-")[0] in CONTROLLED_DOMAINS
+    return task.domain == "metaworld"
+
+
+def can_hold(task: Task) -> bool:
+    """Whether ``"held"`` is possible for a task."""
     return task.domain == "metaworld"
 
 

@@ -7,11 +7,11 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pwm.behaviours import BEHAVIOURS, PolicyNoise, has_controller
+from pwm.behaviours import BEHAVIOURS, PolicyNoise, can_hold, has_controller
 from pwm.dataset import Episode, EpisodeStore
 from pwm.episodes import Recipe, collect_episode, episode_seed, require_environments
 from pwm.errors import PwmError
@@ -38,7 +38,7 @@ from pwm.settings import (
     require_writable,
     within,
 )
-from pwm.simulator_planner import can_plan
+from pwm.simulator_planner import PlannerSize, can_plan
 from pwm.suites import Suite, Task, get_suite
 from pwm.worker_pool import Job, WorkerPool
 
@@ -57,8 +57,9 @@ class CollectConfig:
         seed: everything drawn follows from it; another seed adds other episodes.
         workers: processes, 0 for one per available core. Does not change the data.
         behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
-            ``mpc`` (planning on dm_control's simulator), ``policy``, or an agent that learns
-            from its episodes: ``sac`` or ``tqc``.
+            ``held`` (Meta-World's scripts, which hold still while they succeed), ``mpc``
+            (planning on dm_control's simulator), ``policy``, or an agent that learns from its
+            episodes: ``sac`` or ``tqc``.
         policy: for ``policy``, the directory of the policy, or of many tasks' policies.
         policy_noise: standard deviation of the noise on the policy's actions; of a list each
             episode draws one.
@@ -68,6 +69,7 @@ class CollectConfig:
             as hung and is replaced; likewise one that dies or fails.
         max_faults: of one episode, which is run again after each; this many end the command.
         resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
+        mpc: of behaviour ``mpc``, how much it tries.
         sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
     """
 
@@ -83,6 +85,7 @@ class CollectConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
+    mpc: PlannerSize = field(default_factory=PlannerSize)
     sac: SacConfig = field(default_factory=SacConfig)
 
     def validate(self) -> None:
@@ -92,6 +95,7 @@ class CollectConfig:
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
         require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
+        within("mpc", self.mpc.validate)
         within("sac", self.sac.validate)
         if self.behaviour in LEARNERS:
             require_learner(self.behaviour)
@@ -101,6 +105,7 @@ class CollectConfig:
         wanted = _episodes_per_task(self.episodes, suite)
         for behaviour, possible, what in (
             ("scripted", has_controller, "no scripted controller"),
+            ("held", can_hold, "no script that could hold still"),
             ("mpc", can_plan, "no planning on the simulator"),
         ):
             lacking = [name for name, n in wanted.items() if n and not possible(suite[name])]
@@ -214,7 +219,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
 
 
 def _recipe(config: CollectConfig) -> Recipe:
-    return Recipe(config.seed, config.behaviour, config.policy, config.noise())
+    return Recipe(config.seed, config.behaviour, config.policy, config.noise(), config.mpc)
 
 
 def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
@@ -256,6 +261,8 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
         description["policy_sha256"] = SavedPolicies.at(paths).digests
         description["policy_noise"] = list(noise.sigmas)
         description["policy_noise_correlation"] = list(noise.correlations)
+    if recipe.behaviour == "mpc" and recipe.planner != PlannerSize():
+        description["planner"] = asdict(recipe.planner)
     return description
 
 

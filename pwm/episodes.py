@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from pwm.behaviours import Behaviour, PolicyNoise, default_mixture, draw_name, make_behaviour
 from pwm.dataset import Episode
+from pwm.simulator_planner import PlannerSize
 from pwm.suites import Task
 from pwm.worker_pool import Caller
 
@@ -25,12 +26,14 @@ class Recipe:
         behaviour: ``"mixed"`` for each task's default mixture, or one behaviour's name.
         policy: the policy's directory, or that of many tasks' policies, for behaviour ``"policy"``.
         policy_noise: on its actions, none by default.
+        planner: of behaviour ``"mpc"``.
     """
 
     seed: int
     behaviour: str
     policy: str | None = None
     policy_noise: PolicyNoise | None = None
+    planner: PlannerSize = field(default_factory=PlannerSize, compare=False)
 
     def mixture(self, task: Task) -> dict[str, float]:
         """The share of a task's episodes that each behaviour gets."""
@@ -38,7 +41,7 @@ class Recipe:
 
     def make(self, name: str, task: Task, env: Any = None) -> Behaviour:
         """A behaviour of the mixture for an environment; raises PwmError if it cannot be."""
-        return make_behaviour(name, task, self.policy, self.policy_noise, env)
+        return make_behaviour(name, task, self.policy, self.policy_noise, env, self.planner)
 
 
 def require_environments(tasks: Iterable[Task]) -> None:

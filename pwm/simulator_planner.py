@@ -9,12 +9,13 @@ seconds an episode, so it makes data, and is no policy.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from pwm.errors import PwmError
+from pwm.settings import require_at_least, require_at_most, require_positive
 from pwm.suites import Task
 
 
@@ -36,15 +37,16 @@ def can_plan(task: Task) -> bool:
     return task.domain == "dmcontrol"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlannerSize:
     """How much a planner tries.
 
     Attributes:
         samples: plans tried in a round, the present one among them.
         elites: of which the best are averaged.
-        seconds: that a plan reaches ahead, within ``steps`` decision steps.
-        steps: least and most decision steps of a plan.
+        seconds: that a plan reaches ahead, within ``least`` and ``most`` decision steps.
+        least: decision steps of a plan.
+        most: likewise.
         every: decision steps from one round to the next.
         sigmas: magnitudes of the noise round the plan; each sample draws one.
         correlation: of that noise from one step to the next.
@@ -53,10 +55,24 @@ class PlannerSize:
     samples: int = 32
     elites: int = 4
     seconds: float = 1.0
-    steps: tuple[int, int] = (16, 40)
+    least: int = 16
+    most: int = 40
     every: int = 2
-    sigmas: tuple[float, ...] = (0.2, 0.6, 1.5)
+    sigmas: list[float] = field(default_factory=lambda: [0.2, 0.6, 1.5])
     correlation: float = 0.8
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 2, "samples")
+        require_at_least(self, 1, "elites", "least", "every")
+        require_at_most(self, self.samples, "elites")
+        require_at_least(self, self.least, "most")
+        require_at_most(self, self.least, "every")
+        require_positive(self, "seconds")
+        if not self.sigmas or not all(0 < sigma < math.inf for sigma in self.sigmas):
+            raise PwmError(f"sigmas={self.sigmas} must be numbers above 0, such as [0.2, 0.6].")
+        require_at_least(self, 0, "correlation")
+        require_at_most(self, 0.99, "correlation")
 
 
 class SimulatorPlanner:
@@ -79,7 +95,7 @@ class SimulatorPlanner:
             )
         self._env, self._size = env, size or PlannerSize()
         steps = round(self._size.seconds / env.seconds_per_step)
-        self._shape = min(max(steps, self._size.steps[0]), self._size.steps[1]), task.action_dim
+        self._shape = min(max(steps, self._size.least), self._size.most), task.action_dim
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begins an episode; the generator is drawn from at every round."""

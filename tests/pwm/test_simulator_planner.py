@@ -76,7 +76,7 @@ def test_a_plan_reaches_as_far_as_its_seconds_within_bounds():
             return super().lookahead(plans)
 
     for seconds in (0.5, 2.0, 90.0):
-        size = PlannerSize(samples=6, seconds=seconds, steps=(8, 30))
+        size = PlannerSize(samples=6, seconds=seconds, least=8, most=30)
         planner = SimulatorPlanner(Slow(), get_task("reacher-easy"), size)
         planner.reset(np.random.default_rng(0))
         planner.act()
