@@ -58,6 +58,7 @@ class ActorCriticConfig:
         reward_units: ``symlog`` (what the authors train on) or ``real``.
         clone_weight, clone_weight_final: weight of behaviour cloning beside the normalized return,
             at the first and at the last iteration.
+        clone_first: updates that only clone, before the first iteration.
         clone_best: the share of a task's episodes, the best by return, that is cloned.
         clone_temperature: clone a row more often the better it turned out, as in advantage-weighted
             regression (:func:`pwm.advantage.cloned_rows`); null clones all rows alike.
@@ -89,6 +90,7 @@ class ActorCriticConfig:
     reward_units: str = "symlog"
     clone_weight: float = 0.0
     clone_weight_final: float = 0.0
+    clone_first: int = 0
     clone_best: float = 0.5
     clone_temperature: float | None = None
     disagreement_weight: float = 1.0
@@ -96,16 +98,27 @@ class ActorCriticConfig:
     real_value_steps: int = 1
 
     @property
+    def steps(self) -> int:
+        """Updates that only clone and iterations, in all."""
+        return self.clone_first + self.iterations
+
+    @property
+    def clones_beside(self) -> bool:
+        """Whether iterations clone."""
+        return bool(self.clone_weight or self.clone_weight_final)
+
+    @property
     def clones(self) -> bool:
         """Whether anything is cloned."""
-        return bool(self.clone_weight or self.clone_weight_final)
+        return self.clones_beside or self.clone_first > 0
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_choice(self, "reward_units", REWARD_UNITS)
         require_at_least(self, 1, "iterations", "batch_size", "horizon", "critic_minibatches")
         require_at_least(self, 1, "real_value_steps")
-        require_at_least(self, 0, "critic_passes", "clone_weight", "clone_weight_final")
+        require_at_least(self, 0, "critic_passes", "clone_first")
+        require_at_least(self, 0, "clone_weight", "clone_weight_final")
         require_at_least(self, 0, "disagreement_weight")
         require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
         require_positive(self, "actor_clip", "critic_clip", "return_decay", "clone_best")
@@ -189,6 +202,7 @@ class ActorCriticLearner:
         self._lowest_value = self.accelerator.compile(lowest_value)
         self._critic_error = self.accelerator.compile(critic_error)
         self._iterate = self.accelerator.capture(self._iteration)
+        self._imitate = self.accelerator.capture(self._imitation)
         device, latent = model.bins.device, model.size.latent_dim
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
@@ -307,11 +321,32 @@ class ActorCriticLearner:
         loss = -returns.mean(1) / scale
         metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
         if demonstrations is not None:
-            error = (self.actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
-            distance = error.mean(1) / self.actors.action_mask.sum(-1)
+            distance = self._distance(demonstrations)
             loss = loss + self.clone_weight * distance
             metrics["clone_error"] = distance.detach()
         return loss, imagined, metrics
+
+    def _distance(self, demonstrations: Demonstrations) -> Tensor:
+        """(K,) mean squared errors of the actors, an entry of an action."""
+        error = (self.actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
+        return error.mean(1) / self.actors.action_mask.sum(-1)
+
+    def imitation(self, demonstrations: Demonstrations) -> dict[str, Tensor]:
+        """One actor step for all K tasks that only clones; (K,) metrics as of :meth:`iteration`."""
+        with self.accelerator.autocast():
+            return self._imitate(*demonstrations)
+
+    def _imitation(self, latent: Tensor, action: Tensor) -> dict[str, Tensor]:
+        distance = self._distance(Demonstrations(latent, action))
+        return {
+            "clone_error": distance.detach(),
+            "actor_grad_norm": self._descend_actors(distance),
+        }
+
+    def _descend_actors(self, loss: Tensor) -> Tensor:
+        parameters = list(self.actors.parameters())
+        grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
+        return self._descend(self.actor_optimizer, parameters, grads, self.config.actor_clip)
 
     def iteration(
         self,
@@ -345,9 +380,7 @@ class ActorCriticLearner:
         shown = list(rest)
         cloned = Demonstrations(*shown) if shown else None
         loss, imagined, metrics = self.actor_loss(start, action_noise, cloned, elsewhere)
-        parameters = list(self.actors.parameters())
-        grads = torch.autograd.grad(loss.sum(), parameters)
-        norm = self._descend(self.actor_optimizer, parameters, grads, self.config.actor_clip)
+        norm = self._descend_actors(loss)
         critic_loss, value = self._update_critics(imagined, order, real)
         return metrics | {
             "actor_grad_norm": norm,
@@ -405,9 +438,17 @@ class ActorCriticLearner:
         values.load_state_dict({name: t[own] for name, t in critics.state_dict().items()})
         return TaskCritic(values, config.reward_units, config.discount)
 
-    def set_progress(self, iteration: int) -> None:
-        """Set an iteration's learning rates and weight of behaviour cloning."""
-        config, progress = self.config, iteration / self.config.iterations
+    def set_progress(self, step: int) -> None:
+        """Set a step's learning rates and weight of behaviour cloning.
+
+        Args:
+            step: counts from 0 the updates that only clone, and then the iterations.
+        """
+        config = self.config
+        if step < config.clone_first:
+            progress = step / config.clone_first
+        else:
+            progress = (step - config.clone_first) / config.iterations
         for value, first, last in (
             (self.actor_optimizer.param_groups[0]["lr"], config.actor_lr, config.lr_final),
             (self.critic_optimizer.param_groups[0]["lr"], config.critic_lr, config.lr_final),

@@ -226,20 +226,30 @@ class Group:
             facts = torch.stack([rows.reward, rows.next_discount], -1)
             self.real = states, next_states, facts
 
-    def iteration(self, step: int) -> dict[str, Tensor]:
-        """One iteration for all tasks of the group; (K,) metrics."""
+    def step(self, number: int) -> dict[str, Tensor]:
+        """An update that only clones, or an iteration, for all tasks of the group; (K,) metrics."""
+        self.learner.set_progress(number)
+        first = self.config.learner.clone_first
+        if number < first:
+            return self.learner.imitation(self._demonstrations())
+        return self._iteration(number - first)
+
+    def _demonstrations(self) -> Demonstrations:
+        assert self.demonstrations is not None
+        states, action = self.demonstrations
+        rows = self.learner.sample(len(states))
+        return Demonstrations(states[rows], _take(action, rows))
+
+    def _iteration(self, step: int) -> dict[str, Tensor]:
         if self.tuner is not None:
             self.tuner.set_learning_rate(step)
             self.tuner.update(self.windows.batch(step))
         learner = self.learner
-        learner.set_progress(step)
         rows = learner.sample(len(self.starts))
         start, elsewhere = self.starts[rows], [states[rows] for states in self.elsewhere]
         demonstrations = real = None
-        if self.demonstrations is not None:
-            states, action = self.demonstrations
-            rows = learner.sample(len(states))
-            demonstrations = Demonstrations(states[rows], _take(action, rows))
+        if self.config.learner.clones_beside:
+            demonstrations = self._demonstrations()
         if self.real is not None:
             states, next_states, facts = self.real
             rows = learner.sample(len(states))
@@ -451,7 +461,7 @@ def _with_data(
 
 
 def _extract_group(group: Group, out: Path) -> None:
-    config, total = group.config, group.config.learner.iterations
+    config, total = group.config, group.config.learner.steps
     directory = _group_directory(out, group.tasks)
     checkpoints = directory / "checkpoints"
     checkpoint = load_latest(checkpoints, _KIND, console.print)
@@ -466,13 +476,12 @@ def _extract_group(group: Group, out: Path) -> None:
         bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")
         first = FirstStep(group.learner.accelerator)
         while step < total:
-            metrics = group.iteration(step)
+            metrics = group.step(step)
             step += 1
-            first.report(metrics["value"])
+            first.report(metrics["actor_grad_norm"])
             if step % config.log_every == 0 or step == total:
                 logger.log(step, _by_task(group.tasks, metrics))
-                note = f"imagined return {float(metrics['imagined_return'].mean()):.2f}"
-                progress.update(bar, note=note)
+                progress.update(bar, note=_note(metrics))
             progress.update(bar, completed=step)
             if signals.requested or step % config.save_every == 0 or step == total:
                 logger.flush()
@@ -483,6 +492,11 @@ def _extract_group(group: Group, out: Path) -> None:
                 )
     group.save_policies(out)
     delete_steps(checkpoints)
+
+
+def _note(metrics: Mapping[str, Tensor]) -> str:
+    shown = "imagined_return" if "imagined_return" in metrics else "clone_error"
+    return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):.2f}"
 
 
 def _group_directory(out: Path, tasks: Sequence[Task]) -> Path:
