@@ -59,6 +59,7 @@ class ActorCriticConfig:
         clone_weight, clone_weight_final: weight of behaviour cloning beside the normalized return,
             at the first and at the last iteration.
         clone_first: updates that only clone, before the first iteration.
+        clone_lr: of Adam at the first of them; it falls to ``lr_final`` at the last.
         clone_best: the share of a task's episodes, the best by return, that is cloned.
         clone_temperature: clone a row more often the better it turned out, as in advantage-weighted
             regression (:func:`pwm.advantage.cloned_rows`); null clones all rows alike.
@@ -91,6 +92,7 @@ class ActorCriticConfig:
     clone_weight: float = 0.0
     clone_weight_final: float = 0.0
     clone_first: int = 0
+    clone_lr: float = 1e-3
     clone_best: float = 0.5
     clone_temperature: float | None = None
     disagreement_weight: float = 1.0
@@ -120,7 +122,7 @@ class ActorCriticConfig:
         require_at_least(self, 0, "critic_passes", "clone_first")
         require_at_least(self, 0, "clone_weight", "clone_weight_final")
         require_at_least(self, 0, "disagreement_weight")
-        require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
+        require_at_least(self, 0, "actor_lr", "critic_lr", "clone_lr", "lr_final")
         require_positive(self, "actor_clip", "critic_clip", "return_decay", "clone_best")
         require_share(self, "discount", "lam", "return_decay", "clone_best", "real_value_share")
         if self.clone_temperature is not None:
@@ -445,12 +447,11 @@ class ActorCriticLearner:
             step: counts from 0 the updates that only clone, and then the iterations.
         """
         config = self.config
+        progress, actor_lr = (step - config.clone_first) / config.iterations, config.actor_lr
         if step < config.clone_first:
-            progress = step / config.clone_first
-        else:
-            progress = (step - config.clone_first) / config.iterations
+            progress, actor_lr = step / config.clone_first, config.clone_lr
         for value, first, last in (
-            (self.actor_optimizer.param_groups[0]["lr"], config.actor_lr, config.lr_final),
+            (self.actor_optimizer.param_groups[0]["lr"], actor_lr, config.lr_final),
             (self.critic_optimizer.param_groups[0]["lr"], config.critic_lr, config.lr_final),
             (self.clone_weight, config.clone_weight, config.clone_weight_final),
         ):
