@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pwm.best_policies import BEST
 from pwm.checkpoint import (
     halved,
     is_checkpoint,
@@ -33,12 +34,14 @@ class RunParts:
         world_models: one a round, or the only one; the last one ships. Empty for a run without.
         policies: likewise directories of policies.
         data: the episode store.
+        best: the best policies of all rounds, which ship in the place of the last round's.
     """
 
     run: Path
     world_models: tuple[Path, ...]
     policies: tuple[Path, ...]
     data: Path
+    best: Path | None = None
 
     @classmethod
     def of(cls, run: Path) -> RunParts:
@@ -55,6 +58,7 @@ class RunParts:
             tuple(path / "world_model" for path in rounds if (path / "world_model").is_dir()),
             tuple(path / "policies" for path in rounds if (path / "policies").is_dir()),
             run / "data",
+            run / BEST if (run / BEST).is_dir() else None,
         )
 
 

@@ -1,8 +1,9 @@
 """Growing data, world model and policies together, in rounds, from nothing but the simulators.
 
 A round collects episodes, trains the world model on with all episodes so far, learns every task's
-policy on with it, and scores the policies, which collect the next round's episodes. For one task
-this is the online form of PWM (ICLR 2025, Algorithm 1) with few, large batches of episodes.
+policy on with it, and scores the policies. Each task's best policy so far collects the next round's
+episodes, and is what learns on. For one task this is the online form of PWM (ICLR 2025,
+Algorithm 1) with few, large batches of episodes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from pwm.allotment import allotted
-from pwm.behaviours import has_controller
+from pwm.behaviours import can_hold, has_controller
+from pwm.best_policies import BEST, keep_best
 from pwm.collect import CollectConfig, collect
 from pwm.dataset import EpisodeStore
 from pwm.devices import resolve_device
@@ -46,6 +48,10 @@ from pwm.suites import Suite, get_suite
 _ROUND = "{round}"
 
 
+def _of_round(template: str, number: int) -> str:
+    return template.replace(_ROUND, f"{number:02d}")
+
+
 @dataclass
 class FirstRound:
     """Episodes a task that each behaviour makes in the first round.
@@ -53,28 +59,33 @@ class FirstRound:
     Attributes:
         random, ou: as ``pwm collect`` has them.
         scripted: likewise; where a task has no scripted controller, ``ou`` makes these too.
+        held: likewise; of Meta-World's tasks.
         mpc: likewise, planned on the simulator; of dm_control's tasks without such a controller.
     """
 
     random: int = 10
     ou: int = 20
     scripted: int = 30
+    held: int = 30
     mpc: int = 5
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "random", "ou", "scripted", "mpc")
+        require_at_least(self, 0, "random", "ou", "scripted", "held", "mpc")
         if not self.random + self.ou + self.scripted:
             raise PwmError("it has no episode; give random, ou or scripted some.")
 
     def by_behaviour(self, suite: Suite) -> dict[str, dict[str, int]]:
         """Episodes by behaviour and task; none of a behaviour that makes none."""
-        made: dict[str, dict[str, int]] = {"random": {}, "ou": {}, "scripted": {}, "mpc": {}}
+        made: dict[str, dict[str, int]] = {
+            name: {} for name in ("random", "ou", "scripted", "held", "mpc")
+        }
         for task in suite:
             scripted = self.scripted if has_controller(task) else 0
             made["random"][task.name] = self.random
             made["ou"][task.name] = self.ou + self.scripted - scripted
             made["scripted"][task.name] = scripted
+            made["held"][task.name] = self.held if can_hold(task) else 0
             plans = can_plan(task) and not has_controller(task)
             made["mpc"][task.name] = self.mpc if plans else 0
         return {name: by_task for name, by_task in made.items() if any(by_task.values())}
@@ -85,11 +96,13 @@ class GrowConfig:
     """Settings of ``pwm grow``.
 
     The blocks of the stages are those of the stages' own commands. In their paths ``{round}``
-    stands for the number of a round. Each round begins with the world model and the policies of the
-    one before; the first begins with ``pretrain.init`` and ``extract.init`` if they are given.
+    stands for the number of a round. Each round begins with the world model of the one before and
+    the best policies so far; the first begins with ``pretrain.init`` and ``extract.init`` if they
+    are given. Later rounds do not begin with cloning alone.
 
     Attributes:
-        out: gets the store, a directory a round, rounds.json, rounds.csv, and pictures in curves/.
+        out: gets the store, a directory a round, each task's best policy so far in best/,
+            rounds.json, rounds.csv, and pictures in curves/.
         suite: a suite, a task, or several tasks, in a list or joined with commas.
         rounds: how many in all; more can be asked for later.
         seed: everything drawn in any round follows from it.
@@ -165,17 +178,13 @@ class RoundSettings:
         self._seed = stream_seed(config.seed, f"round {self._number}")
 
     def _here(self, template: str) -> str:
-        return template.replace(_ROUND, f"{self._number:02d}")
-
-    def _of_round_before(self, template: str) -> str:
-        return template.replace(_ROUND, f"{self._number - 1:02d}")
+        return _of_round(template, self._number)
 
     def collections(self) -> list[CollectConfig]:
         """One for each behaviour that makes episodes in this round."""
         config = self._config
         if self._number:
-            policies = self._of_round_before(config.extract.out)
-            collections = [self._collection("policy", policies, self.allotted())]
+            collections = [self._collection("policy", f"{config.out}/{BEST}", self.allotted())]
             if any((filled := self.filled()).values()):
                 collections.append(self.filling(filled))
             return collections
@@ -234,7 +243,7 @@ class RoundSettings:
             settings,
             data=self._here(settings.data),
             out=self._here(settings.out),
-            init=self._of_round_before(settings.out) if self._number else settings.init,
+            init=_of_round(settings.out, self._number - 1) if self._number else settings.init,
             seed=self._seed,
             device=self._config.device,
         )
@@ -247,13 +256,14 @@ class RoundSettings:
             settings.learner,
             clone_weight=settings.learner.clone_weight * fade,
             clone_weight_final=settings.learner.clone_weight_final * fade,
+            clone_first=0 if self._number else settings.learner.clone_first,
         )
         return replace(
             settings,
             checkpoint=self._here(settings.checkpoint),
             data=self._here(settings.data),
             out=self._here(settings.out),
-            init=self._of_round_before(settings.out) if self._number else settings.init,
+            init=f"{self._config.out}/{BEST}" if self._number else settings.init,
             learner=learner,
             seed=self._seed,
             device=self._config.device,
@@ -286,11 +296,19 @@ def grow(config: GrowConfig) -> Path:
     out, suite = Path(config.out), get_suite(config.suite)
     with open_run(out, "grow", config, _MAY_CHANGE):
         rounds = read_rounds(out)
+        _keep_best(config, rounds)
         while len(rounds) < config.rounds:
             rounds.append(_play(config, rounds))
             write_rounds(out, suite.name, rounds)
+            _keep_best(config, rounds)
             console.print(rounds_table(rounds))
     return out
+
+
+def _keep_best(config: GrowConfig, rounds: Sequence[Round]) -> None:
+    if rounds:
+        out = Path(config.out)
+        keep_best(out / BEST, rounds, lambda n: Path(_of_round(config.extract.out, n)))
 
 
 def _play(config: GrowConfig, before: Sequence[Round]) -> Round:

@@ -2,10 +2,11 @@
 
     python scripts/ship.py --run runs/grow80 --out checkpoints/mt80
 
-RUN is that of `pwm grow` (its last complete round ships), of `pwm quickstart`, or a directory with
-world_model/, policies/ and data/. The shipped policies, whose weights are rounded to float16, are
-evaluated anew in RUN/shipped, and their scores stand on the card. The same command goes on where
-it was stopped, and does nothing that is done. Parts that lie elsewhere are named by --world-model,
+RUN is that of `pwm grow` (the last world model and the best policies of its rounds ship), of
+`pwm quickstart`, or a directory with world_model/, policies/ and data/. The shipped policies, whose
+weights are rounded to float16, are evaluated anew in RUN/shipped, on other episodes than those that
+told which were best, and their scores stand on the card. The same command goes on where it was
+stopped, and does nothing that is done. Parts that lie elsewhere are named by --world-model,
 --policies and --data; those that are not to ship by --without.
 """
 
@@ -43,7 +44,8 @@ def ship(arguments: argparse.Namespace) -> int:
         chosen = {name: getattr(arguments, name) for name in ("episodes", "whole", "rows")}
         sample(SampleConfig(data=str(parts.data), out=str(out / "data"), **chosen))
     if "policies" not in arguments.without:
-        ship_policies(_last(parts.policies, "policies", parts.run), out / "policies")
+        policies = parts.best or _last(parts.policies, "policies", parts.run)
+        ship_policies(policies, out / "policies")
     facts = card(
         out, parts, _results(arguments), arguments.command, arguments.machine, arguments.note
     )
@@ -56,7 +58,7 @@ def _parts(arguments: argparse.Namespace) -> RunParts:
     if arguments.world_model:
         parts = dataclasses.replace(parts, world_models=(arguments.world_model,))
     if arguments.policies:
-        parts = dataclasses.replace(parts, policies=(arguments.policies,))
+        parts = dataclasses.replace(parts, policies=(arguments.policies,), best=None)
     return dataclasses.replace(parts, data=arguments.data or parts.data)
 
 
@@ -72,7 +74,8 @@ def _results(arguments: argparse.Namespace) -> Results:
     if "policies" in arguments.without:
         return Results.load(evaluation / "results.json")
     policies = str(arguments.out / "policies")
-    return evaluate(EvaluateConfig(policy=policies, out=str(evaluation), baselines=[]))
+    seed = arguments.seed
+    return evaluate(EvaluateConfig(policy=policies, out=str(evaluation), baselines=[], seed=seed))
 
 
 def main() -> None:
@@ -83,9 +86,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--world-model", type=Path, help="in the place of RUN's last")
-    parser.add_argument("--policies", type=Path, help="in the place of RUN's last")
+    parser.add_argument("--policies", type=Path, help="in the place of RUN's best")
     parser.add_argument("--data", type=Path, help="in the place of RUN/data")
     parser.add_argument("--evaluation", type=Path, help="where scores are kept: RUN/shipped")
+    parser.add_argument("--seed", type=int, default=5000, help="of the first episode of that")
     parser.add_argument("--without", nargs="*", choices=PARTS, default=[])
     parser.add_argument("--episodes", type=int, default=SampleConfig.episodes, help="of the sample")
     parser.add_argument("--whole", type=int, default=SampleConfig.whole, help="as for pwm sample")

@@ -380,6 +380,26 @@ def make_elsewhere(count: int = CONFIG.batch_size) -> list[Tensor]:
     return [model.encode(obs, torch.arange(3).unsqueeze(1)) for model in make_others()]
 
 
+def test_cloning_alone_approaches_what_was_shown_and_leaves_all_else():
+    learner = make_learner(clone_first=150, clone_lr=2e-2, lr_final=1e-3)
+    before = {name: t.clone() for name, t in learner.critics.state_dict().items()}
+    log_std, moments = learner.actors.log_std.detach().clone(), learner.moments.clone()
+    starts = make_starts(CONFIG.batch_size)
+    mask = learner.actors.action_mask.unsqueeze(1)
+    shown = Demonstrations(starts, 0.8 * torch.sin(9 * starts[..., : mask.shape[-1]]) * mask)
+    errors = []
+    for step in range(150):
+        learner.set_progress(step)
+        metrics = learner.imitation(shown)
+        errors.append(metrics["clone_error"])
+    assert (errors[-1] < 0.1 * errors[0]).all()
+    assert metrics["actor_grad_norm"].shape == (3,)
+    assert torch.equal(learner.actors.log_std, log_std)
+    assert torch.equal(learner.moments, moments)
+    for name, tensor in learner.critics.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
 @pytest.mark.parametrize("reward_units", ["symlog", "real"])
 def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
     """Rewards and actor gradients against every model's rollout of its own, step by step."""
@@ -481,6 +501,21 @@ def test_schedules():
     assert float(learner.actor_optimizer.param_groups[0]["lr"]) == pytest.approx(5.5e-4)
     assert float(learner.critic_optimizer.param_groups[0]["lr"]) == pytest.approx(1.05e-3)
     assert learner.actor_optimizer.param_groups[0]["betas"] == (0.7, 0.95)
+
+
+def test_cloning_alone_has_a_schedule_of_its_own_before_that_of_the_iterations():
+    learner = make_learner(
+        iterations=10, actor_lr=1e-3, lr_final=1e-4, clone_first=4, clone_lr=9e-3,
+        clone_weight=1.0, clone_weight_final=0.5,
+    )  # fmt: skip
+    rates, weights = [], []
+    for step in (0, 2, 4, 9, 14):
+        learner.set_progress(step)
+        rates.append(float(learner.actor_optimizer.param_groups[0]["lr"]))
+        weights.append(float(learner.clone_weight))
+    assert rates == pytest.approx([9e-3, 4.55e-3, 1e-3, 5.5e-4, 1e-4])
+    assert weights[2:] == pytest.approx([1.0, 0.75, 0.5])
+    assert learner.config.steps == 14
 
 
 def test_metrics_are_one_a_task_without_gradient():

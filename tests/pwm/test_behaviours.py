@@ -13,7 +13,7 @@ from pwm.behaviours import (
     has_controller,
     make_behaviour,
 )
-from pwm.controllers import CartpoleController, PendulumController
+from pwm.controllers import CartpoleController, MetaWorldController, PendulumController
 from pwm.errors import PwmError
 from pwm.suites import SUITES, Task, get_task
 
@@ -89,6 +89,10 @@ def test_what_is_not_possible_is_refused():
     with pytest.raises(PwmError, match="'walker-run' has no scripted controller"):
         make_behaviour("scripted", get_task("walker-run"))
     assert not has_controller(get_task("walker-run"))
+    with pytest.raises(PwmError, match="behaviour 'held' needs the environment"):
+        make_behaviour("held", get_task("mw-push"))
+    with pytest.raises(PwmError, match="'walker-run' is none"):
+        make_behaviour("held", get_task("walker-run"), env=object())
     with pytest.raises(PwmError, match="needs a policy"):
         make_behaviour("policy", get_task("walker-run"))
 
@@ -109,6 +113,55 @@ def test_scripted_policies_succeed_and_fail_on_meta_world():
     assert sum(success for _, _, success in outcomes) >= 5
     returns = [total for _, total, _ in outcomes]
     assert max(returns) > 1.5 * min(returns)
+
+
+@pytest.mark.parametrize("name", ["mw-door-open", "mw-coffee-button", "mw-plate-slide-side"])
+def test_held_keeps_the_success_that_the_script_alone_lets_go_of(name):
+    task = get_task(name)
+    env = make_env(task.name)
+    last = {}
+    for behaviour in ("scripted", "held"):
+        acting = make_behaviour(behaviour, task, env=env)
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            acting.reset(rng)
+            obs, _ = env.reset(seed=seed)
+            for _ in range(task.episode_length):
+                obs, _, _, _, details = env.step(acting.act(obs))
+            last[behaviour, seed] = details["success"]
+    successes = {b: sum(last[b, seed] for seed in range(8)) for b in ("scripted", "held")}
+    assert successes["held"] >= max(5, successes["scripted"] + 3)
+
+
+def test_held_acts_as_the_script_until_there_is_success_and_then_holds_still():
+    task = get_task("mw-drawer-close")
+    env = make_env(task.name)
+    held = make_behaviour("held", task, env=env)
+    rng = next(r for r in map(np.random.default_rng, range(50)) if _noise_free(held, r))
+    held.reset(rng)
+    obs, _ = env.reset(seed=1)
+    script = MetaWorldController(task)
+    script.reset(rng)
+    seen = set()
+    for _ in range(task.episode_length):
+        action, scripted = held.act(obs), np.clip(script.act(obs), -1, 1).astype(np.float32)
+        np.testing.assert_array_equal(action[:3], 0 if env.success else scripted[:3])
+        assert action[3] == scripted[3]
+        seen.add(env.success)
+        obs, _, _, _, details = env.step(action)
+        assert details["success"] == env.success
+    assert seen == {0.0, 1.0}
+    env.reset()
+    assert env.success == 0.0
+
+
+def _noise_free(behaviour, rng: np.random.Generator) -> bool:
+    """Whether the episode that a generator begins has no noise; the generator stays as it was."""
+    state = rng.bit_generator.state
+    behaviour.reset(rng)
+    acts = {behaviour.act(np.zeros(39, np.float32)).tobytes() for _ in range(3)}
+    rng.bit_generator.state = state
+    return len(acts) == 1
 
 
 def mean_return(task_name: str, name: str, episodes: int) -> np.ndarray:

@@ -130,9 +130,9 @@ class Killed(BaseException):
     """Stands for the process ending on the spot."""
 
 
-def disturb(monkeypatch, iteration: int, action) -> None:
-    """Have something happen in the middle of an iteration."""
-    original, calls = ActorCriticLearner.iteration, 0
+def disturb(monkeypatch, iteration: int, action, method: str = "iteration") -> None:
+    """Have something happen in the middle of an iteration, or of another method's call."""
+    original, calls = getattr(ActorCriticLearner, method), 0
 
     def wrapped(self, *args):
         nonlocal calls
@@ -141,7 +141,7 @@ def disturb(monkeypatch, iteration: int, action) -> None:
             action()
         return original(self, *args)
 
-    monkeypatch.setattr(ActorCriticLearner, "iteration", wrapped)
+    monkeypatch.setattr(ActorCriticLearner, method, wrapped)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def remedies(toy, tmp_path_factory) -> list[str]:
     assert main(toy.pretrain(other, "seed=1", "model.latent_dim=8", "steps=8")) == 0
     return [
         f"ensemble=[{other}]", "learner.clone_temperature=0.5", "learner.real_value_share=0.3",
-        "learner.real_value_steps=4",
+        "learner.real_value_steps=4", "learner.clone_first=4",
     ]  # fmt: skip
 
 
@@ -400,6 +400,22 @@ def test_with_remedies_resuming_is_bit_exact(
         assert main(toy.extract(toy_world_model, tmp_path / "parts", *words)) == 143
     assert main(toy.extract(toy_world_model, tmp_path / "parts", *words)) == 0
     assert_same_result(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_cloning_before_the_first_iteration_counts_as_steps_and_can_be_stopped(
+    toy, toy_world_model, remedies, remedied, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        disturb(patch, 3, lambda: signal.raise_signal(signal.SIGTERM), "imitation")
+        assert main(toy.extract(toy_world_model, tmp_path, *remedies)) == 143
+    assert "2 tasks saved at iteration 3 of 16" in capsys.readouterr().err
+    assert main(toy.extract(toy_world_model, tmp_path, *remedies)) == 0
+    assert_same_result(tmp_path, remedied)
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines] == list(range(1, 17))
+    imagines = ["reacher-easy/imagined_return" in line for line in lines]
+    assert imagines == [False] * 4 + [True] * 12
+    assert all(line["reacher-easy/clone_error"] > 0 for line in lines)
 
 
 def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, capsys):
@@ -465,6 +481,8 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("learner.horizon=0", "horizon=0"),
         ("learner.clone_best=2", "clone_best=2"),
         ("learner.clone_temperature=0", "clone_temperature=0"),
+        ("learner.clone_first=-1", "clone_first=-1"),
+        ("learner.clone_lr=-1", "clone_lr=-1"),
         ("learner.disagreement_weight=-1", "disagreement_weight=-1"),
         ("learner.real_value_share=1.5", "real_value_share=1.5"),
         ("learner.real_value_steps=0", "real_value_steps=0"),

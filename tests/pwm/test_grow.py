@@ -33,7 +33,7 @@ TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and 
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
-    "first.random=0", "first.ou=1", "first.scripted=2", "first.mpc=0", "episodes=2",
+    "first.random=0", "first.ou=1", "first.scripted=2", "first.held=0", "first.mpc=0", "episodes=2",
     "pretrain.steps=12", "pretrain.batch_size=8", "pretrain.horizon.lengths=[2]",
     "pretrain.horizon.starts=[0.0]", "pretrain.save_every=5", "pretrain.model.encoder_dim=16",
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
@@ -76,6 +76,7 @@ def content(run: Path) -> dict[str, str]:
         *run.glob("round_*/world_model/metrics.jsonl"),
         *run.glob("round_*/policies/*/checkpoint.json"),
         *run.glob("round_*/policies/*/*.safetensors"),
+        *run.glob("best/*/*"),
         *run.glob("round_*/policies/groups/*/metrics.jsonl"),
         *run.glob("round_*/results.json"),
         *run.glob("rounds.*"),
@@ -105,6 +106,12 @@ def test_each_round_is_recorded_and_drawn(grown):
         found = [entry.tasks[task] for entry in rounds]
         assert [(r.added, r.episodes) for r in found] == [(3, 3), (2, 5)]
         assert all(0 <= r.normalized_score <= 100 for r in found)
+    for task in TASKS:
+        scores = [entry.tasks[task].normalized_score for entry in rounds]
+        best = "round_01" if scores[1] >= scores[0] else "round_00"
+        of_round = networks(grown / best / "policies", task)
+        for name, weight in networks(grown / "best", task).items():
+            assert torch.equal(of_round[name], weight), name
     with (grown / "rounds.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["round"], row["task"]) for row in rows] == [
@@ -124,7 +131,7 @@ def test_each_round_is_recorded_and_drawn(grown):
 
 
 def test_a_round_begins_with_the_weights_of_the_one_before(grown, tmp_path, monkeypatch):
-    """Where a second round learns nothing, it has the first's."""
+    """Where a second round learns nothing, it has the first's world model and the best policies."""
     still = [
         "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_moments=keep",
         "extract.learner.actor_lr=0", "extract.learner.critic_lr=0", "extract.learner.lr_final=0",
@@ -139,7 +146,7 @@ def test_a_round_begins_with_the_weights_of_the_one_before(grown, tmp_path, monk
         assert torch.equal(found[name], weight), name
     for task in TASKS:
         found = networks(policies, task)
-        for name, weight in networks(Path("run/round_00/policies"), task).items():
+        for name, weight in networks(Path("run/best"), task).items():
             assert torch.equal(found[name], weight), name
 
 
@@ -235,22 +242,25 @@ def a_round(number: int, score: float) -> Round:
 
 
 def test_stages_are_wired_from_round_to_round(monkeypatch):
-    words = [*WORDS, "extract.learner.clone_weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
+    words = [*WORDS, "extract.learner.clone_weight=0.4", "extract.learner.clone_first=7"]
+    words += ["clone_decay=0.5", "episodes=8", "least=2"]
     first = settings_of(words, [], monkeypatch)
     assert [c.behaviour for c in first.collections()] == ["ou", "scripted"]
     assert (first.pretrain.init, first.extract.init) == (None, None)
     assert first.extract.learner.clone_weight == 0.4
+    assert first.extract.learner.clone_first == 7
     before = [a_round(0, 10.0), a_round(1, 60.0), a_round(2, 40.0)]
     fourth = settings_of(words, before, monkeypatch)
     (collection,) = fourth.collections()
-    assert collection.policy == "run/round_02/policies"
+    assert collection.policy == "run/best"
     assert collection.episodes == dict.fromkeys(TASKS, 4), "the third round was no improvement"
     assert fourth.pretrain.init == "run/round_02/world_model"
     assert fourth.pretrain.out == fourth.extract.checkpoint == "run/round_03/world_model"
-    assert fourth.extract.init == "run/round_02/policies"
+    assert fourth.extract.init == "run/best"
     assert fourth.extract.out == fourth.evaluate.policy == "run/round_03/policies"
     assert fourth.extract.data == fourth.pretrain.data == collection.out == "run/data"
     assert fourth.extract.learner.clone_weight == 0.4 / 8
+    assert fourth.extract.learner.clone_first == 0
     seeds = [s.pretrain.seed for s in (first, fourth)]
     seeds += [c.seed for s in (first, fourth) for c in s.collections()]
     assert len(set(seeds)) == 5
@@ -258,9 +268,10 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
 
 def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
     suite = get_suite(["walker-run", "mw-push", "pendulum-spin"])
-    assert FirstRound(random=0, ou=2, scripted=5, mpc=3).by_behaviour(suite) == {
+    assert FirstRound(random=0, ou=2, scripted=5, held=4, mpc=3).by_behaviour(suite) == {
         "ou": {"walker-run": 7, "mw-push": 2, "pendulum-spin": 2},
         "scripted": {"walker-run": 0, "mw-push": 5, "pendulum-spin": 5},
+        "held": {"walker-run": 0, "mw-push": 4, "pendulum-spin": 0},
         "mpc": {"walker-run": 3, "mw-push": 0, "pendulum-spin": 0},
     }
 
