@@ -98,7 +98,7 @@ class GrowConfig:
     The blocks of the stages are those of the stages' own commands. In their paths ``{round}``
     stands for the number of a round. Each round begins with the world model of the one before and
     the best policies so far; the first begins with ``pretrain.init`` and ``extract.init`` if they
-    are given. Later rounds do not begin with cloning alone.
+    are given.
 
     Attributes:
         out: gets the store, a directory a round, each task's best policy so far in best/,
@@ -256,7 +256,6 @@ class RoundSettings:
             settings.learner,
             clone_weight=settings.learner.clone_weight * fade,
             clone_weight_final=settings.learner.clone_weight_final * fade,
-            clone_first=0 if self._number else settings.learner.clone_first,
         )
         return replace(
             settings,

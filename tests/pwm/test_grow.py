@@ -242,13 +242,11 @@ def a_round(number: int, score: float) -> Round:
 
 
 def test_stages_are_wired_from_round_to_round(monkeypatch):
-    words = [*WORDS, "extract.learner.clone_weight=0.4", "extract.learner.clone_first=7"]
-    words += ["clone_decay=0.5", "episodes=8", "least=2"]
+    words = [*WORDS, "extract.learner.clone_weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
     first = settings_of(words, [], monkeypatch)
     assert [c.behaviour for c in first.collections()] == ["ou", "scripted"]
     assert (first.pretrain.init, first.extract.init) == (None, None)
     assert first.extract.learner.clone_weight == 0.4
-    assert first.extract.learner.clone_first == 7
     before = [a_round(0, 10.0), a_round(1, 60.0), a_round(2, 40.0)]
     fourth = settings_of(words, before, monkeypatch)
     (collection,) = fourth.collections()
@@ -260,7 +258,6 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert fourth.extract.out == fourth.evaluate.policy == "run/round_03/policies"
     assert fourth.extract.data == fourth.pretrain.data == collection.out == "run/data"
     assert fourth.extract.learner.clone_weight == 0.4 / 8
-    assert fourth.extract.learner.clone_first == 0
     seeds = [s.pretrain.seed for s in (first, fourth)]
     seeds += [c.seed for s in (first, fourth) for c in s.collections()]
     assert len(set(seeds)) == 5
