@@ -95,10 +95,13 @@ class CartpoleController:
     """Pumps the pole's energy by moving the cart, and balances by state feedback near the top.
 
     Observations are cart position, (cos, sin) of the pole's angle from upright, cart velocity
-    and angular velocity.
+    and angular velocity. Of swing-ups every other episode has gains near ones that were found by a
+    random search for reward near the top.
     """
 
     noise_sigmas: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6, 1.0)
+    _GOOD_GAINS = (0.67, 8.9, 1.7, 1.57)
+    _GOOD_PUMP, _GOOD_CENTRE, _GOOD_CATCH = 0.68, 0.19, 0.8
 
     def __init__(self, task: Task) -> None:
         self._swings = "swingup" in task.name
@@ -111,6 +114,10 @@ class CartpoleController:
         self._pump = rng.uniform(0.1, 1.5)
         self._centre = rng.uniform(0.0, 0.6)
         self._catch = math.cos(rng.uniform(0.2, 0.8))
+        if self._swings and rng.random() < 0.5:
+            self._gains = np.array(self._GOOD_GAINS) * rng.uniform(0.85, 1.15, 4)
+            self._bias, self._pump, self._centre = 0.0, self._GOOD_PUMP, self._GOOD_CENTRE
+            self._catch = self._GOOD_CATCH
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See `Controller.act`."""
