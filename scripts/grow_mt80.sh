@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From nothing but the simulators to policies on all of MT80: scripts/grow_mt80.sh [RUN]. It makes what
-# checkpoints/mt80 ships, on two CPU cores with bfloat16 instructions; RUN is runs/mt80 unless given. The
-# same command goes on where it was stopped.
+# checkpoints/mt80 ships, on two CPU cores with bfloat16 instructions, step by step as it was made: some
+# data, two rounds of growth, more data where they fell short, and further rounds. RUN is runs/mt80 unless
+# given. The same command goes on where it was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/mt80}
@@ -13,24 +14,42 @@ planned=walker-stand,walker-walk,walker-run,cheetah-run,reacher-easy,reacher-har
 planned+=,cup-catch,finger-spin,finger-turn-easy,finger-turn-hard,fish-swim,hopper-stand,hopper-hop
 planned+=,walker-walk-backwards,walker-run-backwards,cheetah-run-backwards,cheetah-run-front
 planned+=,cheetah-run-back,cheetah-jump,hopper-hop-backwards,reacher-three-easy,reacher-three-hard,cup-spin
+reachers=reacher-easy,reacher-hard,reacher-three-easy,reacher-three-hard
 
-collect() {  # BEHAVIOUR SUITE EPISODES
-    "$pwm" collect behaviour="$1" suite="$2" episodes="$3" seed=1 out="$run/data"
+collect() {  # BEHAVIOUR SUITE EPISODES [SETTINGS]
+    "$pwm" collect behaviour="$1" suite="$2" episodes="$3" seed=1 out="$run/data" "${@:4}"
 }
+
+grow() {  # OUT ROUNDS UPDATES ITERATIONS CLONE_WEIGHT ITS_LAST CLONE_BEST [SETTINGS]
+    "$pwm" grow suite=mt80 rounds="$2" seed=1 device=cpu out="$1" collect.out="$run/data" \
+        first.random=2 first.ou=0 first.scripted=0 first.held=0 first.mpc=0 episodes=6 least=3 \
+        model@pretrain.model=1M pretrain.steps="$3" \
+        pretrain.compile=always pretrain.precision=bfloat16 \
+        extract.compile=always extract.precision=bfloat16 \
+        extract.learner.iterations="$4" extract.learner.horizon=10 extract.save_every=500 \
+        extract.learner.clone_weight="$5" extract.learner.clone_weight_final="$6" \
+        extract.learner.clone_best="$7" "${@:8}"
+}
+
 collect ou mt80 15
 collect scripted "[$scripted]" 60
 collect scripted mt50 100
 collect mpc "[$planned]" 5
+grow "$run/begun" 1 11000 300 1.0 0.3 0.3
+grow "$run/begun" 2 4000 250 2.0 1.0 0.3
 
-grow() {  # ROUNDS UPDATES ITERATIONS CLONE_WEIGHT ITS_LAST
-    "$pwm" grow suite=mt80 rounds="$1" seed=1 device=cpu out="$run/grown" collect.out="$run/data" \
-        first.random=2 first.ou=0 first.scripted=0 first.mpc=0 episodes=6 least=3 \
-        model@pretrain.model=1M pretrain.steps="$2" \
-        pretrain.compile=always pretrain.precision=bfloat16 \
-        extract.compile=always extract.precision=bfloat16 \
-        extract.learner.iterations="$3" extract.learner.horizon=10 \
-        extract.learner.clone_weight="$4" extract.learner.clone_weight_final="$5" \
-        extract.learner.clone_best=0.3
-}
-grow 1 11000 300 1.0 0.3
-grow 2 4000 250 2.0 1.0
+collect held mt50 150
+collect mpc "[$reachers]" 20 mpc.samples=16 mpc.every=4
+collect mpc walker-stand 15
+collect mpc "[walker-walk,fish-swim,finger-turn-easy,finger-turn-hard]" 13
+collect mpc "[walker-run,walker-walk-backwards,walker-run-backwards]" 11
+collect mpc "[cheetah-run,cheetah-run-backwards,cheetah-run-front,cheetah-run-back,cheetah-jump]" 10
+collect mpc "[cartpole-balance-sparse,cartpole-swingup,cup-catch]" 6
+cloned=(extract.learner.clone_first=4000 extract.learner.actor_lr=2e-4 extract.learner.lr_final=2e-5)
+cloned+=(pretrain.init="$run/begun/round_01/world_model")
+grow "$run/grown" 1 27000 200 10 5 0.25 "${cloned[@]}" pretrain.horizon.starts=[0,0.78]
+
+collect mpc "[$reachers]" 70 mpc.samples=16 mpc.every=4
+collect mpc "[finger-turn-easy,finger-turn-hard]" 33
+collect scripted "[cartpole-swingup,cartpole-swingup-sparse]" 120 seed=2
+grow "$run/grown" 2 5000 250 6 3 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]
