@@ -13,12 +13,13 @@ import pytest
 from faulty_env import Harm
 
 from envs import make_env
-from pwm.collect import CollectConfig, collect
+from pwm.collect import CollectConfig, _describe, _recipe, collect
 from pwm.dataset import EpisodeStore
 from pwm.episodes import episode_seed
 from pwm.errors import PwmError
 from pwm.inspection import verify
 from pwm.interrupt import Interrupted
+from pwm.simulator_planner import PlannerSize
 
 TASKS = "pendulum-swingup,cup-catch,mw-drawer-close"
 
@@ -111,8 +112,9 @@ def test_another_seed_or_behaviour_adds_another_source(tmp_path):
 
 COMMAND = """
 import sys
-from pwm.collect import CollectConfig, collect
+from pwm.collect import CollectConfig, _describe, _recipe, collect
 from pwm.interrupt import Interrupted
+from pwm.simulator_planner import PlannerSize
 try:
     collect(CollectConfig(sys.argv[1], "pendulum-swingup", episodes=int(sys.argv[2]), workers=2))
 except Interrupted as stop:
@@ -237,6 +239,10 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
         ({"policy_noise": []}, "or a list of such numbers"),
         ({"policy_noise_correlation": 1.0}, "at least 0 and below 1"),
         ({"suite": "walker-run", "behaviour": "scripted"}, "no scripted controller"),
+        ({"suite": "walker-run", "behaviour": "held"}, "no script that could hold still"),
+        ({"mpc": PlannerSize(samples=1)}, "mpc: samples=1 must be at least 2"),
+        ({"mpc": PlannerSize(elites=33)}, "mpc: elites=33 must be at most 32"),
+        ({"mpc": PlannerSize(sigmas=[0.0])}, "must be numbers above 0"),
         ({"seed": -1}, "must be"),
         ({"workers": -2}, "must be"),
         ({"worker_timeout": 0}, "worker_timeout=0"),
@@ -245,6 +251,24 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
         with pytest.raises(PwmError, match=message):
             collect(CollectConfig(out, **settings))
     assert not (tmp_path / "data").exists()
+
+
+def test_settings_of_the_planner_act_and_are_told_where_they_are_not_the_defaults(tmp_path):
+    def planned(**mpc: int) -> EpisodeStore:
+        config = CollectConfig(
+            str(tmp_path / "data"), "cartpole-balance", episodes=1, workers=1, behaviour="mpc",
+            mpc=PlannerSize(samples=2, elites=1, least=2, most=2, **mpc),
+        )  # fmt: skip
+        return EpisodeStore.open(collect(config))
+
+    planned(every=2)
+    store = planned(every=1)
+    first, second = (store.episode("cartpole-balance", index) for index in range(2))
+    assert first.seed == second.seed
+    assert not np.array_equal(first.action, second.action)
+    assert [source["planner"]["every"] for source in store.sources.values()] == [2, 1]
+    default = CollectConfig(str(tmp_path / "data"), "cartpole-balance", behaviour="mpc")
+    assert "planner" not in _describe(_recipe(default), store.suite)
 
 
 def test_a_store_of_another_suite_is_refused(collected):
