@@ -1,6 +1,6 @@
-"""Hand-written controllers: Meta-World's own, and energy pumping with PD for two domains.
+"""Hand-written controllers: Meta-World's own, and for three domains of dm_control.
 
-The two dm_control domains' controllers draw gains, bias and the energy they aim for in every
+Those of dm_control draw gains, bias and the energy they aim for in every
 episode, from useless to good: offline data should show many ways of acting, not one good one.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from pwm.errors import PwmError
 from pwm.suites import Task
 
-CONTROLLED_DOMAINS = ("pendulum", "cartpole")
+CONTROLLED_DOMAINS = ("pendulum", "cartpole", "reacher")
 
 
 class Controller(Protocol):
@@ -131,6 +131,35 @@ class CartpoleController:
         return np.array([force + self._bias])
 
 
+class ReacherController:
+    """Pulls the finger towards the target by the transposed Jacobian, and damps the joints.
+
+    Observations are the n joint angles, the vector (2) from finger to target, and the joints'
+    velocities.
+    """
+
+    noise_sigmas: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6, 1.0)
+
+    def __init__(self, task: Task) -> None:
+        self._links = np.full(3, 0.09) if "three" in task.name else np.full(2, 0.12)  # m
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Controller.reset`."""
+        self._stiffness, self._damping = rng.uniform(100.0, 800.0), rng.uniform(0.1, 0.4)
+        self._farthest = rng.uniform(0.05, 0.25)  # m, beyond which the pull does not grow
+        self._bias = rng.normal(0.0, 0.1, len(self._links))
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Controller.act`."""
+        joints = len(self._links)
+        angles = np.cumsum(obs[:joints].astype(float))
+        pull, velocity = obs[joints : joints + 2].astype(float), obs[joints + 2 :]
+        pull *= min(1.0, self._farthest / max(float(np.linalg.norm(pull)), 1e-9))
+        ends = self._links * np.array([-np.sin(angles), np.cos(angles)])
+        jacobian = np.cumsum(ends[:, ::-1], 1)[:, ::-1]  # (2, n)
+        return self._stiffness * pull @ jacobian - self._damping * velocity + self._bias
+
+
 def make_controller(task: Task) -> Controller:
     """The task's controller.
 
@@ -144,7 +173,9 @@ def make_controller(task: Task) -> Controller:
         return PendulumController(task)
     if domain == "cartpole":
         return CartpoleController(task)
+    if domain == "reacher":
+        return ReacherController(task)
     raise PwmError(
         f"task '{task.name}' has no scripted controller; Meta-World's tasks and those of "
-        f"{' and '.join(CONTROLLED_DOMAINS)} do: use random, ou or policy for it."
+        f"{', '.join(CONTROLLED_DOMAINS)} do: use random, ou or policy for it."
     )
