@@ -53,3 +53,7 @@ collect mpc "[$reachers]" 70 mpc.samples=16 mpc.every=4
 collect mpc "[finger-turn-easy,finger-turn-hard]" 33
 collect scripted "[cartpole-swingup,cartpole-swingup-sparse]" 120 seed=2
 grow "$run/grown" 2 5000 250 6 3 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]
+
+collect scripted "[$reachers]" 150 seed=2
+cloned+=(episodes=2 least=1 extract.learner.actor_lr=1e-4)
+grow "$run/grown" 3 3000 60 40 40 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]

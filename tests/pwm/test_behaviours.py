@@ -229,3 +229,10 @@ def test_a_policy_acts_with_noise(monkeypatch):
     assert drawn == {(False, False), (True, False), (True, True)}
     with pytest.raises(PwmError, match="is for 'walker-run', with 24 observation and 6 action"):
         make_behaviour("policy", get_task("cup-catch"), "some/dir")
+
+
+@pytest.mark.parametrize("task", ["reacher-hard", "reacher-three-hard"])
+def test_scripted_reaching_goes_from_useless_to_good(task):
+    returns = mean_return(task, "scripted", 12)
+    assert returns.max() > 900 and returns.min() < 450
+    assert returns.mean() > 200 > mean_return(task, "ou", 6).mean()

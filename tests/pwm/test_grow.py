@@ -29,7 +29,7 @@ from pwm.suites import get_suite
 from pwm.world_model import load_world_model
 from pwm.world_model_learner import WorldModelLearner
 
-TASKS = ("pendulum-swingup", "reacher-easy")  # with a scripted controller, and without
+TASKS = ("pendulum-swingup", "cup-catch")  # with a scripted controller, and without
 
 WORDS = [
     "grow", "out=run", f"suite=[{','.join(TASKS)}]", "rounds=2", "device=cpu",
