@@ -133,6 +133,7 @@ def _policies(shipped: Path, sources: Sequence[Path]) -> dict[str, Any] | None:
     return {
         "count": sum(1 for path in shipped.iterdir() if path.is_dir()),
         "iterations": sum(learner.get("iterations") or 0 for learner in learners),
+        "cloning_updates": sum(learner.get("clone_first") or 0 for learner in learners),
         "rounds": len(sources),
         "horizon": last.get("horizon"),
         "batch_size": last.get("batch_size"),
@@ -217,6 +218,8 @@ def _rows(facts: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
     if policies:
         text = f"`{place}/policies/<task>`: {policies['count']} tasks, "
         text += f"{policies['iterations']:,} iterations{_in_rounds(policies['rounds'])}"
+        if policies["cloning_updates"]:
+            text += f" beside {policies['cloning_updates']:,} updates of cloning alone"
         text += f", H = {policies['horizon']}" if policies["horizon"] else ""
         rows.append(("policies", f"{text}; {_megabytes(policies['bytes'])}"))
     if facts["sample"]:
