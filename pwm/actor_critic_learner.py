@@ -347,6 +347,7 @@ class ActorCriticLearner:
 
     def _descend_actors(self, loss: Tensor) -> Tensor:
         parameters = list(self.actors.parameters())
+        # Cloning alone does not reach log_std.
         grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
         return self._descend(self.actor_optimizer, parameters, grads, self.config.actor_clip)
 

@@ -143,5 +143,5 @@ def test_a_grown_run_ships_its_last_complete_round(tmp_path):
 
 
 def test_directories_of_one_machine_do_not_ship():
-    found = without_places({"a": ["/home/me/runs/x", 3], "b": "pwm f out=/home/me/y z=c/d 1/2"})
+    found = without_places({"a": ["/srv/me/runs/x", 3], "b": "pwm f out=/srv/me/y z=c/d 1/2"})
     assert found == {"a": ["x", 3], "b": "pwm f out=y z=c/d 1/2"}
