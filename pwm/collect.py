@@ -98,7 +98,7 @@ class CollectConfig:
         within("mpc", self.mpc.validate)
         within("sac", self.sac.validate)
         if self.behaviour in LEARNERS:
-            require_learner(self.behaviour)
+            require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
         suite = get_suite(self.suite)

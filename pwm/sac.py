@@ -18,13 +18,14 @@ from pwm.dataset import Episode, EpisodeStore
 from pwm.errors import PwmError
 from pwm.interrupt import StopSignals
 from pwm.progress import progress_bar
-from pwm.settings import require_at_least, require_positive, require_share
+from pwm.settings import require_at_least, require_choice, require_positive, require_share
 from pwm.suites import Suite, Task
 from pwm.worker_pool import Caller, Job, WorkerPool
 
-_LIBRARIES = {"sac": "stable-baselines3", "tqc": "sb3-contrib"}
-LEARNERS = tuple(_LIBRARIES)
-"""Behaviours that are agents of Stable-Baselines3 and of its sb3-contrib."""
+LEARNERS = ("sac", "tqc")
+"""Behaviours that are agents of Stable-Baselines3 and of its sb3-contrib, or of SBX."""
+
+BACKENDS = ("torch", "jax")
 
 AGENTS_DIRECTORY = ".agents"
 """In a store: ``<source>/<task>/`` has the agent's checkpoints, from which a collection goes on."""
@@ -40,6 +41,7 @@ class SacConfig:
     TD-MPC2's. A step is a decision step.
 
     Attributes:
+        backend: ``torch`` for Stable-Baselines3, or ``jax`` for SBX, the same agents in JAX.
         random_episodes: before the agent acts; their actions are uniform.
         learning_starts: steps in the replay before the first update.
         train_freq: steps between updates.
@@ -53,6 +55,7 @@ class SacConfig:
         buffer_size: transitions that the replay holds; the oldest go first.
     """
 
+    backend: str = "torch"
     random_episodes: int = 5
     learning_starts: int = 1000
     train_freq: int = 1
@@ -67,6 +70,7 @@ class SacConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
+        require_choice(self, "backend", BACKENDS)
         require_at_least(self, 0, "random_episodes")
         require_at_least(
             self, 1, "learning_starts", "train_freq", "gradient_steps", "batch_size", "buffer_size"
@@ -82,17 +86,28 @@ class SacConfig:
             raise PwmError(f"ent_coef={self.ent_coef} must be auto or a number of at least 0.")
 
 
-def require_learner(behaviour: str) -> None:
+def require_learner(behaviour: str, config: SacConfig) -> None:
     """Raise PwmError if the library of a behaviour in `LEARNERS` is missing."""
-    library = _LIBRARIES[behaviour]
-    if find_spec(library.replace("-", "_")) is None:
-        raise PwmError(f"behaviour={behaviour} needs {library}; pip install 'pwm[sac]'.")
+    library, module, extra = _library(behaviour, config)
+    if find_spec(module) is None:
+        setting = f"behaviour={behaviour} with sac.backend={config.backend}"
+        raise PwmError(f"{setting} needs {library}; pip install 'pwm[{extra}]'.")
 
 
 def describe_learner(behaviour: str, config: SacConfig) -> dict[str, Any]:
     """What a source says of the agents that made its episodes."""
-    library = _LIBRARIES[behaviour]
-    return {"library": f"{library} {version(library)}", "settings": asdict(config)}
+    library, _, _ = _library(behaviour, config)
+    settings = {name: value for name, value in asdict(config).items() if name != "backend"}
+    return {"library": f"{library} {version(library)}", "settings": settings}
+
+
+def _library(behaviour: str, config: SacConfig) -> tuple[str, str, str]:
+    """The distribution that has the agent, its module, and the extra that installs it."""
+    if config.backend == "jax":
+        return "sbx-rl", "sbx", "sbx"
+    if behaviour == "sac":
+        return "stable-baselines3", "stable_baselines3", "sac"
+    return "sb3-contrib", "sb3_contrib", "sac"
 
 
 @dataclass(frozen=True)
@@ -208,6 +223,6 @@ def train_stretch(
     caller: Caller, training: Training, task: Task, first: int, end: int
 ) -> list[Episode]:
     """A task's episodes ``first`` to ``end`` - 1, fewer if the caller says so."""
-    from pwm.sac_agent import agent_at_work  # here, for the calling process does without torch
+    from pwm.agent_at_work import agent_at_work  # here, for the calling process does without torch
 
     return agent_at_work(caller, training, task).stretch(first, end)

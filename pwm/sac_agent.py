@@ -1,8 +1,7 @@
-"""Stable-Baselines3's SAC, or TQC, in a worker process: acts, learns, and can be put down again."""
+"""Stable-Baselines3's SAC, or TQC, as an agent that acts and learns in episodes."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import gymnasium
@@ -12,25 +11,10 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
-from pwm.behaviours import Behaviour, RandomBehaviour
-from pwm.checkpoint import (
-    is_checkpoint,
-    load_checkpoint,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    save_step,
-    step_name,
-)
-from pwm.dataset import Episode, EpisodeStore
-from pwm.episodes import episode_seed, run_episode
-from pwm.errors import PwmError
-from pwm.sac import SacConfig, Training
-from pwm.streams import stream_seed
+from pwm.checkpoint import load_optimizer_tensors, optimizer_tensors
+from pwm.dataset import Episode
+from pwm.sac import SacConfig
 from pwm.suites import Task
-from pwm.watched_env import WatchedEnv
-from pwm.worker_pool import Caller
-
-_KIND = "agent"
 
 
 class Agent:
@@ -51,7 +35,7 @@ class Agent:
     def __init__(
         self, behaviour: str, task: Task, env: gymnasium.Env[Any, Any], config: SacConfig, seed: int
     ) -> None:
-        self.model: Any = _algorithm(behaviour)(
+        self.model: Any = self.algorithm(behaviour)(
             "MlpPolicy",
             env,
             learning_rate=config.learning_rate,
@@ -64,9 +48,22 @@ class Agent:
             seed=seed,
             device="cpu",
         )
-        self.model.set_logger(Logger(None, []))
+        self.model.set_logger(Logger(None, []))  # as learn() would, without its output
         self._config = config
         self._steps = 0
+
+    @staticmethod
+    def algorithm(behaviour: str) -> type:
+        """The library's class of a behaviour in `pwm.sac.LEARNERS`."""
+        if behaviour == "sac":
+            return SAC
+        from sb3_contrib import TQC
+
+        return TQC
+
+    def seed(self, seed: int) -> None:
+        """Seeds all that the agent draws from, when it acts and when it learns."""
+        set_random_seed(seed)  # torch's and NumPy's own generators
 
     def reset(self, rng: np.random.Generator) -> None:
         """See `pwm.behaviours.Behaviour`; it draws from the library's generators instead."""
@@ -142,100 +139,3 @@ class Agent:
         if model.ent_coef_optimizer is not None:
             found["entropy_optimizer"] = model.ent_coef_optimizer
         return found
-
-
-def _algorithm(behaviour: str) -> type:
-    if behaviour == "sac":
-        return SAC
-    from sb3_contrib import TQC
-
-    return TQC
-
-
-class Lesson(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """A task's environment that shows an agent all that happens, whoever chooses the actions.
-
-    All randomness of an episode, that of the agent's updates included, follows from its seed, so
-    that between two episodes there is no generator whose state would have to be kept.
-    """
-
-    def __init__(self, env: gymnasium.Env[np.ndarray, np.ndarray], agent: Agent) -> None:
-        super().__init__(env)
-        self._agent = agent
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """See ``gymnasium.Env.reset``; the seed is needed."""
-        assert seed is not None
-        set_random_seed(stream_seed(seed, "agent"))  # torch's and NumPy's own, which it draws from
-        self._obs, info = self.env.reset(seed=seed, options=options)
-        return self._obs, info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """See ``gymnasium.Env.step``."""
-        after, reward, terminated, truncated, info = self.env.step(action)
-        self._agent.learn(self._obs, action, float(reward), after, terminated)
-        self._obs = after
-        return after, float(reward), terminated, truncated, info
-
-
-class AtWork:
-    """A task's training, as far as it has come in this process or was put down by another."""
-
-    def __init__(self, caller: Caller, training: Training, task: Task) -> None:
-        self._caller, self._training, self._task = caller, training, task
-        behaviour = training.behaviour
-        env = WatchedEnv(task, caller)
-        seed = stream_seed(training.seed, f"{behaviour} {task.name}")
-        self.agent = Agent(behaviour, task, env, training.config, seed)
-        self._env = Lesson(env, self.agent)
-        self._behaviours: dict[str, Behaviour] = {
-            "random": RandomBehaviour(task),
-            behaviour: self.agent,
-        }
-        self._episodes = 0
-
-    def stretch(self, first: int, end: int) -> list[Episode]:
-        """See `pwm.sac.train_stretch`; the agent that it ends with is on disk."""
-        if first != self._episodes:
-            self._take_up(first)
-        made: list[Episode] = []
-        for index in range(first, end):
-            made.append(self._episode(index))
-            if not self._caller.ask((len(made), float(made[-1].reward.sum()))):
-                break
-        self._episodes = first + len(made)
-        # The one before stays until the episodes that lead to this one are in the store.
-        agents = self._training.agents(self._task)
-        save_step(agents, _KIND, self._episodes, self.agent.tensors(), {}, keep_last=2)
-        return made
-
-    def _episode(self, index: int) -> Episode:
-        training, task = self._training, self._task
-        at_random = index < training.config.random_episodes
-        name = "random" if at_random else training.behaviour
-        seed = episode_seed(training.seed, task.name, index)
-        return run_episode(self._env, task, seed, {name: 1.0}, self._behaviours.__getitem__)
-
-    def _take_up(self, episodes: int) -> None:
-        """Has the agent be what it was after so many episodes, which are in the store."""
-        training, task = self._training, self._task
-        path = training.agents(task) / step_name(episodes)
-        if not is_checkpoint(path):
-            raise PwmError(
-                f"the agent after {episodes} episodes is not in {path}, and without it the "
-                "next cannot be made; put it back, or give another seed= to begin anew."
-            )
-        self.agent.load(load_checkpoint(path, _KIND).tensors)
-        store = EpisodeStore.open(training.store)
-        source = list(store.sources).index(training.source)
-        for index in np.flatnonzero(store.episodes(task.name)["source"] == source):
-            self.agent.remember(store.episode(task.name, int(index)))
-        self._episodes = episodes
-
-
-@lru_cache(maxsize=1)  # a worker stays with a task
-def agent_at_work(caller: Caller, training: Training, task: Task) -> AtWork:
-    """A task's agent in this process, new or as its last stretch left it."""
-    return AtWork(caller, training, task)
