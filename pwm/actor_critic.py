@@ -17,6 +17,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
+from pwm.angles import angle_periods, wrapped
 from pwm.checkpoint import halved, load_checkpoint, read_meta, rebuild, save_checkpoint
 from pwm.errors import PwmError
 from pwm.nets import SimNorm, StackedMLP, mlp
@@ -151,6 +152,7 @@ class Policy(nn.Module):
 
     obs_mean: Tensor
     obs_scale: Tensor
+    obs_period: Tensor
     embedding: Tensor
 
     def __init__(
@@ -165,10 +167,14 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.task, self.architecture = task, architecture
+        self._wrap_angles: bool = architecture.get("wrap_angles", False)
         self.encoder, self.actor = encoder, actor
         self.register_buffer("embedding", embedding)
         self.register_buffer("obs_mean", obs_mean)
         self.register_buffer("obs_scale", obs_scale)
+        if self._wrap_angles:
+            period = torch.from_numpy(angle_periods([task], len(obs_mean))[0])
+            self.register_buffer("obs_period", period.to(obs_mean.device), persistent=False)
         self.requires_grad_(False)
         self.eval()
 
@@ -188,6 +194,7 @@ class Policy(nn.Module):
             "model": asdict(world_model.size),
             "actor": asdict(size),
             "action_dim": suite.action_dim,
+            "wrap_angles": world_model.normalize_obs and world_model.wrap_angles,
         }
         return cls(
             task,
@@ -263,7 +270,10 @@ class Policy(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """The most likely action: (..., obs_dim) -> (..., action_dim), sizes of the task."""
         padding = self.architecture["obs_dim"] - self.task.obs_dim
-        features = (nn.functional.pad(obs, (0, padding)) - self.obs_mean) / self.obs_scale
+        obs = nn.functional.pad(obs, (0, padding))
+        if self._wrap_angles:
+            obs = wrapped(obs, self.obs_period)
+        features = (obs - self.obs_mean) / self.obs_scale
         if self.encoder is not None:
             embedding = self.embedding.expand(*features.shape[:-1], -1)
             features = self.encoder(torch.cat([features, embedding], -1))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from pwm.angles import angle_periods, wrapped
 from pwm.bad_data import BadData, DataError, Problem
 from pwm.dataset import ROWS_NAME, EpisodeStore, shared_tasks
 from pwm.splits import episodes_in_split
@@ -18,7 +19,10 @@ _ROWS = 2**17  # of a task are enough; to read all of hundreds of millions takes
 
 
 def observation_moments(
-    store: EpisodeStore, suite: Suite | None = None, bad: BadData | None = None
+    store: EpisodeStore,
+    suite: Suite | None = None,
+    bad: BadData | None = None,
+    wrap_angles: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moments of the observations of train episodes, per task.
 
@@ -28,6 +32,7 @@ def observation_moments(
         store: where the episodes are; they are read one by one.
         suite: gives task ids and the padded size, the store's suite by default.
         bad: told of observations that are not finite; they are left out, or are an error.
+        wrap_angles: take angles that grow without bound as :func:`pwm.angles.wrapped` gives them.
 
     Returns:
         Mean and standard deviation, each (tasks, obs_dim) float32. The standard deviation is at
@@ -40,16 +45,22 @@ def observation_moments(
     suite, bad = suite or store.suite, bad or BadData()
     mean = np.zeros((len(suite), suite.obs_dim), np.float32)
     std = np.ones((len(suite), suite.obs_dim), np.float32)
+    periods = angle_periods(suite, suite.obs_dim) * wrap_angles
     for task in shared_tasks(store, suite):
-        if moments := _task_moments(store, task.name, bad):
-            row = suite.id(task.name)
+        row = suite.id(task.name)
+        if moments := _task_moments(store, task.name, periods[row, : task.obs_dim], bad):
             mean[row, : task.obs_dim] = moments[0]
             std[row, : task.obs_dim] = np.maximum(moments[1], STD_FLOOR)
     return mean, std
 
 
 def widened_moments(
-    store: EpisodeStore, suite: Suite, mean: np.ndarray, std: np.ndarray, bad: BadData | None = None
+    store: EpisodeStore,
+    suite: Suite,
+    mean: np.ndarray,
+    std: np.ndarray,
+    bad: BadData | None = None,
+    wrap_angles: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moments that stay as they are where they still fit the data.
 
@@ -64,11 +75,12 @@ def widened_moments(
         mean: (tasks, obs_dim), of earlier data.
         std: likewise.
         bad: as for :func:`observation_moments`.
+        wrap_angles: likewise.
 
     Returns:
         Mean and standard deviation, each (tasks, obs_dim) float32.
     """
-    new_mean, new_std = observation_moments(store, suite, bad)
+    new_mean, new_std = observation_moments(store, suite, bad, wrap_angles)
     moved = np.abs(new_mean - mean) > OUTGROWN * std
     with_data = np.zeros((len(suite), 1), bool)
     with_data[[suite.id(task.name) for task in shared_tasks(store, suite)]] = True
@@ -77,7 +89,7 @@ def widened_moments(
 
 
 def _task_moments(
-    store: EpisodeStore, task: str, bad: BadData
+    store: EpisodeStore, task: str, period: np.ndarray, bad: BadData
 ) -> tuple[np.ndarray, np.ndarray] | None:
     chosen = _chosen_episodes(store, task, bad)
     count = 0
@@ -85,7 +97,7 @@ def _task_moments(
     squares = np.zeros_like(mean)
     for episodes in np.split(chosen, np.flatnonzero(np.diff(chosen // _CHUNK_EPISODES)) + 1):
         parts = [_finite_obs(store, task, episode, bad) for episode in episodes.tolist()]
-        obs = np.concatenate(parts) if parts else np.empty((0, len(mean)))
+        obs = wrapped(np.concatenate(parts), period) if parts else np.empty((0, len(mean)))
         if len(obs):
             # Chan, Golub and LeVeque's pairwise update: exact where a sum of squares is not.
             shift = obs.mean(0) - mean

@@ -36,7 +36,7 @@ from pwm.suites import Suite, get_suite
 from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 
-INIT_MOMENTS = ("keep", "widen")
+INIT_MOMENTS = ("keep", "widen", "data")
 
 
 @dataclass
@@ -74,7 +74,8 @@ class PretrainConfig(LearnerConfig):
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
         init_moments: the normalization of observations that ``init`` has: ``keep`` it, or
-            ``widen`` it where the data have outgrown it (:func:`pwm.moments.widened_moments`).
+            ``widen`` it where the data have outgrown it (:func:`pwm.moments.widened_moments`), or
+            take that of the ``data``, angles wrapped, as a new model does.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         batch_size: windows of an update, over all ranks and passes.
@@ -187,6 +188,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         bad = BadData(config.on_error)
         store = open_checked(config.data, bad)
         given = None if config.init is None else load_world_model(config.init).unfreeze()
+        if given is not None and config.init_moments == "data":
+            given.wrap_angles = True
         if given is not None and config.q_and_prior and not given.has_q:
             raise PwmError(
                 f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or "
@@ -271,11 +274,11 @@ def _restore_or_begin(
     model = learner.model
     if not model.normalize_obs or (config.init is not None and config.init_moments == "keep"):
         return 0
-    if config.init is None:
-        moments = observation_moments(store, model.suite, bad)
-    else:
+    if config.init is not None and config.init_moments == "widen":
         before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()
-        moments = widened_moments(store, model.suite, *before, bad)
+        moments = widened_moments(store, model.suite, *before, bad, model.wrap_angles)
+    else:
+        moments = observation_moments(store, model.suite, bad, model.wrap_angles)
     model.obs_mean.copy_(torch.as_tensor(moments[0]))
     model.obs_scale.copy_(torch.as_tensor(moments[1]))
     return 0

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwm.angles import angle_periods, wrapped
 from pwm.checkpoint import Checkpoint, load_checkpoint, load_latest, rebuild
 from pwm.errors import PwmError
 from pwm.math import bin_centers, expected_bin, soft_cross_entropy, symexp
@@ -86,18 +87,27 @@ class WorldModel(nn.Module):
         suite: fixes padding sizes, the number of task embeddings and the action masks.
         q_and_prior: add the Q ensemble, its target and the policy prior of TD-MPC2.
         normalize_obs: subtract and divide by per-task buffers ``obs_mean`` and ``obs_scale``.
+        wrap_angles: of observations that are normalized, first wrap the angles that grow without
+            bound (:mod:`pwm.angles`).
     """
 
     action_mask: Tensor
+    obs_period: Tensor
     bins: Tensor
     obs_mean: Tensor
     obs_scale: Tensor
 
     def __init__(
-        self, size: ModelSize, suite: Suite, q_and_prior: bool = False, normalize_obs: bool = False
+        self,
+        size: ModelSize,
+        suite: Suite,
+        q_and_prior: bool = False,
+        normalize_obs: bool = False,
+        wrap_angles: bool = True,
     ) -> None:
         super().__init__()
         self.size, self.suite, self.normalize_obs = size, suite, normalize_obs
+        self.wrap_angles = wrap_angles
         latent, hidden = size.latent_dim, [size.mlp_dim] * 2
         joint = latent + size.task_dim + suite.action_dim
         if size.task_dim:
@@ -125,6 +135,8 @@ class WorldModel(nn.Module):
         if normalize_obs:
             self.register_buffer("obs_mean", torch.zeros(len(suite), suite.obs_dim))
             self.register_buffer("obs_scale", torch.ones(len(suite), suite.obs_dim))
+            period = torch.from_numpy(angle_periods(suite, suite.obs_dim))
+            self.register_buffer("obs_period", period, persistent=False)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -162,6 +174,8 @@ class WorldModel(nn.Module):
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
         """Observations (..., obs_dim), zero-padded to the suite's size -> (..., latent)."""
         if self.normalize_obs:
+            if self.wrap_angles:
+                obs = wrapped(obs, self.obs_period[task])
             obs = (obs - self.obs_mean[task]) / self.obs_scale[task]
         return self.encoder(self._with_task(obs, task))
 
@@ -379,6 +393,7 @@ def model_meta(model: WorldModel) -> dict[str, Any]:
         "suite": suite_table(model.suite),
         "q_and_prior": model.has_q,
         "normalize_obs": model.normalize_obs,
+        "wrap_angles": model.wrap_angles,
     }
 
 
@@ -403,7 +418,13 @@ def _described(meta: Mapping[str, Any]) -> WorldModel:
     size = from_plain(ModelSize, meta["size"])
     size.validate()
     suite = suite_from_table(meta["suite"])
-    return WorldModel(size, suite, bool(meta["q_and_prior"]), bool(meta["normalize_obs"]))
+    return WorldModel(
+        size,
+        suite,
+        bool(meta["q_and_prior"]),
+        bool(meta["normalize_obs"]),
+        bool(meta.get("wrap_angles", False)),  # models of before it was a choice
+    )
 
 
 def _find_world_model(path: Path) -> Checkpoint:
