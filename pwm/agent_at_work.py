@@ -59,7 +59,7 @@ class AtWork:
         behaviour = training.behaviour
         env = WatchedEnv(task, caller)
         seed = stream_seed(training.seed, f"{behaviour} {task.name}")
-        self.agent = _agent_class(training.config)(behaviour, task, env, training.config, seed)
+        self.agent = agent_class(training.config)(behaviour, task, env, training.config, seed)
         self._env = Lesson(env, self.agent)
         self._behaviours: dict[str, Behaviour] = {
             "random": RandomBehaviour(task),
@@ -106,7 +106,8 @@ class AtWork:
         self._episodes = episodes
 
 
-def _agent_class(config: SacConfig) -> type[Agent]:
+def agent_class(config: SacConfig) -> type[Agent]:
+    """The agents of the backend that a setting asks for."""
     if config.backend == "torch":
         return Agent
     from pwm.sbx_agent import SbxAgent  # here, for JAX need not be installed

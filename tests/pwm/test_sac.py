@@ -18,6 +18,7 @@ import torch
 
 import pwm.sac
 from envs import make_env
+from pwm.agent_at_work import AtWork, Lesson, agent_class
 from pwm.cli import main
 from pwm.collect import CollectConfig, collect
 from pwm.dataset import Episode, EpisodeStore
@@ -26,7 +27,7 @@ from pwm.errors import PwmError
 from pwm.inspection import verify
 from pwm.interrupt import Interrupted
 from pwm.sac import AGENTS_DIRECTORY, SacConfig, Training, describe_learner
-from pwm.sac_agent import Agent, AtWork, Lesson
+from pwm.sac_agent import Agent
 from pwm.suites import Task, get_task
 
 TASKS = ("swing", "balance")
@@ -178,21 +179,42 @@ def played(agent: Agent, env: gymnasium.Env, task: Task, seed: int) -> Episode:
     return run_episode(env, task, seed, {"sac": 1.0}, lambda name: agent)
 
 
-def test_tqc_learns_and_is_put_down_and_taken_up_likewise():
+@pytest.mark.parametrize(
+    ("behaviour", "backend", "library"),
+    [("tqc", "torch", "sb3-contrib 2."), ("sac", "jax", "sbx-rl 0."), ("tqc", "jax", "sbx-rl 0.")],
+)
+def test_agents_of_every_library_learn_and_are_put_down_and_taken_up(behaviour, backend, library):
     task = get_task("mw-reach")
-    config = replace(TINY, learning_starts=20, train_freq=20)
+    config = replace(TINY, backend=backend, learning_starts=20, train_freq=20)
     env = make_env(task)
-    agent, other = (Agent("tqc", task, env, config, seed) for seed in (0, 1))
+    agent, other = (agent_class(config)(behaviour, task, env, config, seed) for seed in (0, 1))
+    first = copy.deepcopy(agent.tensors())
     episode = played(agent, Lesson(env, agent), task, seed=0)
     other.load(copy.deepcopy(agent.tensors()))  # from a disk it would be a copy too
     other.remember(episode)
     for one in (agent, other):
         again = played(one, Lesson(env, one), task, seed=1)
         assert again.action.shape == (100, 4)
+    changed = []
     for group, tensors in agent.tensors().items():
         for name, tensor in tensors.items():
             assert torch.equal(other.tensors()[group][name], tensor), f"{group} {name}"
-    assert describe_learner("tqc", config)["library"].startswith("sb3-contrib 2.")
+            changed += [name] if not torch.equal(first[group].get(name, -tensor), tensor) else []
+    assert len(changed) > 20, "its networks and their optimizers"
+    assert describe_learner(behaviour, config)["library"].startswith(library)
+
+
+def test_in_jax_too_a_training_in_pieces_gives_the_same_bytes(tmp_path):
+    def trained_in(directory: str, *pieces: int) -> dict[str, str]:
+        jax = replace(TINY, backend="jax", random_episodes=1)
+        for episodes in pieces:
+            given = settings(tmp_path / directory / "data", episodes={"swing": episodes})
+            store = collect(replace(given, sac=jax))
+        return digest(store, "*.bin") | digest(store, "step_000000004/*.safetensors")
+
+    for directory in ("whole", "parts"):
+        (tmp_path / directory).mkdir()
+    assert trained_in("whole", 4) == trained_in("parts", 3, 4)
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -247,6 +269,7 @@ def test_an_agent_learns_at_the_given_times_and_with_the_given_settings():
         ("sac.net_arch=[]", "sac: net_arch=[] must be widths"),
         ("sac.gamma=1.0", "sac: gamma=1.0 must be at least 0 and below 1"),
         ("sac.ent_coef=much", "sac: ent_coef=much must be auto or a number"),
+        ("sac.backend=jaxx", "sac: unknown backend 'jaxx'; did you mean 'jax'?"),
         ("sac.tau=2", "sac: tau=2.0 must be between 0 and 1"),
         ("sac.learning_rate=0", "sac: learning_rate=0.0 must be above 0"),
         ("behaviour=sacc", "unknown behaviour 'sacc'; did you mean 'sac'?"),
@@ -259,8 +282,16 @@ def test_mistakes_are_refused_at_the_door(words, message, tmp_path, monkeypatch,
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_library_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("torch", r"backend=torch needs stable-baselines3; pip install 'pwm\[sac\]'"),
+        ("jax", r"backend=jax needs sbx-rl; pip install 'pwm\[sbx\]'"),
+    ],
+)
+def test_a_missing_library_is_named(backend, message, tmp_path, monkeypatch):
     monkeypatch.setattr(pwm.sac, "find_spec", lambda name: None)
-    with pytest.raises(PwmError, match=r"needs stable-baselines3; pip install 'pwm\[sac\]'"):
-        collect(CollectConfig(str(tmp_path / "data"), behaviour="sac"))
+    config = SacConfig(backend=backend)
+    with pytest.raises(PwmError, match=message):
+        collect(CollectConfig(str(tmp_path / "data"), behaviour="sac", sac=config))
     assert not list(tmp_path.iterdir())
