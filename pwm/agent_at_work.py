@@ -66,6 +66,8 @@ class AtWork:
             behaviour: self.agent,
         }
         self._episodes = 0
+        for source in training.config.prior:
+            self._remember(source)
 
     def stretch(self, first: int, end: int) -> list[Episode]:
         """See `pwm.sac.train_stretch`; the agent that it ends with is on disk."""
@@ -99,11 +101,15 @@ class AtWork:
                 "next cannot be made; put it back, or give another seed= to begin anew."
             )
         self.agent.load(load_checkpoint(path, _KIND).tensors)
-        store = EpisodeStore.open(training.store)
-        source = list(store.sources).index(training.source)
-        for index in np.flatnonzero(store.episodes(task.name)["source"] == source):
-            self.agent.remember(store.episode(task.name, int(index)))
+        self._remember(training.source)
         self._episodes = episodes
+
+    def _remember(self, source: str) -> None:
+        """Takes a source's episodes of the task into the agent's replay."""
+        store, task = EpisodeStore.open(self._training.store), self._task.name
+        number = list(store.sources).index(source)
+        for index in np.flatnonzero(store.episodes(task)["source"] == number):
+            self.agent.remember(store.episode(task, int(index)))
 
 
 def agent_class(config: SacConfig) -> type[Agent]:

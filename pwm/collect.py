@@ -28,6 +28,7 @@ from pwm.sac import (
     describe_learner,
     record_training,
     require_learner,
+    require_prior,
 )
 from pwm.settings import (
     require_at_least,
@@ -168,6 +169,8 @@ def collect(config: CollectConfig) -> Path:
         description |= describe_learner(config.behaviour, config.sac)
     with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
         source = _source_key(recipe, description)
+        if config.behaviour in LEARNERS:
+            require_prior(store, config.sac)
         store.add_source(source, description)
         with WorkerPool(
             config.workers or available_cores(),

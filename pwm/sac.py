@@ -53,6 +53,9 @@ class SacConfig:
         tau: how far the target critics go towards the critics at every update.
         ent_coef: the entropy's weight, a number, or ``auto`` to learn it.
         buffer_size: transitions that the replay holds; the oldest go first.
+        prior: sources of the store, as ``pwm data info`` names them, whose episodes of the task the
+            replay begins with, for tasks where chance finds no reward (as in RLPD, Ball et al.
+            2023, but drawn no more often than others). They count among ``learning_starts``.
     """
 
     backend: str = "torch"
@@ -67,6 +70,7 @@ class SacConfig:
     tau: float = 0.005
     ent_coef: Any = "auto"
     buffer_size: int = 1_000_000
+    prior: list[str] = field(default_factory=list)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -94,10 +98,24 @@ def require_learner(behaviour: str, config: SacConfig) -> None:
         raise PwmError(f"{setting} needs {library}; pip install 'pwm[{extra}]'.")
 
 
+def require_prior(store: EpisodeStore, config: SacConfig) -> None:
+    """Raise PwmError if a store lacks a source that replays shall begin with."""
+    for source in config.prior:
+        if source not in store.sources:
+            known = ", ".join(store.sources) or "none"
+            raise PwmError(
+                f"sac.prior names the source '{source}', which {store.path} does not have; its "
+                f"sources: {known}."
+            )
+
+
 def describe_learner(behaviour: str, config: SacConfig) -> dict[str, Any]:
     """What a source says of the agents that made its episodes."""
     library, _, _ = _library(behaviour, config)
-    settings = {name: value for name, value in asdict(config).items() if name != "backend"}
+    settings = asdict(config)
+    del settings["backend"]  # the library says it
+    if not config.prior:
+        del settings["prior"]  # which collections of before it was a setting lack
     return {"library": f"{library} {version(library)}", "settings": settings}
 
 

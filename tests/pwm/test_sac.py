@@ -169,6 +169,33 @@ def test_without_its_agent_a_training_cannot_go_on(trained):
         at_work.stretch(5, 6)
 
 
+def test_a_replay_may_begin_with_episodes_of_other_sources(trained, tmp_path):
+    store = EpisodeStore.open(trained)
+    (source,) = store.sources
+    config = replace(TINY, prior=[source], buffer_size=1000)
+    for task in TASKS:
+        at_work = AtWork(
+            Listener(), Training("sac", 4, trained, "another", config), store.suite[task]
+        )
+        replay = at_work.agent.model.replay_buffer
+        episodes = [store.episode(task, index) for index in range(EPISODES)]
+        assert replay.pos == sum(len(episode.action) for episode in episodes)
+        assert replay.dones.sum() == sum(episode.terminated.sum() for episode in episodes)
+        np.testing.assert_array_equal(
+            replay.rewards[: replay.pos, 0], np.concatenate([e.reward for e in episodes])
+        )
+    out = shutil.copytree(trained, tmp_path / "data")
+    with pytest.raises(
+        PwmError, match=rf"'nothing', which .* does not have; its sources: {source}"
+    ):
+        collect(replace(settings(out, seed=4), sac=replace(TINY, prior=["nothing"])))
+    collect(replace(settings(out, seed=4), sac=config))
+    described = list(EpisodeStore.open(out).sources.values())
+    assert "prior" not in described[0]["settings"]
+    assert described[1]["settings"]["prior"] == [source]
+    assert EpisodeStore.open(out).count(TASKS[0]) == 2 * EPISODES
+
+
 def agent_and_env(task: Task, config: SacConfig = TINY) -> tuple[Agent, Lesson]:
     env = make_env(task)
     agent = Agent("sac", task, env, config, seed=0)
