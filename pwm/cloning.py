@@ -54,7 +54,7 @@ def clone(
     Args:
         store: the data.
         tasks: of the store.
-        best: the share of a task's episodes to clone, those of the highest return; 1 for all.
+        best: the share of a task's episodes to clone, those of the highest score; 1 for all.
         config: see :class:`CloningConfig`.
         seed: of the rows drawn and the networks' first weights.
 

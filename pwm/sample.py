@@ -43,7 +43,7 @@ class SampleConfig:
         out: a new directory; it gets a packed store, which every command takes as data=.
         tasks: a list, a suite's name, or null for all that the store has episodes of.
         episodes: a task; all of them where there are fewer.
-        whole: how many of those, the ones of the highest return, are kept whole.
+        whole: how many of those, the ones of the highest score, are kept whole.
         rows: of a piece of each of the others; null to keep them whole too.
         seed: of where in their episodes the pieces are.
     """
@@ -170,7 +170,7 @@ def _parts(
     """Entries and rows of the chosen episodes and pieces, in the order of the sample."""
     table = store.episodes(task)
     rng = np.random.default_rng([config.seed, store.suite.id(task)])
-    whole, others = chosen_episodes(table["return"], config.episodes, config.whole)
+    whole, others = chosen_episodes(store.best_first(task), config.episodes, config.whole)
     at = rng.permuted((np.arange(len(others)) + rng.random(len(others))) / max(len(others), 1))
     begins = {}
     if config.rows is not None:
@@ -190,11 +190,11 @@ def _parts(
         yield entry, rows
 
 
-def chosen_episodes(returns: np.ndarray, count: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best episodes, and others that are evenly spaced in the order of their returns.
+def chosen_episodes(order: np.ndarray, count: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best episodes, and others that are evenly spaced in the order of their scores.
 
     Args:
-        returns: (episodes,).
+        order: (episodes,), their indices, the best first.
         count: how many to choose in all; all of them where there are fewer.
         whole: how many of those are the best.
 
@@ -202,7 +202,6 @@ def chosen_episodes(returns: np.ndarray, count: int, whole: int) -> tuple[np.nda
         Indices of the best, (whole,), and of the others, both from the best to the worst; the
         worst of all is one of the others if there is more than one.
     """
-    order = np.argsort(-returns, kind="stable")
     rest = order[whole:]
     places = np.linspace(0, max(len(rest) - 1, 0), min(count - whole, len(rest)))
     return order[:whole], rest[np.round(places).astype(int)]

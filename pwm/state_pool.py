@@ -68,7 +68,8 @@ class StatePool:
             seed: of the draw.
             suite: gives the padded sizes, the store's suite by default.
             discount: of sums of rewards.
-            best: share of the train episodes to draw from, those of the highest return.
+            best: share of the train episodes to draw from, the best by their task's score
+                (:meth:`EpisodeStore.best_first`).
             ahead: how many steps later the next observation is.
             symlog_rewards: whether ``reward`` sums symlog(reward) in the place of rewards.
             bad: told of episodes that cannot be read or hold values that they may not hold; their
@@ -84,12 +85,12 @@ class StatePool:
         table = store.episodes(task)
         train = episodes_in_split(len(table), "train")
         train[bad.episodes(task)] = False
-        chosen = np.flatnonzero(train)
+        ranked = store.best_first(task)
+        chosen = ranked[train[ranked]]
         if not len(chosen):
             raise PwmError(f"task '{task}' has no train episode in {store.path}; collect some.")
         keep = max(1, round(best * len(chosen)))
-        by_return = np.argsort(-table["return"][chosen], kind="stable")[:keep]
-        chosen = np.sort(chosen[by_return])
+        chosen = np.sort(chosen[:keep])
         ends = np.cumsum(table["length"][chosen].astype(np.int64) - 1)
         rng = np.random.default_rng(seed)
         total = int(ends[-1])

@@ -211,7 +211,7 @@ def test_columns_are_rounded_only_where_that_does_little():
     ],
 )
 def test_choice_of_episodes(count, whole, best, others):
-    found = chosen_episodes(np.arange(5.0), count, whole)
+    found = chosen_episodes(np.arange(5)[::-1], count, whole)
     assert [list(part) for part in found] == [best, others]
 
 
