@@ -16,8 +16,16 @@ planned+=,walker-walk-backwards,walker-run-backwards,cheetah-run-backwards,cheet
 planned+=,cheetah-run-back,cheetah-jump,hopper-hop-backwards,reacher-three-easy,reacher-three-hard,cup-spin
 reachers=reacher-easy,reacher-hard,reacher-three-easy,reacher-three-hard
 
+planned_sources=[collect-mpc-seed1-b79e11e4,collect-mpc-seed1-b29c065d]  # of what is planned below
+
 collect() {  # BEHAVIOUR SUITE EPISODES [SETTINGS]
     "$pwm" collect behaviour="$1" suite="$2" episodes="$3" seed=1 out="$run/data" "${@:4}"
+}
+
+learn() {  # SUITE EPISODES [SETTINGS]
+    collect sac "$1" "$2" sac.backend=jax sac.net_arch=[128,128] sac.batch_size=128 \
+        sac.learning_rate=1e-3 sac.learning_starts=2500 sac.train_freq=8 sac.gradient_steps=8 \
+        sac.gamma=0.99 "${@:3}"
 }
 
 grow() {  # OUT ROUNDS UPDATES ITERATIONS CLONE_WEIGHT ITS_LAST CLONE_BEST [SETTINGS]
@@ -57,3 +65,20 @@ grow "$run/grown" 2 5000 250 6 3 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0
 collect scripted "[$reachers]" 150 seed=2
 cloned+=(episodes=2 least=1 extract.learner.actor_lr=1e-4)
 grow "$run/grown" 3 3000 60 40 40 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]
+
+learn "[cup-catch,walker-stand,walker-walk,walker-run,walker-walk-backwards,walker-run-backwards]" \
+    "{cup-catch: 80, walker-stand: 120, walker-walk: 120, walker-run: 220, walker-walk-backwards: 130,
+    walker-run-backwards: 350}" seed=3
+learn "[cheetah-run,cheetah-run-backwards,cheetah-run-front,cheetah-run-back,cheetah-jump]" \
+    "{cheetah-run: 250, cheetah-run-backwards: 200, cheetah-run-front: 200, cheetah-run-back: 200,
+    cheetah-jump: 150}" seed=3
+learn "[finger-spin,finger-turn-easy,finger-turn-hard,hopper-stand,hopper-hop-backwards]" \
+    "{finger-spin: 160, finger-turn-easy: 150, finger-turn-hard: 150, hopper-stand: 220,
+    hopper-hop-backwards: 76}" seed=3
+collect scripted "[$reachers]" 350 seed=5
+learn "[walker-walk-backwards,walker-run-backwards,finger-turn-easy,finger-turn-hard]" \
+    "{walker-walk-backwards: 140, walker-run-backwards: 200, finger-turn-easy: 150,
+    finger-turn-hard: 150}" seed=4 sac.random_episodes=0 "sac.prior=$planned_sources"
+learn "[hopper-stand,hopper-hop,hopper-hop-backwards,fish-swim]" \
+    "{hopper-stand: 220, hopper-hop: 160, hopper-hop-backwards: 160, fish-swim: 150}" seed=4 \
+    sac.random_episodes=0 "sac.prior=$planned_sources"
