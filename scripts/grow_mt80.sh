@@ -67,8 +67,8 @@ cloned+=(episodes=2 least=1 extract.learner.actor_lr=1e-4)
 grow "$run/grown" 3 3000 60 40 40 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]
 
 learn "[cup-catch,walker-stand,walker-walk,walker-run,walker-walk-backwards,walker-run-backwards]" \
-    "{cup-catch: 80, walker-stand: 120, walker-walk: 120, walker-run: 220, walker-walk-backwards: 130,
-    walker-run-backwards: 350}" seed=3
+    "{cup-catch: 80, walker-stand: 110, walker-walk: 120, walker-run: 220, walker-walk-backwards: 130,
+    walker-run-backwards: 220}" seed=3
 learn "[cheetah-run,cheetah-run-backwards,cheetah-run-front,cheetah-run-back,cheetah-jump]" \
     "{cheetah-run: 250, cheetah-run-backwards: 200, cheetah-run-front: 200, cheetah-run-back: 200,
     cheetah-jump: 150}" seed=3
@@ -77,8 +77,8 @@ learn "[finger-spin,finger-turn-easy,finger-turn-hard,hopper-stand,hopper-hop-ba
     hopper-hop-backwards: 76}" seed=3
 collect scripted "[$reachers]" 350 seed=5
 learn "[walker-walk-backwards,walker-run-backwards,finger-turn-easy,finger-turn-hard]" \
-    "{walker-walk-backwards: 140, walker-run-backwards: 200, finger-turn-easy: 150,
+    "{walker-walk-backwards: 140, walker-run-backwards: 280, finger-turn-easy: 150,
     finger-turn-hard: 150}" seed=4 sac.random_episodes=0 "sac.prior=$planned_sources"
 learn "[hopper-stand,hopper-hop,hopper-hop-backwards,fish-swim]" \
-    "{hopper-stand: 220, hopper-hop: 160, hopper-hop-backwards: 160, fish-swim: 150}" seed=4 \
+    "{hopper-stand: 220, hopper-hop: 140, hopper-hop-backwards: 140, fish-swim: 150}" seed=4 \
     sac.random_episodes=0 "sac.prior=$planned_sources"
