@@ -33,7 +33,14 @@ from pwm.rundir import open_run, require_output, resolved_config
 from pwm.sampler import BALANCES, DEFAULT_MEMORY, Batch, WindowSampler, require_data_device
 from pwm.settings import require_at_least, require_choice, require_resume, require_seed
 from pwm.suites import Suite, get_suite
-from pwm.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
+from pwm.world_model import (
+    KIND,
+    ModelSize,
+    WorldModel,
+    load_world_model,
+    model_meta,
+    wraps_angles,
+)
 from pwm.world_model_learner import LearnerConfig, WorldModelLearner
 
 INIT_MOMENTS = ("keep", "widen", "data")
@@ -188,8 +195,6 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         bad = BadData(config.on_error)
         store = open_checked(config.data, bad)
         given = None if config.init is None else load_world_model(config.init).unfreeze()
-        if given is not None and config.init_moments == "data":
-            given.wrap_angles = True
         if given is not None and config.q_and_prior and not given.has_q:
             raise PwmError(
                 f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or "
@@ -270,6 +275,7 @@ def _restore_or_begin(
     if checkpoint is not None:
         require_same_data(checkpoint, store.digest, str(store.path))
         learner.load(checkpoint)
+        learner.model.wrap_angles = wraps_angles(checkpoint.meta)
         return int(checkpoint.meta["step"])
     model = learner.model
     if not model.normalize_obs or (config.init is not None and config.init_moments == "keep"):
@@ -278,6 +284,7 @@ def _restore_or_begin(
         before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()
         moments = widened_moments(store, model.suite, *before, bad, model.wrap_angles)
     else:
+        model.wrap_angles = True
         moments = observation_moments(store, model.suite, bad, model.wrap_angles)
     model.obs_mean.copy_(torch.as_tensor(moments[0]))
     model.obs_scale.copy_(torch.as_tensor(moments[1]))

@@ -423,8 +423,13 @@ def _described(meta: Mapping[str, Any]) -> WorldModel:
         suite,
         bool(meta["q_and_prior"]),
         bool(meta["normalize_obs"]),
-        bool(meta.get("wrap_angles", False)),  # models of before it was a choice
+        wraps_angles(meta),
     )
+
+
+def wraps_angles(meta: Mapping[str, Any]) -> bool:
+    """What :func:`model_meta` said of it; models of before it could be said do not."""
+    return bool(meta.get("wrap_angles", False))
 
 
 def _find_world_model(path: Path) -> Checkpoint:

@@ -82,3 +82,9 @@ learn "[walker-walk-backwards,walker-run-backwards,finger-turn-easy,finger-turn-
 learn "[hopper-stand,hopper-hop,hopper-hop-backwards,fish-swim]" \
     "{hopper-stand: 220, hopper-hop: 140, hopper-hop-backwards: 140, fish-swim: 150}" seed=4 \
     sac.random_episodes=0 "sac.prior=$planned_sources"
+cloned+=(pretrain.init_moments=data extract.learner.batch_size=128 extract.pool=49152 clone_decay=1.0)
+cloned+=(extract.save_every=1000)
+grow "$run/grown" 4 9000 40 20 20 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
+    extract.learner.clone_first=6000
+grow "$run/grown" 5 8000 40 20 20 0.1 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
+    extract.learner.clone_first=4000

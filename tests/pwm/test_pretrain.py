@@ -15,14 +15,14 @@ import pytest
 import torch
 
 import pwm
-from pwm.checkpoint import list_steps, load_checkpoint
+from pwm.checkpoint import list_steps, load_checkpoint, save_checkpoint
 from pwm.cli import main
 from pwm.dataset import EpisodeStore
 from pwm.errors import PwmError
 from pwm.moments import observation_moments
 from pwm.pretrain import _MAY_CHANGE, HorizonSchedule, PretrainConfig
 from pwm.rundir import read_run
-from pwm.world_model import load_world_model
+from pwm.world_model import KIND, load_world_model, model_meta
 from pwm.world_model_learner import WorldModelLearner
 
 ROOT = Path(pwm.__file__).parent.parent
@@ -539,3 +539,34 @@ def test_the_papers_settings_are_the_defaults():
     assert (loss.consistency, loss.reward, loss.value) == (20.0, 0.1, 0.1)
     with pytest.raises(PwmError):
         HorizonSchedule([], []).validate()
+
+
+@pytest.mark.usefixtures("keyboard_interrupts")
+def test_a_model_trained_on_keeps_its_moments_or_takes_those_of_the_data(
+    toy, toy_world_model, tmp_path, monkeypatch
+):
+    """One of before angles were wrapped; of the toy's tasks one has such an angle."""
+    earlier = load_world_model(toy_world_model)
+    earlier.obs_mean += 0.5
+    earlier.wrap_angles = False
+    save_checkpoint(
+        tmp_path / "earlier", KIND, {"model": earlier.state_dict()}, model_meta(earlier)
+    )
+    from_earlier = (f"init={tmp_path / 'earlier'}", "steps=12")
+    for how, wraps in (("keep", False), ("widen", False), ("data", True)):
+        words = toy.pretrain(tmp_path / how, *from_earlier, f"init_moments={how}")
+        assert main(words) == 0
+        trained = load_world_model(tmp_path / how)
+        assert trained.wrap_angles == wraps
+        moments = earlier.obs_mean, earlier.obs_scale
+        if how == "data":
+            found = observation_moments(EpisodeStore.open(toy.data), wrap_angles=True)
+            moments = tuple(map(torch.from_numpy, found))
+        assert torch.equal(trained.obs_mean, moments[0])
+        assert torch.equal(trained.obs_scale, moments[1])
+    interrupted = toy.pretrain(tmp_path / "again", *from_earlier, "init_moments=data")
+    with monkeypatch.context() as patch:
+        signal_at(patch, 6, signal.SIGINT)
+        assert main(interrupted) == 130
+    assert main(interrupted) == 0
+    assert final_checkpoint(tmp_path / "again", 12) == final_checkpoint(tmp_path / "data", 12)
