@@ -88,3 +88,5 @@ grow "$run/grown" 4 9000 40 20 20 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,
     extract.learner.clone_first=6000
 grow "$run/grown" 5 8000 40 20 20 0.1 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
     extract.learner.clone_first=4000
+grow "$run/grown" 6 1500 20 20 20 0.5 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
+    extract.learner.clone_first=4000
