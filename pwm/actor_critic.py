@@ -173,7 +173,7 @@ class Policy(nn.Module):
         self.register_buffer("obs_mean", obs_mean)
         self.register_buffer("obs_scale", obs_scale)
         if self._wrap_angles:
-            period = torch.from_numpy(angle_periods([task], len(obs_mean))[0])
+            period = angle_periods([task], len(obs_mean))[0]
             self.register_buffer("obs_period", period.to(obs_mean.device), persistent=False)
         self.requires_grad_(False)
         self.eval()

@@ -17,7 +17,7 @@ _ENTRIES = {"reacher": 0, "cheetah": 1, "hopper": 1}
 _Array = TypeVar("_Array", np.ndarray, torch.Tensor)
 
 
-def angle_periods(tasks: Iterable[Task], obs_dim: int) -> np.ndarray:
+def angle_periods(tasks: Iterable[Task], obs_dim: int) -> torch.Tensor:
     """What may be added to each entry of an observation without a change of meaning.
 
     Args:
@@ -28,7 +28,7 @@ def angle_periods(tasks: Iterable[Task], obs_dim: int) -> np.ndarray:
         (tasks, obs_dim) float32, 2 pi where an entry is an unbounded angle, and 0 elsewhere.
     """
     rows = list(tasks)
-    periods = np.zeros((len(rows), obs_dim), np.float32)
+    periods = torch.zeros(len(rows), obs_dim)
     for row, task in enumerate(rows):
         body = task.name.split("-", 1)[0]
         if task.domain == "dmcontrol" and body in _ENTRIES:

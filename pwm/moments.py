@@ -45,7 +45,7 @@ def observation_moments(
     suite, bad = suite or store.suite, bad or BadData()
     mean = np.zeros((len(suite), suite.obs_dim), np.float32)
     std = np.ones((len(suite), suite.obs_dim), np.float32)
-    periods = angle_periods(suite, suite.obs_dim) * wrap_angles
+    periods = angle_periods(suite, suite.obs_dim).numpy() * wrap_angles
     for task in shared_tasks(store, suite):
         row = suite.id(task.name)
         if moments := _task_moments(store, task.name, periods[row, : task.obs_dim], bad):

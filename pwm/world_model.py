@@ -135,7 +135,7 @@ class WorldModel(nn.Module):
         if normalize_obs:
             self.register_buffer("obs_mean", torch.zeros(len(suite), suite.obs_dim))
             self.register_buffer("obs_scale", torch.ones(len(suite), suite.obs_dim))
-            period = torch.from_numpy(angle_periods(suite, suite.obs_dim))
+            period = angle_periods(suite, suite.obs_dim)
             self.register_buffer("obs_period", period, persistent=False)
         self._initialize()
 

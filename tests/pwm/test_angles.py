@@ -29,7 +29,7 @@ def test_whole_turns_do_not_matter_and_other_entries_stay(angle, turns):
 
 def test_which_entries_are_unbounded_angles():
     suite = get_suite("mt80")
-    periods = angle_periods(suite, suite.obs_dim)
+    periods = angle_periods(suite, suite.obs_dim).numpy()
     found = {
         task.name: np.flatnonzero(row).tolist() for task, row in zip(suite, periods, strict=True)
     }
@@ -55,7 +55,7 @@ def test_the_entry_is_the_simulator_s_angle(name, joint):
     env = make_env(task)
     obs, _ = env.reset(seed=0)
     physics = env.unwrapped._physics
-    (entry,) = np.flatnonzero(angle_periods([task], task.obs_dim)[0])
+    (entry,) = np.flatnonzero(angle_periods([task], task.obs_dim)[0].numpy())
     assert obs[entry] == pytest.approx(physics.named.data.qpos[joint].item(), abs=1e-6)
     assert not physics.named.model.jnt_limited[joint]
 
