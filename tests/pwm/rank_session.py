@@ -6,6 +6,7 @@ Each command is a list of words; the main rank writes the exit codes of all rank
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -33,4 +34,7 @@ if __name__ == "__main__":
         codes.append(of_ranks)
     if dist.get_rank() == 0:
         commands.with_suffix(".codes").write_text(json.dumps(codes))
-    dist.destroy_process_group()
+    dist.barrier()  # none leaves while another still writes
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # torch's threads now and then abort a busy machine's process as it is torn down
