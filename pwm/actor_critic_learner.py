@@ -60,7 +60,8 @@ class ActorCriticConfig:
             at the first and at the last iteration.
         clone_first: updates that only clone, before the first iteration.
         clone_lr: of Adam at the first of them; it falls to ``lr_final`` at the last.
-        clone_best: the share of a task's episodes, the best by score, that is cloned.
+        clone_best: the share of a task's episodes, the best (:func:`pwm.ranking.best_first`), that
+            is cloned.
         clone_temperature: clone a row more often the better it turned out, as in advantage-weighted
             regression (:func:`pwm.advantage.cloned_rows`); null clones all rows alike.
         disagreement_weight: with an ensemble of world models, what a reward loses for each unit of

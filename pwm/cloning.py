@@ -54,7 +54,8 @@ def clone(
     Args:
         store: the data.
         tasks: of the store.
-        best: the share of a task's episodes to clone, those of the highest score; 1 for all.
+        best: the share of a task's episodes to clone, the best (:func:`pwm.ranking.best_first`); 1
+            for all.
         config: see :class:`CloningConfig`.
         seed: of the rows drawn and the networks' first weights.
 

@@ -331,16 +331,6 @@ class EpisodeStore:
         for name, records in ((ROWS_NAME, rows), (EPISODES_NAME, table)):
             self._files[self._file(task, name)] = RecordFile.holding(path, task, records)
 
-    def best_first(self, task: str) -> np.ndarray:
-        """Indices of a task's episodes, (episodes,), in the order of what they score.
-
-        Where success at the last step is the score, those that succeed come first, and the return
-        orders either kind; where the return is the score, it alone does.
-        """
-        table = self.episodes(task)
-        succeeds = table["success_last"] * self.suite[task].scored_by_success
-        return np.lexsort((-table["return"], 1 - succeeds))  # by its last key first
-
     def episodes(self, task: str) -> np.ndarray:
         """A task's episode table, read once and kept in memory.
 

@@ -26,6 +26,7 @@ from pwm.locks import LOCK_NAME, DirectoryLock
 from pwm.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
 from pwm.packed_rows import pack
 from pwm.progress import console, progress_bar
+from pwm.ranking import best_first
 from pwm.settings import require_at_least, require_exists, require_seed, require_writable
 from pwm.splits import episodes_in_split
 from pwm.suites import Suite, get_suite
@@ -43,7 +44,7 @@ class SampleConfig:
         out: a new directory; it gets a packed store, which every command takes as data=.
         tasks: a list, a suite's name, or null for all that the store has episodes of.
         episodes: a task; all of them where there are fewer.
-        whole: how many of those, the ones of the highest score, are kept whole.
+        whole: how many of those, the best (:func:`pwm.ranking.best_first`), are kept whole.
         rows: of a piece of each of the others; null to keep them whole too.
         seed: of where in their episodes the pieces are.
     """
@@ -170,7 +171,7 @@ def _parts(
     """Entries and rows of the chosen episodes and pieces, in the order of the sample."""
     table = store.episodes(task)
     rng = np.random.default_rng([config.seed, store.suite.id(task)])
-    whole, others = chosen_episodes(store.best_first(task), config.episodes, config.whole)
+    whole, others = chosen_episodes(best_first(store, task), config.episodes, config.whole)
     at = rng.permuted((np.arange(len(others)) + rng.random(len(others))) / max(len(others), 1))
     begins = {}
     if config.rows is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pwm.bad_data import BadData, DataError, Problem
 from pwm.dataset import ROWS_NAME, EpisodeStore
 from pwm.errors import PwmError
+from pwm.ranking import best_first
 from pwm.splits import episodes_in_split
 from pwm.suites import Suite
 
@@ -68,8 +69,8 @@ class StatePool:
             seed: of the draw.
             suite: gives the padded sizes, the store's suite by default.
             discount: of sums of rewards.
-            best: share of the train episodes to draw from, the best by their task's score
-                (:meth:`EpisodeStore.best_first`).
+            best: share of the train episodes to draw from, the best of them
+                (:func:`pwm.ranking.best_first`).
             ahead: how many steps later the next observation is.
             symlog_rewards: whether ``reward`` sums symlog(reward) in the place of rewards.
             bad: told of episodes that cannot be read or hold values that they may not hold; their
@@ -85,12 +86,13 @@ class StatePool:
         table = store.episodes(task)
         train = episodes_in_split(len(table), "train")
         train[bad.episodes(task)] = False
-        ranked = store.best_first(task)
-        chosen = ranked[train[ranked]]
+        chosen = np.flatnonzero(train)
         if not len(chosen):
             raise PwmError(f"task '{task}' has no train episode in {store.path}; collect some.")
-        keep = max(1, round(best * len(chosen)))
-        chosen = np.sort(chosen[:keep])
+        if best < 1:
+            ranked = best_first(store, task)
+            keep = max(1, round(best * len(chosen)))
+            chosen = np.sort(ranked[train[ranked]][:keep])
         ends = np.cumsum(table["length"][chosen].astype(np.int64) - 1)
         rng = np.random.default_rng(seed)
         total = int(ends[-1])

@@ -16,6 +16,7 @@ differs from the run's. Each is pretrained once.
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pwm.cli import main as pwm
 from pwm.errors import PwmError
+from pwm.interrupt import Interrupted
 from pwm.pretrain import PretrainConfig, pretrain
 from pwm.rundir import read_run
 from pwm.settings import from_plain
@@ -111,7 +113,7 @@ class Runner:
         found: Results = {name: [] for name in variants}
         for seed in range(seeds):  # a table of fewer seeds is there before one of more
             for name in variants:
-                directory = self.out / name.replace(" ", "_") / f"seed_{seed}"
+                directory = self.out / _directory(name) / f"seed_{seed}"
                 if not (directory / "results.json").is_file():
                     self._extract(directory, self.study.variants[name], seed)
                 found[name].append(Result.read(directory))
@@ -132,7 +134,7 @@ class Runner:
     def _world_model(self, name: str | None) -> Path:
         if name is None:
             return self.run / "world_model"
-        return self.out / "world_models" / name.replace(" ", "_")
+        return self.out / "world_models" / _directory(name)
 
     def _extract(self, directory: Path, variant: Variant, seed: int) -> None:
         policies = directory / "policies"
@@ -147,6 +149,11 @@ class Runner:
             "evaluate", f"policy={policies}", f"out={directory}", "baselines=[]",
             f"episodes={self.episodes}",
         )  # fmt: skip
+
+
+def _directory(name: str) -> str:
+    """A variant's name as that of a directory which a command line takes as one word."""
+    return re.sub(r"[^\w.+-]+", "_", name)
 
 
 def _call(*words: str) -> None:
@@ -230,7 +237,7 @@ def main(words: list[str] | None = None) -> None:
         more = shlex.split(given.extract), shlex.split(given.pretrain)
         runner = Runner(study, given.run, out, *more, given.episodes)
         text = table(runner.results(variants, given.seeds))
-    except PwmError as error:
+    except (PwmError, Interrupted) as error:
         sys.exit(f"study: {error}")
     (out / "table.md").write_text(text + "\n")
     print(text)

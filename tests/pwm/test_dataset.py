@@ -455,21 +455,6 @@ def test_a_mutated_manifest_is_refused_or_read_right(store_path, data):
         (store_path / "manifest.json").write_bytes(original)
 
 
-@pytest.mark.parametrize("task", [SMALL, LARGE])
-def test_the_best_episodes_are_those_that_their_task_scores_highest(tmp_path, task):
-    episodes = []
-    for reward, succeeds in [(3, False), (1, True), (2, True), (9, False)]:
-        episode = make_episode(task, 4, 0, "ou")
-        success = np.array([True, True, True, succeeds])
-        reward = np.full(4, reward, np.float32)
-        episodes.append(dataclasses.replace(episode, reward=reward, success=success))
-    with EpisodeStore.create(tmp_path / "data", SUITE) as store:
-        store.add_source("test", {})
-        store.append(task.name, episodes, "test")
-        found = store.best_first(task.name).tolist()
-    assert found == ([2, 1, 3, 0] if task.scored_by_success else [3, 0, 2, 1])
-
-
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

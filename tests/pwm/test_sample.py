@@ -12,6 +12,7 @@ from pwm.checked_store import open_checked
 from pwm.cli import main
 from pwm.dataset import EpisodeStore, row_dtype
 from pwm.errors import PwmError
+from pwm.ranking import best_first
 from pwm.sample import ROUNDING, SampleConfig, chosen_episodes, round_where_it_fits, sample
 from pwm.splits import episodes_in_split
 from pwm.state_pool import StatePool
@@ -38,13 +39,15 @@ def test_the_best_are_whole_and_the_others_pieces_of_all_qualities(store, packed
     table = packed.episodes("small")
     assert len(table) == 25
     whole = table[table["is_piece"] == 0]
-    assert sorted(whole["seed"]) == [37, 38, 39]
+    rank = np.argsort(best_first(store, "small"))  # a coded episode's seed is its place
+    assert sorted(rank[whole["seed"]]) == [0, 1, 2]
     assert (whole["length"] == 21).all()
     pieces = table[table["is_piece"] == 1]
     assert (pieces["length"] == 7).all()
-    assert len(set(pieces["seed"])) == 22
-    assert {0, 36} <= set(pieces["seed"])  # the worst, and the best after the whole ones
-    assert np.diff(np.sort(pieces["seed"])).max() <= 2
+    of_pieces = np.sort(rank[pieces["seed"]])
+    assert len(set(of_pieces)) == 22
+    assert {3, 39} <= set(of_pieces)  # the best after the whole ones, and the worst
+    assert np.diff(of_pieces).max() <= 2
     assert (table["return"] == store.episodes("small")["return"][table["seed"]]).all()
 
 
@@ -151,11 +154,11 @@ def test_a_manifest_says_packed_by_true_or_false(packed):
         EpisodeStore.open(packed.path)
 
 
-def test_start_states_and_demonstrations_come_from_it(packed):
+def test_start_states_and_demonstrations_come_from_it(store, packed):
     pool = StatePool.draw(packed, "small", 10_000, 0)
     assert len(pool) == 21 * 6 + 3 * 20  # one of 25 is held out
     best = StatePool.draw(packed, "small", 10_000, 0, best=3 / 24)
-    assert set(best.obs[:, 1].tolist()) == {37, 38, 39}
+    assert set(best.obs[:, 1].tolist()) == set(best_first(store, "small")[:3].tolist())
     assert len(best) == 3 * 20
 
 

@@ -23,7 +23,7 @@ STUDY = {
     "world_models": {"second one": "seed=1", "longer": "steps=30"},
     "variants": {
         "plain": None,
-        "cloning": "learner.clone_weight=0.3 learner.horizon=3",
+        "cloning, H 3": "learner.clone_weight=0.3 learner.horizon=3",
         "ensemble": {"world_model": "longer", "ensemble": ["second one"]},
     },
 }
@@ -54,7 +54,7 @@ def test_a_study_pretrains_extracts_and_compares(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert (out / "table.md").read_text() in printed
     header, _, task, *_ = (out / "table.md").read_text().splitlines()
-    assert header == "| task | plain | cloning | ensemble |"
+    assert header == "| task | plain | cloning, H 3 | ensemble |"
     assert task.startswith("| pendulum-swingup | ")
 
     def settings(of: str) -> dict:
@@ -68,13 +68,13 @@ def test_a_study_pretrains_extracts_and_compares(run, tmp_path, capsys):
     plain, ensemble = (settings(f"{v}/seed_0/policies") for v in ("plain", "ensemble"))
     assert plain["learner"]["iterations"] == 5
     assert plain["ensemble"] == []
-    assert settings("cloning/seed_0/policies")["learner"]["horizon"] == 3
+    assert settings("cloning_H_3/seed_0/policies")["learner"]["horizon"] == 3
     assert ensemble["checkpoint"] == str(out / "world_models" / "longer")
     assert ensemble["ensemble"] == [str(out / "world_models" / "second_one")]
 
     started = read_run(out / "plain" / "seed_0" / "policies")["started"]
-    main([*words, "--variants", "plain", "cloning"])
-    assert (out / "table.md").read_text().startswith("| task | plain | cloning |\n")
+    main([*words, "--variants", "plain", "cloning, H 3"])
+    assert (out / "table.md").read_text().startswith("| task | plain | cloning, H 3 |\n")
     assert read_run(out / "plain" / "seed_0" / "policies")["started"] == started
 
 
