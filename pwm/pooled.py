@@ -1,4 +1,4 @@
-"""Several evaluations of one method as one: a seed each of data, world model and policies.
+"""Several evaluations of one method as one: a seed each of policies at least.
 
 An interval here is a 95 % percentile bootstrap over seeds and, within each, over episodes: a
 resample draws as many seeds as there are, the same for all tasks, since a seed's policies come from

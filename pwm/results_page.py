@@ -134,9 +134,9 @@ def _head(seeds: Seeds, command: str) -> str:
             f"Made by `{command}`.",
             "",
             f"Scores are normalized to 0..100: episode return / 10 for dm_control, success at the "
-            f"last step for Meta-World. {count} seed{'s' if count > 1 else ''} of data, world "
-            f"model and policies, {' or '.join(map(str, episodes))} episodes a task and seed, all "
-            f"methods on the same episodes (seeds {first.seeds[0]} to {first.seeds[-1]}). "
+            f"last step for Meta-World. {count} seed{'s' if count > 1 else ''}, "
+            f"{' or '.join(map(str, episodes))} episodes a task and seed, all methods on the same "
+            f"episodes (seeds {first.seeds[0]} to {first.seeds[-1]}). "
             f"Intervals are 95 % percentile bootstrap intervals over {over}. BC is behaviour "
             "cloning from observations.",
         ]

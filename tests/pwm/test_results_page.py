@@ -118,7 +118,7 @@ def test_the_page_says_what_differs_and_takes_the_notes_in(page):
     assert "world model of 5M parameters (published 48M)" in text
     assert "Meta-World v2 where this project runs v3" in text
     assert "The worst tasks want exploration." in text
-    assert "3 seeds of data" in text
+    assert "3 seeds, " in text
     assert f"results={page}" in text
 
 
@@ -137,7 +137,7 @@ def test_one_seed_of_a_few_tasks_makes_a_page(tmp_path):
     assert main(["report", f"run={run}", f"results={tmp_path / 'R.md'}"]) == 0
     text = (tmp_path / "R.md").read_text()
     assert "**all 2 tasks**" in text
-    assert "1 seed of data" in text
+    assert "1 seed, " in text
     assert "Curves" not in text
 
 
