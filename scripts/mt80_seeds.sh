@@ -21,3 +21,10 @@ for seed in 0 1 2; do
         episodes=10 seed=5000 out="$run/seeds/$seed"
     baselines=random,data_mean,data_best
 done
+
+strips=walker-stand,walker-walk,walker-run,cheetah-run,reacher-hard,pendulum-swingup,cartpole-swingup,cup-catch
+strips+=,finger-spin,hopper-stand,mw-door-close,mw-drawer-open,mw-hammer,mw-push-wall
+"$pwm" evaluate policy="$run/seeds/0/policies" tasks="[$strips]" episodes=1 seed=5000 strip=1 baselines=[] \
+    out="$run/seeds/strips"
+"$pwm" report run="[$run/seeds/0,$run/seeds/1,$run/seeds/2]" strips="$run/seeds/strips/strips" \
+    results="$run/RESULTS.md"
