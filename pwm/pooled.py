@@ -1,8 +1,8 @@
-"""Several evaluations of one method as one: a seed each of policies at least.
+"""Several evaluations of one method as one: a seed each of what made the policies.
 
 An interval here is a 95 % percentile bootstrap over seeds and, within each, over episodes: a
 resample draws as many seeds as there are, the same for all tasks, since a seed's policies come from
-one world model, and then episodes of each task. With the two or three seeds that there usually are
+one extraction, and then episodes of each task. With the two or three seeds that there usually are
 it still says little about the spread between seeds.
 """
 

@@ -25,8 +25,10 @@ def best_first(store: EpisodeStore, task: str) -> np.ndarray:
     table = store.episodes(task)
     merit = table["return"].astype(np.float64)
     if not (is_piece := table["is_piece"]).any():
-        starts = [store.rows(task, first, first + 1)["obs"][0] for first in table["start"].tolist()]
-        merit = surplus(np.array(starts, np.float64).reshape(len(table), -1), merit)
+        start = np.empty((len(table), store.suite[task].obs_dim))
+        for i, first in enumerate(table["start"].tolist()):
+            start[i] = store.rows(task, first, first + 1)["obs"][0]
+        merit = surplus(start, merit)
     succeeds = table["success_last"] * store.suite[task].scored_by_success
     return np.lexsort((-merit, 1 - succeeds, is_piece))  # by its last key first
 

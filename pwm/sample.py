@@ -192,7 +192,7 @@ def _parts(
 
 
 def chosen_episodes(order: np.ndarray, count: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best episodes, and others that are evenly spaced in the order of their scores.
+    """The best episodes, and others that are evenly spaced in the order of their ranks.
 
     Args:
         order: (episodes,), their indices, the best first.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# RESULTS.md: three seeds of policies for all of MT80, from the last world model and the data of
-# scripts/grow_mt80.sh, beside cloning and what the data hold: scripts/mt80_seeds.sh [RUN] [WORLD_MODEL].
+# Three seeds of policies for all of MT80, from the last world model and the data of
+# scripts/grow_mt80.sh, beside cloning and what the data hold, and RUN/RESULTS.md of them:
+# scripts/mt80_seeds.sh [RUN] [WORLD_MODEL].
 # RUN has data/; half an hour a seed on one CPU core with bfloat16 instructions. The same
 # command goes on where it was stopped.
 set -euo pipefail

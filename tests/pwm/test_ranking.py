@@ -26,6 +26,11 @@ def test_of_like_starts_the_best_are_those_that_their_task_scores_highest(tmp_pa
     assert found == ([2, 1, 3, 0] if task.scored_by_success else [3, 0, 2, 1])
 
 
+def test_a_task_without_episodes_has_no_best(tmp_path):
+    store = _store(tmp_path, SMALL, [make_episode(SMALL, 4)])
+    assert best_first(store, LARGE.name).shape == (0,)
+
+
 def test_a_lucky_start_does_not_make_an_episode_one_of_the_best(tmp_path):
     rng = np.random.default_rng(0)
     luck, skill = rng.uniform(-1, 1, 200), rng.uniform(0, 1, 200)
