@@ -124,7 +124,7 @@ def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _head(seeds: Seeds, command: str) -> str:
-    first, count = seeds.extracted[0], len(seeds.extracted)
+    count = len(seeds.extracted)
     episodes = sorted({results.episodes for results in seeds.extracted})
     over = "episodes" if count == 1 else f"{count} seeds and, within each, over episodes"
     return "\n".join(
@@ -135,12 +135,26 @@ def _head(seeds: Seeds, command: str) -> str:
             "",
             f"Scores are normalized to 0..100: episode return / 10 for dm_control, success at the "
             f"last step for Meta-World. {count} seed{'s' if count > 1 else ''}, "
-            f"{' or '.join(map(str, episodes))} episodes a task and seed, all methods on the same "
-            f"episodes (seeds {first.seeds[0]} to {first.seeds[-1]}). "
+            f"{' or '.join(map(str, episodes))} episodes a task and seed, {_played(seeds)}. "
             f"Intervals are 95 % percentile bootstrap intervals over {over}. BC is behaviour "
             "cloning from observations.",
         ]
     )
+
+
+def _played(seeds: Seeds) -> str:
+    """Which episodes those are, and which planners, being slow, played others or fewer."""
+    same = seeds.extracted[0].seeds
+    others = (
+        f", but {METHOD_LABELS.get(results.method, results.method)} on {_seeds(results.seeds)}"
+        for results in seeds.planned
+        if results.seeds != same
+    )
+    return f"all methods on the same episodes ({_seeds(same)}){''.join(others)}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
 def _summary(seeds: Seeds) -> str:

@@ -17,15 +17,15 @@ def whole(tasks) -> MethodScore:
     return MethodScore(np.mean([s.normalized_score for s in tasks.values()]), None, tasks)
 
 
-def make_run(path, suite: Suite, seed: int, method: str = "extracted"):
+def make_run(path, suite: Suite, seed: int, method: str = "extracted", episodes: int = 10):
     """An evaluation with scores that differ by task, and a grown run's rounds beside."""
     rng = np.random.default_rng([seed, len(method)])
 
     def scores(level):
         found = {}
         for task in suite:
-            returns = tuple((1000 * level * rng.random(10)).tolist())
-            success = tuple((rng.random(10) < level).astype(float).tolist())
+            returns = tuple((1000 * level * rng.random(episodes)).tolist())
+            success = tuple((rng.random(episodes) < level).astype(float).tolist())
             last = np.mean(success) if task.scored_by_success else None
             mean = task.normalized_score(float(np.mean(returns)), last or 0.0)
             found[task.name] = TaskScore(
@@ -38,7 +38,7 @@ def make_run(path, suite: Suite, seed: int, method: str = "extracted"):
     baselines = {"random": scores(0.1), "bc": scores(0.4)}
     settings = {"world_model": "5M", "data_rows": dict.fromkeys(suite.names, 100)}
     results = Results(
-        suite.name, 10, tuple(range(1000, 1010)), settings, whole(scores(0.8)),
+        suite.name, episodes, tuple(range(1000, 1000 + episodes)), settings, whole(scores(0.8)),
         {name: whole(found) for name, found in baselines.items()}, method,
     )  # fmt: skip
     results.save(path / "results.json")
@@ -61,7 +61,7 @@ def page(tmp_path_factory):
     directory = tmp_path_factory.mktemp("page")
     suite = SUITES["mt80"]
     runs = [make_run(directory / f"s{i}", suite, i) for i in range(3)]
-    make_run(directory / "planned", suite, 9, "planner+actor")
+    make_run(directory / "planned", suite, 9, "planner+actor", episodes=1)
     (runs[0] / "strips").mkdir()
     (runs[0] / "strips" / "walker-run_0.jpg").write_bytes(b"a picture")
     (directory / "notes.md").write_text("The worst tasks want exploration.\n")
@@ -105,6 +105,11 @@ def test_means_are_those_of_the_runs(page):
     assert row["extracted"] == f"**{np.mean(of_part):.1f}**"
     row = dict(zip(every[0], every[2], strict=True))
     assert {"random", "BC, all data", "planner, actor and critic"} <= set(row)
+
+
+def test_the_page_says_which_method_played_fewer_episodes(page):
+    said = "the same episodes (seeds 1000 to 1009), but planner, actor and critic on seed 1000. "
+    assert said in page.read_text()
 
 
 def test_published_figures_are_of_the_part_s_own_models(page):
