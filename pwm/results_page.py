@@ -126,6 +126,7 @@ def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
 def _head(seeds: Seeds, command: str) -> str:
     count = len(seeds.extracted)
     episodes = sorted({results.episodes for results in seeds.extracted})
+    cloned = {"bc", "bc_best"} & set(seeds.methods())
     over = "episodes" if count == 1 else f"{count} seeds and, within each, over episodes"
     return "\n".join(
         [
@@ -136,8 +137,8 @@ def _head(seeds: Seeds, command: str) -> str:
             f"Scores are normalized to 0..100: episode return / 10 for dm_control, success at the "
             f"last step for Meta-World. {count} seed{'s' if count > 1 else ''}, "
             f"{' or '.join(map(str, episodes))} episodes a task and seed, {_played(seeds)}. "
-            f"Intervals are 95 % percentile bootstrap intervals over {over}. BC is behaviour "
-            "cloning from observations.",
+            f"Intervals are 95 % percentile bootstrap intervals over {over}."
+            + (" BC is behaviour cloning from observations." if cloned else ""),
         ]
     )
 

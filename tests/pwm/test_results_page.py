@@ -124,6 +124,7 @@ def test_the_page_says_what_differs_and_takes_the_notes_in(page):
     assert "Meta-World v2 where this project runs v3" in text
     assert "The worst tasks want exploration." in text
     assert "3 seeds, " in text
+    assert "BC is behaviour cloning" in text
     assert f"results={page}" in text
 
 
