@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Growth on a machine that is lent for a while, a GPU beside many cores, and its results in pieces small enough
-# to carry home: scripts/grow_home.sh [SUITE] [RUN] [SETTINGS of pwm grow ...].
+# Growth on a rented machine, a GPU beside many cores, and its results in pieces small enough to carry
+# home (the agents need the extra sbx): scripts/grow_home.sh [SUITE] [RUN] [SETTINGS of pwm grow ...].
 # The simulators, scripts, planned episodes and agents take all cores, the models and policies the GPU if there
 # is one. RUN/home/part.* are 4 MB each: world model, policies, a sample of the data, card, scores and curves;
 # `cat part.* | tar x` puts them together. The same command goes on where it was stopped; rounds=N ends earlier.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-mt80}
-run=${2:-runs/lent}
+run=${2:-runs/rented}
 pwm=${PWM:-.venv/bin/pwm}
 python=${PYTHON:-.venv/bin/python}
 

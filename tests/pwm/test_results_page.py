@@ -17,7 +17,9 @@ def whole(tasks) -> MethodScore:
     return MethodScore(np.mean([s.normalized_score for s in tasks.values()]), None, tasks)
 
 
-def make_run(path, suite: Suite, seed: int, method: str = "extracted", episodes: int = 10):
+def make_run(
+    path, suite: Suite, seed: int, method: str = "extracted", episodes: int = 10, cloned=True
+):
     """An evaluation with scores that differ by task, and a grown run's rounds beside."""
     rng = np.random.default_rng([seed, len(method)])
 
@@ -35,7 +37,7 @@ def make_run(path, suite: Suite, seed: int, method: str = "extracted", episodes:
         return found
 
     path.mkdir()
-    baselines = {"random": scores(0.1), "bc": scores(0.4)}
+    baselines = {"random": scores(0.1)} | ({"bc": scores(0.4)} if cloned else {})
     settings = {"world_model": "5M", "data_rows": dict.fromkeys(suite.names, 100)}
     results = Results(
         suite.name, episodes, tuple(range(1000, 1000 + episodes)), settings, whole(scores(0.8)),
@@ -145,6 +147,12 @@ def test_one_seed_of_a_few_tasks_makes_a_page(tmp_path):
     assert "**all 2 tasks**" in text
     assert "1 seed, " in text
     assert "Curves" not in text
+
+
+def test_a_page_without_cloning_does_not_explain_it(tmp_path):
+    run = make_run(tmp_path / "run", get_suite("walker-run,mw-push"), 0, cloned=False)
+    assert main(["report", f"run={run}", f"results={tmp_path / 'R.md'}"]) == 0
+    assert "BC is behaviour cloning" not in (tmp_path / "R.md").read_text()
 
 
 def test_parts():
