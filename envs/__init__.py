@@ -13,7 +13,7 @@ import gymnasium
 from envs.core import SimulatorEnv, TaskEnv
 from envs.rendering import render_backend
 from envs.vector import ProcessVectorEnv, make_vector_env
-from pwm.suites import SUITES, Task, get_task
+from pwm.core.suites import SUITES, Task, get_task
 
 __all__ = [
     "ProcessVectorEnv",
@@ -36,7 +36,7 @@ def make_env(task: str | Task, seed: int | None = None, render_mode: str | None 
 
     Args:
         task: a task name such as ``"walker-run"`` or ``"mw-push"``, the path of a file that
-            describes one (:mod:`pwm.own_tasks`), or a task.
+            describes one (:mod:`pwm.core.task_files`), or a task.
         seed: starts the random stream as ``reset(seed=seed)`` would; None takes entropy.
         render_mode: ``"rgb_array"`` for ``render()`` to return ``(240, 320, 3)`` uint8 frames.
 

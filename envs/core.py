@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.rendering import Renderer, render_backend
-from pwm.errors import PwmError, SimulatorError
-from pwm.suites import Task
+from pwm.core.errors import PwmError, SimulatorError
+from pwm.core.suites import Task
 
 if TYPE_CHECKING:
     import mujoco

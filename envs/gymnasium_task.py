@@ -11,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from envs.core import Action, Observation, TaskEnv
-from pwm.errors import PwmError
-from pwm.suites import Task
+from pwm.core.errors import PwmError
+from pwm.core.suites import Task
 
 
 class GymnasiumEnv(TaskEnv):

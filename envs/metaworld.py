@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.core import Action, Observation, SimulatorEnv
 from envs.rendering import simulator_import
-from pwm.suites import Task
+from pwm.core.suites import Task
 
 with simulator_import():
     import mujoco

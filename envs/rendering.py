@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pwm.errors import PwmError
+from pwm.core.errors import PwmError
 
 if TYPE_CHECKING:
     import mujoco

@@ -18,9 +18,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.core import TaskEnv, check_seed
-from pwm.errors import PwmError
-from pwm.processes import available_cores, fresh_interpreters
-from pwm.suites import Task, get_task
+from pwm.core.errors import PwmError
+from pwm.core.processes import available_cores, fresh_interpreters
+from pwm.core.suites import Task, get_task
 
 _RESET, _STEP, _CLOSE, _DONE = b"reset", b"step", b"close", b""
 _NO_SEED = -1

@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pwm.actor_critic import Policy, load_policy
-    from pwm.errors import PwmError
-    from pwm.world_model import WorldModel, load_world_model
+    from pwm.core.errors import PwmError
+    from pwm.models.actor_critic import Policy, load_policy
+    from pwm.models.world_model import WorldModel, load_world_model
 
 __version__ = "0.1.0"
 __all__ = ["Policy", "PwmError", "WorldModel", "load_policy", "load_world_model"]
 
 _HOME = {
-    "Policy": "pwm.actor_critic",
-    "load_policy": "pwm.actor_critic",
-    "PwmError": "pwm.errors",
-    "WorldModel": "pwm.world_model",
-    "load_world_model": "pwm.world_model",
+    "Policy": "pwm.models.actor_critic",
+    "load_policy": "pwm.models.actor_critic",
+    "PwmError": "pwm.core.errors",
+    "WorldModel": "pwm.models.world_model",
+    "load_world_model": "pwm.models.world_model",
 }
 
 

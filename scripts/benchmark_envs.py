@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import envs
 from envs import dmcontrol, metaworld
-from pwm.suites import SUITES, Task, get_suite
+from pwm.core.suites import SUITES, Task, get_suite
 
 _LIMITED = {"pendulum-swingup": 0.30, "walker-run": 0.10}
 _DEFAULT = "pendulum-swingup,walker-run,mw-reach,mw-push,mw-drawer-close,mw-assembly"

@@ -26,16 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from pwm.devices import resolve_device
-from pwm.errors import PwmError
-from pwm.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
-from pwm.methods import Controller, controller
-from pwm.planned_episodes import PlannedEpisodes, extracted_guide
-from pwm.planner import Guide, Planner, PlannerConfig, PriorAndQ
-from pwm.saved_policies import find_policies
-from pwm.scores import EXTRACTED, METHOD_LABELS, Results
-from pwm.suites import Task
-from pwm.world_model import load_world_model
+from pwm.core.errors import PwmError
+from pwm.core.suites import Task
+from pwm.evaluation.agents import Controller, controller
+from pwm.evaluation.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
+from pwm.evaluation.mppi import Guide, Planner, PlannerConfig, PriorAndQ
+from pwm.evaluation.mppi_agent import PlannedEpisodes, extracted_guide
+from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, Results
+from pwm.models.policy_directory import find_policies
+from pwm.models.world_model import load_world_model
+from pwm.runtime.device import resolve_device
 
 DECISIONS = 20
 

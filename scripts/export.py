@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pwm.cli import main
+from pwm.cli.main import main
 
 sys.exit(main(["export", *sys.argv[1:]]))

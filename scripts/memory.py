@@ -31,7 +31,7 @@ from roofline import (
     weightless_learner,
 )
 
-from pwm.sharding import cut_dimension
+from pwm.pretraining.fsdp import cut_dimension
 
 MODELS = ("48M", "317M", "1B")
 RANKS = (8, 64)
@@ -122,7 +122,10 @@ def _saved_bytes(name: str, horizon: int, windows: int) -> int:
         return tensor
 
     model = model_on_meta(name, q_and_prior=True)
-    with shapes_alone(), patch("pwm.nets.mish", F.mish):  # a GPU's, which keeps its input alone
+    with (
+        shapes_alone(),
+        patch("pwm.models.layers.mish", F.mish),
+    ):  # a GPU's, which keeps its input alone
         learner = weightless_learner(model, bfloat16=True)
         batch = random_batch(model.suite, horizon, windows, torch.device("cpu"))
         noise = learner._noise(batch)

@@ -26,12 +26,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pwm.acceleration import Accelerator
-from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
-from pwm.sampler import Batch
-from pwm.suites import get_suite
-from pwm.world_model import ModelSize, WorldModel
-from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+from pwm.core.suites import get_suite
+from pwm.data.windows.sampler import Batch
+from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.models.world_model import ModelSize, WorldModel
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.runtime.acceleration import Accelerator
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pwm.cli import main as pwm
+from pwm.cli.main import main as pwm
 
 _COLUMNS = {"random": "random", "bc": "BC, all data", "bc_best": "BC, best tenth"}
 

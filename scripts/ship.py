@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pwm.bundle import RunParts, ship_policies, ship_world_model
-from pwm.card import card, size_of, write_card
-from pwm.errors import PwmError
-from pwm.evaluate import EvaluateConfig, evaluate
-from pwm.files import make_directory
-from pwm.sample import SampleConfig, sample
-from pwm.scores import Results
+from pwm.core.errors import PwmError
+from pwm.core.files import make_directory
+from pwm.data.pack_sample import SampleConfig, sample
+from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.evaluation.scores import Results
+from pwm.reporting.bundle import RunParts, ship_policies, ship_world_model
+from pwm.reporting.model_card import card, size_of, write_card
 
 PARTS = ("world_model", "policies", "data")
 

@@ -29,13 +29,13 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pwm.cli import main as pwm
-from pwm.errors import PwmError
-from pwm.interrupt import Interrupted
-from pwm.pretrain import PretrainConfig, pretrain
-from pwm.rundir import read_run
-from pwm.settings import from_plain
-from pwm.suites import get_suite
+from pwm.cli.main import main as pwm
+from pwm.core.errors import PwmError
+from pwm.core.signals import Interrupted
+from pwm.core.suites import get_suite
+from pwm.core.validation import from_plain
+from pwm.pretraining.pretrain import PretrainConfig, pretrain
+from pwm.runtime.run_dir import read_run
 
 
 @dataclass

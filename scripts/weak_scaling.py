@@ -31,12 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from roofline import model_size, random_batch, trained_numbers
 
-from pwm.acceleration import Acceleration
-from pwm.parallel_learner import ParallelLearner
-from pwm.ranks import Ranks
-from pwm.suites import get_suite
-from pwm.world_model import WorldModel
-from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+from pwm.core.suites import get_suite
+from pwm.models.world_model import WorldModel
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.parallel_learner import ParallelLearner
+from pwm.runtime.acceleration import Acceleration
+from pwm.runtime.distributed import Ranks
 
 HEADER = (
     "model", "windows a rank", "gradients, MB", "alone, ms", "side by side, ms", "ddp, ms",

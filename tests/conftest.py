@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pwm.dataset import Episode, EpisodeStore
-from pwm.suites import Task, get_suite
+from pwm.core.suites import Task, get_suite
+from pwm.data.store import Episode, EpisodeStore
 
 # Several tests run side by side on few cores, and one thread makes sums repeat bit for bit.
 torch.set_num_threads(1)
@@ -115,7 +115,7 @@ def toy(tmp_path_factory) -> Toy:
 @pytest.fixture(scope="session")
 def toy_world_model(toy, tmp_path_factory) -> Path:
     """A finished pretraining run on the toy data; not to be written into."""
-    from pwm.cli import main
+    from pwm.cli.main import main
 
     out = tmp_path_factory.mktemp("toy_world_model") / "run"
     assert main(toy.pretrain(out)) == 0

@@ -30,15 +30,15 @@ from benchmarks.rows import Row, interleaved
 from omegaconf import OmegaConf
 
 from envs import make_env
-from pwm.actor_critic import ActorCriticSize, Actors, Policy, action_masks, load_policy
-from pwm.cli import config_directory
-from pwm.episode_queue import Played, run_episodes
-from pwm.evaluate import EvaluateConfig
-from pwm.methods import SavedPolicies
-from pwm.outcomes import OutcomeLog
-from pwm.suites import SUITES, Task
-from pwm.worker_pool import WorkerPool
-from pwm.world_model import ModelSize, WorldModel
+from pwm.cli.main import config_directory
+from pwm.core.suites import SUITES, Task
+from pwm.core.worker_pool import WorkerPool
+from pwm.evaluation.agents import SavedPolicies
+from pwm.evaluation.episode_log import OutcomeLog
+from pwm.evaluation.episode_queue import Played, run_episodes
+from pwm.evaluation.evaluate import EvaluateConfig
+from pwm.models.actor_critic import ActorCriticSize, Actors, Policy, action_masks, load_policy
+from pwm.models.world_model import ModelSize, WorldModel
 
 _SUITE, _MODEL, _EPISODES, _WORKERS, _EVERY = SUITES["mt80"], "5M", 10, 2, 8
 

@@ -10,10 +10,10 @@ from benchmarks.plain_extraction import PlainExtraction
 from benchmarks.rows import Row, interleaved
 from roofline import Ceilings, extraction_cost, model_size
 
-from pwm.acceleration import Acceleration
-from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
-from pwm.suites import get_suite
-from pwm.world_model import WorldModel
+from pwm.core.suites import get_suite
+from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.models.world_model import WorldModel
+from pwm.runtime.acceleration import Acceleration
 
 ORIGINAL = {"critic_passes": 8, "critic_minibatches": 4}
 

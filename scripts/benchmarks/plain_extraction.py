@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pwm.actor_critic_learner import ActorCriticLearner, Noise
-from pwm.math import running_moments
-from pwm.nets import StackedMLP
+from pwm.extraction.learner import ActorCriticLearner, Noise
+from pwm.models.layers import StackedMLP
+from pwm.models.math import running_moments
 
 
 class PlainSimNorm(nn.Module):
@@ -31,7 +31,7 @@ class PlainSimNorm(nn.Module):
 
 
 def plain_mlp(state: dict[str, Tensor], activation: nn.Module | None = None) -> nn.Sequential:
-    """An MLP of torch's own layers with the weights of a ``pwm.nets.mlp``'s state."""
+    """An MLP of torch's own layers with the weights of a ``pwm.models.layers.mlp``'s state."""
     layers: list[nn.Module] = []
     count = 1 + max(int(name.split(".")[0]) for name in state)
     for i in range(count):

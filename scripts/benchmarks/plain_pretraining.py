@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from benchmarks.plain_extraction import PlainSimNorm, plain_mlp, unstack
 from torch import Tensor, nn
 
-from pwm.math import symlog
-from pwm.sampler import Batch
-from pwm.world_model import PriorNoise
-from pwm.world_model_learner import WorldModelLearner
+from pwm.data.windows.sampler import Batch
+from pwm.models.math import symlog
+from pwm.models.world_model import PriorNoise
+from pwm.pretraining.learner import WorldModelLearner
 
 
 class PlainPretraining(nn.Module):

@@ -9,10 +9,10 @@ from benchmarks.plain_pretraining import PlainPretraining
 from benchmarks.rows import Row, interleaved
 from roofline import Ceilings, model_size, pretraining_cost, random_batch
 
-from pwm.acceleration import Acceleration
-from pwm.suites import get_suite
-from pwm.world_model import WorldModel
-from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+from pwm.core.suites import get_suite
+from pwm.models.world_model import WorldModel
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.runtime.acceleration import Acceleration
 
 
 class Update:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from benchmarks.rows import Row, interleaved
 
-from pwm.dataset import EPISODE_DTYPE, Episode, EpisodeStore, row_dtype
-from pwm.manifest import Manifest, Segment, TaskRecord
-from pwm.sampler import WindowSampler
-from pwm.suites import SUITES, Suite, Task
+from pwm.core.suites import SUITES, Suite, Task
+from pwm.data.manifest import Manifest, Segment, TaskRecord
+from pwm.data.store import EPISODE_DTYPE, Episode, EpisodeStore, row_dtype
+from pwm.data.windows.sampler import WindowSampler
 
 _SUITE = SUITES["mt80"]
 _ROWS = 1_000_000

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from samples import OWN_TASK, ROOT, make_samples
 
-from pwm.cli import COMMANDS, main
+from pwm.cli.main import COMMANDS, main
 
 # Of processor time, which other work on the machine does not change.
 SECONDS = 3.0  # of a mistake in this process, where imports are done

@@ -38,13 +38,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from kills import contents, saved_episodes, saved_pieces, saved_policies, saved_steps
 from samples import ROOT, TASKS, make_results, make_samples, make_store, run
 
-from pwm.checkpoint import is_checkpoint
-from pwm.cli import COMMANDS, main
-from pwm.files import unfinished_path
-from pwm.scores import Results
-from pwm.suites import get_suite
-from pwm.tdmpc2_data import Chunk
-from pwm.world_model import load_world_model
+from pwm.cli.main import COMMANDS, main
+from pwm.core.files import unfinished_path
+from pwm.core.suites import get_suite
+from pwm.evaluation.scores import Results
+from pwm.interop.tdmpc2_data import Chunk
+from pwm.models.world_model import load_world_model
+from pwm.runtime.checkpoint import is_checkpoint
 
 PUBLISHED = ROOT / "tests" / "data" / "tdmpc2_mt30_tiny_old.pt"
 CAPACITY = 2**27  # bytes of the disk

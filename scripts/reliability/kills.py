@@ -28,14 +28,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pwm.checkpoint import is_checkpoint, list_steps, load_checkpoint
-from pwm.dataset import EpisodeStore
-from pwm.evaluate import OUTCOMES
-from pwm.files import unfinished_path
-from pwm.inspection import verify
-from pwm.locks import LOCK_NAME
-from pwm.manifest import MANIFEST_NAME
-from pwm.scores import DECISION_TIMES
+from pwm.core.files import unfinished_path
+from pwm.core.locks import LOCK_NAME
+from pwm.data.inspection import verify
+from pwm.data.manifest import MANIFEST_NAME
+from pwm.data.store import EpisodeStore
+from pwm.evaluation.evaluate import OUTCOMES
+from pwm.evaluation.scores import DECISION_TIMES
+from pwm.runtime.checkpoint import is_checkpoint, list_steps, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 _OUT = "out"  # of every command, relative to its round's directory, so that records are equal
@@ -242,7 +242,7 @@ def _saved(case: Case, out: Path, tally: Tally) -> int:
 
 def prepare(known: dict[str, Case], inputs: Path) -> None:
     """What the commands read: a store, published files of it, a world model and its policies."""
-    from pwm.cli import main as pwm
+    from pwm.cli.main import main as pwm
 
     for line in (
         ["collect", *known["collect"].words, f"out={inputs / 'data'}"],

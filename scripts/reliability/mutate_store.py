@@ -21,13 +21,13 @@ import numpy as np
 from damage import damage_bytes, damage_text, same
 from tally import Tally
 
-from pwm.bad_data import BadData
-from pwm.checked_store import open_checked
-from pwm.dataset import Episode, EpisodeStore
-from pwm.errors import PwmError
-from pwm.manifest import _checksum
-from pwm.sampler import WindowSampler
-from pwm.suites import Suite, Task
+from pwm.core.errors import PwmError
+from pwm.core.suites import Suite, Task
+from pwm.data.checked_store import open_checked
+from pwm.data.manifest import _checksum
+from pwm.data.problems import BadData
+from pwm.data.store import Episode, EpisodeStore
+from pwm.data.windows.sampler import WindowSampler
 
 SECONDS = 20
 _SUITE = Suite("pair", (Task("small", "dmcontrol", 3, 1, 20), Task("large", "metaworld", 5, 2, 20)))

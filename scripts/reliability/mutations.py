@@ -33,17 +33,17 @@ import yaml
 from samples import ROOT, TASKS, make_results, make_samples
 from tally import Tally
 
-from pwm.actor_critic import load_critic, load_policy
-from pwm.checkpoint import load_checkpoint
-from pwm.errors import PwmError
-from pwm.metrics import MetricsLogger
-from pwm.report import report
-from pwm.rundir import open_run
-from pwm.scores import Results
-from pwm.suites import SUITES, get_task
-from pwm.tdmpc2_checkpoints import read_published
-from pwm.tdmpc2_data import Chunk
-from pwm.world_model import KIND, load_world_model
+from pwm.core.errors import PwmError
+from pwm.core.suites import SUITES, get_task
+from pwm.evaluation.scores import Results
+from pwm.interop.tdmpc2_checkpoints import read_published
+from pwm.interop.tdmpc2_data import Chunk
+from pwm.models.actor_critic import load_critic, load_policy
+from pwm.models.world_model import KIND, load_world_model
+from pwm.reporting.html_page import report
+from pwm.runtime.checkpoint import load_checkpoint
+from pwm.runtime.metrics import MetricsLogger
+from pwm.runtime.run_dir import open_run
 
 PUBLISHED = ROOT / "tests" / "data"
 MEMORY = 2**28  # bytes of resident memory beyond what reading the undamaged file took
@@ -210,7 +210,7 @@ def _published(path: Path) -> Any:
 
 def _published_by_torch(path: Path) -> Any:
     """The same weights as torch reads them, under the names of this project."""
-    from pwm.tdmpc2_checkpoints import _own_name
+    from pwm.interop.tdmpc2_checkpoints import _own_name
 
     state = torch.load(path, weights_only=True)["model"]
     names = {key: _own_name(key) for key in state}

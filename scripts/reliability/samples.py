@@ -11,10 +11,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pwm.cli import main
-from pwm.dataset import Episode, EpisodeStore
-from pwm.scores import Results, score_task
-from pwm.suites import Task, get_suite
+from pwm.cli.main import main
+from pwm.core.suites import Task, get_suite
+from pwm.data.store import Episode, EpisodeStore
+from pwm.evaluation.scores import Results, score_task
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("reacher-easy", "pendulum-swingup")

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from envs import make_env
-from pwm.suites import Task, get_task
+from pwm.core.suites import Task, get_task
 
 _STOCK = get_task("pendulum-swingup")
 

@@ -35,15 +35,15 @@ import yaml
 from kills import contents
 from unstable_env import unstable_task
 
-from pwm.actor_critic import ActorCriticSize, Actors, Policy
-from pwm.suites import Task, get_task
+from pwm.core.suites import Task, get_task
+from pwm.models.actor_critic import ActorCriticSize, Actors, Policy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 _KINDS = ("die", "die", "die", "hang", "fail")
 _COMPARED = {"collect": None, "evaluate": ("results.json", "results.csv")}
 _BEGINNING = (  # what a worker does before its first step
-    "import pwm.actor_critic, pwm.worker_pool; from envs import make_env; "
+    "import pwm.models.actor_critic, pwm.core.worker_pool; from envs import make_env; "
     "make_env('mw-drawer-close').reset(seed=0)"
 )
 _STEP_SECONDS = 10.0

@@ -9,7 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from pwm.suites import SUITES, Task
+from pwm.core.suites import SUITES, Task
 
 TASKS = SUITES["mt80"].tasks
 

@@ -13,7 +13,7 @@ import pytest
 import envs
 from envs import dmcontrol
 from envs.custom import CUSTOM_TASKS
-from pwm.suites import SUITES
+from pwm.core.suites import SUITES
 
 ROLLOUTS = Path(__file__).parents[1] / "data" / "dmcontrol_rollouts.npz"
 RECORDED = (

@@ -12,8 +12,8 @@ import pytest
 from gymnasium import spaces
 
 import envs
-from pwm.errors import PwmError
-from pwm.suites import Task
+from pwm.core.errors import PwmError
+from pwm.core.suites import Task
 
 PENDULUM = Task(
     "gym-pendulum", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", score_min=-1500.0, score_max=0.0

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import envs
-from pwm.errors import PwmError
-from pwm.suites import SUITES
+from pwm.core.errors import PwmError
+from pwm.core.suites import SUITES
 
 
 def test_every_task_is_registered() -> None:

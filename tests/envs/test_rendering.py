@@ -11,7 +11,7 @@ import pytest
 
 import envs
 from envs import rendering
-from pwm.errors import PwmError
+from pwm.core.errors import PwmError
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import envs
-from pwm.errors import PwmError
+from pwm.core.errors import PwmError
 
 MIXED = ("walker-run", "mw-reach", "pendulum-swingup")
 

@@ -15,11 +15,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from pwm.acceleration import Accelerator
-from pwm.sharding import cut_dimension, shard
-from pwm.suites import get_suite
-from pwm.world_model import WorldModel
-from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+from pwm.core.suites import get_suite
+from pwm.models.world_model import WorldModel
+from pwm.pretraining.fsdp import cut_dimension, shard
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.runtime.acceleration import Accelerator
 
 SCALING = Path(__file__).parents[2] / "docs" / "scaling.md"
 
@@ -97,7 +97,7 @@ def test_activations_are_what_autograd_keeps():
         noise = learner._noise(batch)
         hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
         with hooks, accelerator.autocast(), pytest.MonkeyPatch.context() as patched:
-            patched.setattr("pwm.nets.mish", torch.nn.functional.mish)
+            patched.setattr("pwm.models.layers.mish", torch.nn.functional.mish)
             loss = learner._loss(batch, noise)
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
         sizes[windows] = sum(s.nbytes() for key, s in saved.items() if key not in weights)

@@ -9,9 +9,9 @@ import damage
 import pytest
 from mutations import Target, plain, targets, try_target
 
-from pwm.actor_critic import load_policy
-from pwm.errors import PwmError
-from pwm.world_model import load_world_model
+from pwm.core.errors import PwmError
+from pwm.models.actor_critic import load_policy
+from pwm.models.world_model import load_world_model
 
 KINDS = 15
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from benchmarks.plain_extraction import PlainExtraction
 
-from pwm.acceleration import Acceleration
-from pwm.actor_critic import ActorCriticSize
-from pwm.actor_critic_learner import ActorCriticConfig, ActorCriticLearner
-from pwm.suites import get_suite
-from pwm.world_model import ModelSize, WorldModel
+from pwm.core.suites import get_suite
+from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.models.actor_critic import ActorCriticSize
+from pwm.models.world_model import ModelSize, WorldModel
+from pwm.runtime.acceleration import Acceleration
 
 SUITE = get_suite("quick")
 CONFIG = ActorCriticConfig(

@@ -6,11 +6,11 @@ import pytest
 import torch
 from benchmarks.plain_pretraining import PlainPretraining
 
-from pwm.acceleration import Acceleration
-from pwm.sampler import Batch
-from pwm.suites import get_suite
-from pwm.world_model import ModelSize, PriorNoise, WorldModel
-from pwm.world_model_learner import LearnerConfig, WorldModelLearner
+from pwm.core.suites import get_suite
+from pwm.data.windows.sampler import Batch
+from pwm.models.world_model import ModelSize, PriorNoise, WorldModel
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.runtime.acceleration import Acceleration
 
 SUITE = get_suite("quick")
 SIZE = ModelSize(

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import pwm
-from pwm.actor_critic import load_critic
-from pwm.bundle import RunParts, without_places
-from pwm.cli import main
-from pwm.errors import PwmError
+from pwm.cli.main import main
+from pwm.core.errors import PwmError
+from pwm.models.actor_critic import load_critic
+from pwm.reporting.bundle import RunParts, without_places
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import ship

@@ -9,10 +9,10 @@ import study as command
 import yaml
 from study import Result, Study, main, table
 
-from pwm.cli import main as pwm
-from pwm.errors import PwmError
-from pwm.rundir import read_run
-from pwm.suites import get_suite
+from pwm.cli.main import main as pwm
+from pwm.core.errors import PwmError
+from pwm.core.suites import get_suite
+from pwm.runtime.run_dir import read_run
 
 STUDIES = Path(command.__file__).parent / "studies"
 STUDY = {

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pwm
-from pwm.checkpoint import list_steps, load_checkpoint
-from pwm.job_records import DONE, RUNNING, JobRecord, read_record, read_records
-from pwm.suites import get_suite
+from pwm.core.suites import get_suite
+from pwm.pipelines.job_records import DONE, RUNNING, JobRecord, read_record, read_records
+from pwm.runtime.checkpoint import list_steps, load_checkpoint
 
 ROOT = Path(pwm.__file__).parent.parent
 TASKS = get_suite("quick").names

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pwm.collect import CollectConfig, collect
-from pwm.dataset import EpisodeStore
-from pwm.sac import SacConfig
+from pwm.data.store import EpisodeStore
+from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.sac_collection import SacConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pwm.acceleration import Acceleration
-from pwm.actor_critic import ActorCriticSize
-from pwm.actor_critic_learner import (
+from pwm.core.suites import get_suite
+from pwm.extraction.learner import (
     ActorCriticConfig,
     ActorCriticLearner,
     Demonstrations,
     Transitions,
 )
-from pwm.suites import get_suite
-from pwm.world_model import ModelSize, WorldModel
+from pwm.models.actor_critic import ActorCriticSize
+from pwm.models.world_model import ModelSize, WorldModel
+from pwm.runtime.acceleration import Acceleration
 
 SUITE = get_suite("quick")
 CONFIG = ActorCriticConfig(

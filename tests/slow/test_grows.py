@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pwm.cli import main
-from pwm.published import figure
-from pwm.rounds import Round, read_rounds
-from pwm.suites import SUITES
+from pwm.cli.main import main
+from pwm.core.suites import SUITES
+from pwm.evaluation.published_scores import figure
+from pwm.reporting.growth_rounds import Round, read_rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pwm.cli import main
+from pwm.cli.main import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

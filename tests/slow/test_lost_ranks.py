@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pwm.checkpoint import list_steps
+from pwm.runtime.checkpoint import list_steps
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pwm"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from torchrun import torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]

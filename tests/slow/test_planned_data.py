@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwm.collect import CollectConfig, collect
-from pwm.dataset import EpisodeStore
+from pwm.data.store import EpisodeStore
+from pwm.simulation.collect import CollectConfig, collect
 
 TASKS = ("cup-catch", "reacher-easy")
 

@@ -1,0 +1,326 @@
+"""The command line: ``pwm <command> key=value ...``, with Hydra for everything configurable."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pwm.core.errors import PwmError, explain_fault
+from pwm.core.signals import Interrupted, Terminated, sigterm_unwinds
+from pwm.core.validation import nearest
+
+if TYPE_CHECKING:
+    from pwm.cli.overrides import Schema
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: a typed config and the function that takes it.
+
+    Attributes:
+        module: where both live; imported only when the command is used.
+        function, config: their names.
+        summary: one line for the overview.
+        example: what to type.
+    """
+
+    module: str
+    function: str
+    config: str
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "pwm.pipelines.quickstart",
+        "quickstart",
+        "QuickstartConfig",
+        "the whole pipeline on five tasks, in minutes on a laptop",
+        "pwm quickstart out=runs/quickstart",
+    ),
+    "collect": Command(
+        "pwm.simulation.collect",
+        "collect",
+        "CollectConfig",
+        "run behaviours in the simulators and store the episodes",
+        "pwm collect suite=mt30 episodes=200 out=runs/mt30/data",
+    ),
+    "convert": Command(
+        "pwm.interop.convert",
+        "convert",
+        "ConvertConfig",
+        "published data files into an episode store, or a store into such files",
+        "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
+    ),
+    "sample": Command(
+        "pwm.data.pack_sample",
+        "sample",
+        "SampleConfig",
+        "pack a few MB of a store's episodes, enough to extract policies from",
+        "pwm sample data=runs/mt30/data out=samples/mt30",
+    ),
+    "import": Command(
+        "pwm.interop.import_checkpoint",
+        "import_checkpoint",
+        "ImportConfig",
+        "a published TD-MPC2 or PWM world model into one that pwm opens",
+        "pwm import checkpoint=downloads/mt80-48M.pt suite=mt80 out=models/mt80-48M",
+    ),
+    "export": Command(
+        "pwm.interop.export_checkpoint",
+        "export_checkpoint",
+        "ExportConfig",
+        "a world model into a checkpoint file for TD-MPC2's own code",
+        "pwm export checkpoint=runs/mt30/world_model out=mt30.pt",
+    ),
+    "pretrain": Command(
+        "pwm.pretraining.pretrain",
+        "pretrain",
+        "PretrainConfig",
+        "train one world model on all tasks of a store",
+        "pwm pretrain data=runs/mt30/data model=5M out=runs/mt30/world_model",
+    ),
+    "extract": Command(
+        "pwm.extraction.extract",
+        "extract",
+        "ExtractConfig",
+        "learn a policy per task by first-order gradients through the world model",
+        "pwm extract tasks=[walker-run] checkpoint=runs/mt30/world_model data=runs/mt30/data "
+        "out=runs/mt30/policies",
+    ),
+    "evaluate": Command(
+        "pwm.evaluation.evaluate",
+        "evaluate",
+        "EvaluateConfig",
+        "score policies and baselines in the simulators",
+        "pwm evaluate policy=runs/mt30/policies episodes=10 out=runs/mt30",
+    ),
+    "grow": Command(
+        "pwm.pipelines.grow",
+        "grow",
+        "GrowConfig",
+        "data, world model and policies together, in rounds, from the simulators alone",
+        "pwm grow suite=quick rounds=5 out=runs/grow",
+    ),
+    "report": Command(
+        "pwm.reporting.report",
+        "report_command",
+        "ReportConfig",
+        "make one HTML page of a run",
+        "pwm report run=runs/mt30",
+    ),
+    "status": Command(
+        "pwm.pipelines.job_status",
+        "status",
+        "StatusConfig",
+        "how far the jobs are that -m made of tasks",
+        "pwm status run=runs/mt30/policies",
+    ),
+    "gather": Command(
+        "pwm.pipelines.gather_jobs",
+        "gather",
+        "GatherConfig",
+        "one store, directory of policies or table out of the parts that jobs made",
+        "pwm gather run=runs/mt30/policies",
+    ),
+}
+
+_JOB_COMMANDS = ("collect", "extract", "evaluate")  # whose tasks -m makes jobs of
+
+
+def config_directory() -> Path:
+    """The directory of the YAML configs, in a checkout or in an installed package."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the process's exit code.
+
+    0 on success, 1 for a mistake or fault that one sentence explains, 128 + signal after SIGINT
+    or SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        with sigterm_unwinds():
+            _dispatch(words)
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `pwm --help | head`
+        _drop_unwritable()
+        return 128 + signal.SIGPIPE
+    except Interrupted as stop:
+        print(f"pwm: {stop}", file=sys.stderr)
+        return 128 + stop.signum
+    except KeyboardInterrupt as stop:
+        print(
+            "pwm: stopped at once; what was saved is kept, and the same command goes on from "
+            "there.",
+            file=sys.stderr,
+        )
+        return 143 if isinstance(stop, Terminated) else 130
+    except Exception as error:
+        sentence = str(error) if isinstance(error, PwmError) else explain_fault(error)
+        if debug or sentence is None:
+            raise
+        with suppress(OSError):  # it goes to a file on the full disk itself
+            print(f"pwm: error: {sentence}", file=sys.stderr)
+        _drop_unwritable()
+        return 1
+    return 0
+
+
+def _drop_unwritable() -> None:
+    """Forget output that cannot be written, which Python would try again at its end, and fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+    elif words[0] == "--version":
+        from pwm import __version__
+
+        print(f"pwm {__version__}")
+    elif words[0] == "data":
+        from pwm.cli.data_command import data_command
+
+        data_command(words[1:])
+    elif words[0] in COMMANDS:
+        _run(words[0], words[1:])
+    else:
+        known = [*COMMANDS, "data"]
+        hint = nearest(words[0], known) or "."
+        raise PwmError(f"unknown command '{words[0]}'{hint} The commands are {', '.join(known)}.")
+
+
+def _overview() -> str:
+    lines = [
+        "pwm: policies from multi-task world models by first-order gradients.",
+        "",
+        "usage: pwm <command> [key=value ...] [--help] [--debug]",
+        "",
+        *(f"  {name:<11}{command.summary}" for name, command in COMMANDS.items()),
+        "  data       look at an episode store: info DIR, verify DIR; list tasks: tasks",
+        "",
+        "pwm <command> --help lists a command's settings; --cfg job prints them resolved.",
+        "pwm collect, extract and evaluate make a job of each task with -m (docs/jobs.md).",
+    ]
+    return "\n".join(lines)
+
+
+def _run(name: str, words: list[str]) -> None:
+    command = COMMANDS[name]
+    module = import_module(command.module)
+    config_type, function = getattr(module, command.config), getattr(module, command.function)
+    if {"-h", "--help"} & set(words):
+        print(_help(name, config_type, function))
+    elif name in _JOB_COMMANDS and {"-m", "--multirun"} & set(words):
+        from pwm.cli.multirun import run_jobs
+
+        run_jobs(
+            _schema(name, config_type), words, function, partial(with_hydra, name, config_type)
+        )
+    else:
+        with_hydra(name, config_type, words, function)
+
+
+def with_hydra(
+    name: str, config_type: type, words: list[str], function: Callable[[Any], Any]
+) -> None:
+    """Compose ``configs/<name>.yaml`` with overrides and call ``function`` with a typed config.
+
+    Raises:
+        PwmError: for overrides that do not fit the config.
+    """
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    schema = _schema(name, config_type)
+    with _told_once():
+        schema.check(words)
+    ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
+
+    failures: list[Exception] = []
+
+    here = os.getpid()
+
+    def job(config: DictConfig) -> None:
+        try:
+            function(OmegaConf.to_object(config))
+        except Exception as error:
+            if os.getpid() != here:  # a launcher's process, which pickled this function
+                raise
+            failures.append(error)  # raised below, past Hydra's own report of a failed job
+
+    run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
+    options, settings = schema.split(words)
+    before, sys.argv = sys.argv, [f"pwm {name}", *options, *settings]  # in Hydra's order
+    try:
+        run(job)()
+        if failures:
+            raise failures[0]
+    except (HydraException, OmegaConfBaseException) as error:
+        with _told_once():
+            raise PwmError(schema.explain(error, words)) from error
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """What torchrun's processes all find wrong inside, since it is in their words, one tells."""
+    try:
+        yield
+    except PwmError:
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+            sys.exit(1)
+        raise
+
+
+def _schema(name: str, config_type: type) -> Schema:
+    from pwm.cli.overrides import Schema
+
+    return Schema(name, config_type, config_directory(), COMMANDS[name].example)
+
+
+def _help(name: str, config_type: type, function: Callable[[Any], Any]) -> str:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        resolved = OmegaConf.to_yaml(compose(name))
+    purpose = (inspect.getdoc(function) or "").split("\n\n")[0]
+    presets = [f"{k}={'|'.join(v)}" for k, v in _schema(name, config_type).presets.items()]
+    parts = [
+        f"usage: pwm {name} key=value ...",
+        purpose,
+        f"example: {COMMANDS[name].example}",
+        *(["presets: " + "  ".join(presets)] if presets else []),
+        "settings and their defaults (??? must be given):",
+        resolved,
+        inspect.getdoc(config_type) or "",
+    ]
+    return "\n\n".join(part.strip() for part in parts)

@@ -1,0 +1,125 @@
+"""``pwm collect|extract|evaluate -m``: from the words of a command line to jobs and their end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pwm.cli.overrides import LAUNCHER, Schema
+from pwm.core.errors import PwmError
+from pwm.core.progress import console
+from pwm.pipelines.job_records import DONE, JOBS, LOG
+from pwm.pipelines.job_status import print_status
+from pwm.pipelines.jobs import KINDS, Jobs, job_specs, planned_jobs
+
+Launch = Callable[[list[str], Callable[[Any], Any]], None]
+"""Runs words through Hydra, and calls a function with each job's settings."""
+
+# By launcher, the plugin of Hydra that it needs, and the extra that installs it.
+_PLUGINS = {
+    "joblib": ("hydra_joblib_launcher", "jobs"),
+    "slurm": ("hydra_submitit_launcher", "slurm"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "ray": ("hydra_ray_launcher", "ray"),
+}
+
+
+def run_jobs(
+    schema: Schema, words: list[str], function: Callable[[Any], Any], launch: Launch
+) -> None:
+    """Run a command with ``-m``: a job a task, or a list of tasks, by the launcher chosen.
+
+    Words that give several values to other settings, and one to that of the tasks, are runs that
+    share nothing, each with its own ``out``.
+
+    Args:
+        schema: of the command, a key of KINDS.
+        words: the command line.
+        function: the command.
+        launch: as said there.
+
+    Raises:
+        PwmError: for words or settings that do not fit, or if not all jobs are done in the end.
+    """
+    schema.check(words)
+    launcher = schema.chosen(words, LAUNCHER)
+    _require_plugin(launcher)
+    setting = KINDS[schema.command].setting
+    swept = schema.swept(words, setting)
+    if swept is None:
+        if not schema.has_sweep(words):
+            raise PwmError(
+                f"-m starts several jobs; give {setting}= a suite, or tasks joined with commas, "
+                f"such as {setting}=mt30 or {setting}=walker-run,mw-reach."
+            )
+        launch(words, function)
+        return
+    values, others = swept
+    specs = job_specs(values)
+    config = _composed(schema, [*others, _word(setting, specs[0])])
+    config = replace(config, **{setting: values[0] if len(values) == 1 else specs})
+    run, fault = Path(config.out), None
+    with planned_jobs(schema.command, config, specs) as (left, work):
+        done = f", {len(specs) - len(left)} of them done already" if len(left) < len(specs) else ""
+        console.print(
+            f"{len(specs)} jobs in {run}{done}; `pwm status run={run}` shows how far they are.",
+            soft_wrap=True,
+        )
+        if left:
+            sweep_directory = _word("hydra.sweep.dir", str((run / JOBS).absolute()))
+            tasks = f"{setting}={','.join(json.dumps(spec) for spec in left)}"
+            try:
+                launch(["-m", *others, tasks, sweep_directory, "hydra.sweep.subdir=."], work)
+            except PwmError:
+                raise
+            except Exception as error:
+                fault = error
+        _require_done(Jobs.read(run), launcher, fault)
+
+
+def _require_plugin(launcher: str | None) -> None:
+    plugin, extra = _PLUGINS.get(launcher or "", (None, None))
+    if plugin is not None and find_spec(f"hydra_plugins.{plugin}") is None:
+        raise PwmError(f"launcher={launcher} is not installed; give `pip install 'pwm[{extra}]'`.")
+
+
+def _composed(schema: Schema, words: list[str]) -> Any:
+    """The typed settings of one run."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    ConfigStore.instance().store(name=f"{schema.command}_schema", node=schema.config_type)
+    try:
+        with initialize_config_dir(str(schema.directory), version_base="1.3"):
+            return OmegaConf.to_object(compose(schema.command, words))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise PwmError(schema.explain(error, words)) from error
+
+
+def _word(setting: str, value: Any) -> str:
+    return f"{setting}={json.dumps(value)}"
+
+
+def _require_done(jobs: Jobs, launcher: str | None, fault: Exception | None) -> None:
+    """Show how the jobs ended; raise PwmError if one is not done."""
+    print_status(jobs.run)
+    left = len(jobs.records) - len(jobs.with_state(DONE))
+    if not left:
+        return
+    why = ""
+    if fault is not None:
+        reason = str(fault).strip().split("\n")[0] or type(fault).__name__
+        why = f" The launcher {launcher or 'local'} stopped: {reason:.300}."
+    logs = jobs.run / JOBS / "*" / LOG
+    raise PwmError(
+        f"{left} of {len(jobs.records)} jobs are not done.{why} What they printed is in {logs}; "
+        "the same command goes on with them."
+    ) from fault

@@ -1,0 +1,298 @@
+"""The words of a command line, ``key=value``: checked before Hydra composes them, explained after.
+
+Hydra takes some words that mean nothing here, such as ``+stepz=3``, which adds a setting that no
+code reads. They are refused, with the nearest setting where a name is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from pwm.core.errors import PwmError
+from pwm.core.validation import nearest
+
+SWEEPS = ("--multirun", "-m")
+LAUNCHER = "launcher"  # the group of presets that start several runs
+_SHOWN = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
+_OPTIONS = (*SWEEPS, *_SHOWN, "--resolve")
+_NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the words of a command can say.
+
+    Attributes:
+        command: its name.
+        config_type: the dataclass of its settings.
+        directory: of the YAML configs.
+        example: a command line that works.
+    """
+
+    command: str
+    config_type: type
+    directory: Path
+    example: str
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Every setting by its dotted name."""
+        return _keys(OmegaConf.structured(self.config_type), "")
+
+    @cached_property
+    def presets(self) -> dict[str, list[str]]:
+        """The presets to choose from, by the name that chooses (``model``, ``recipe``)."""
+        return _presets(self.directory, self.directory / f"{self.command}.yaml")
+
+    def split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Hydra's options with their values, and the settings.
+
+        Raises:
+            PwmError: for any other option, or one without its value.
+        """
+        options, settings = [], []
+        rest = iter(words)
+        for word in rest:
+            if word in _SHOWN:
+                value = next(rest, "")
+                if value not in _SHOWN[word]:
+                    raise PwmError(f"{word} '{value}' is unknown; give {word} job.")
+                options += [word, value]
+            elif word in _OPTIONS:
+                options.append(word)
+            elif word.startswith("-"):
+                raise PwmError(
+                    f"unknown option '{word}'; settings are given as key=value, without dashes: "
+                    f"{self._help}"
+                )
+            else:
+                settings.append(word)
+        if set(SWEEPS) & set(options) and set(_SHOWN) & set(options):
+            raise PwmError("--cfg shows one run's settings; leave -m out.")
+        if "--resolve" in options and not set(_SHOWN) & set(options):
+            raise PwmError(f"--resolve goes with --cfg job: `pwm {self.command} --cfg job`.")
+        return options, settings
+
+    def check(self, words: Sequence[str]) -> None:
+        """Refuse words that Hydra would take otherwise than they are meant.
+
+        Raises:
+            PwmError: for a word that is no setting, or sets what does not exist or in no way that
+                has a meaning.
+        """
+        options, settings = self.split(words)
+        for word in settings:
+            override = self._parse(word)
+            sweep = bool(set(SWEEPS) & set(options))
+            if override.key_or_group == LAUNCHER and LAUNCHER in self.presets and not sweep:
+                raise PwmError(f"{word} says how several runs are started; give it with -m.")
+            if not override.key_or_group.startswith("hydra"):
+                self._check(word, override, sweep)
+
+    def swept(self, words: Sequence[str], setting: str) -> tuple[list[Any], list[str]] | None:
+        """The values that a setting takes, one a job, and the words that set others.
+
+        Returns:
+            None if the words do not name the setting, or give several values to others alone.
+
+        Raises:
+            PwmError: if both it and another are given several values.
+        """
+        _, settings = self.split(words)
+        parsed = [(word, self._parse(word)) for word in settings]
+        own = [override for _, override in parsed if override.key_or_group == setting]
+        others = [(w, override) for w, override in parsed if override.key_or_group != setting]
+        several = [word for word, override in others if override.is_sweep_override()]
+        if not own or (several and not own[-1].is_sweep_override()):
+            return None
+        if several:
+            raise PwmError(
+                f"{several[0]} gives several values, and so would {setting}= with -m; give each "
+                f"value in a command of its own, with its own out=."
+            )
+        last = own[-1]
+        if not last.is_sweep_override():
+            return [last.value()], [word for word, _ in others]
+        if not last.is_choice_sweep():
+            raise PwmError(f"{setting}= takes a suite, or tasks joined with commas: {self.example}")
+        values = [self._parse(f"{setting}={v}").value() for v in last.sweep_string_iterator()]
+        return values, [word for word, _ in others]
+
+    def chosen(self, words: Sequence[str], group: str) -> str | None:
+        """The preset that the words choose of a group; None if they choose none."""
+        prefix = f"{group}="
+        given = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
+        return given[-1] if given else None
+
+    def has_sweep(self, words: Sequence[str]) -> bool:
+        """Whether a setting is given several values."""
+        return any(self._parse(word).is_sweep_override() for word in self.split(words)[1])
+
+    @property
+    def _help(self) -> str:
+        return f"`pwm {self.command} --help` lists them."
+
+    def _parse(self, word: str) -> Override:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            override = None
+        if override is None or not override.key_or_group:
+            raise PwmError(
+                f"cannot read '{word}': settings are given as key=value, lists as key=[a,b], and "
+                f"text with special characters as 'key=\"a, b\"'. {self._help}"
+            )
+        return override
+
+    def _check(self, word: str, override: Override, sweep: bool) -> None:
+        key = override.key_or_group
+        name = f"{key}@{override.package}" if override.package else key
+        if override.is_sweep_override() and not sweep:
+            raise PwmError(
+                f"{word} gives several values; give one, a list as {key}=[a,b], or one run for "
+                "each with -m."
+            )
+        if name in self.presets and not override.is_add() and not override.is_delete():
+            if not override.is_sweep_override():
+                self._check_preset(name, override.value())
+        elif "@" not in name and not self._is_free(key):
+            if key not in self.keys:
+                raise PwmError(self._unknown(key))
+            if override.is_add() or override.is_delete():
+                raise PwmError(
+                    f"'{word}' adds or takes away a setting, and all of them are fixed; set it as "
+                    f"{key}=..., or leave it out for its default."
+                )
+            self._check_value(key, word, override.value())
+
+    def _check_preset(self, name: str, value: Any) -> None:
+        presets = self.presets[name]
+        if not isinstance(value, str) or value not in presets:
+            shown = str(value).replace("'", "")
+            hint = nearest(shown, presets, form=f"{name}={{}}")
+            raise PwmError(
+                f"there is no preset {name}={shown}{hint or ';'} choose from {', '.join(presets)}."
+            )
+
+    def _check_value(self, key: str, word: str, value: Any) -> None:
+        """Refuse what OmegaConf converts without a word."""
+        kind = self._kind(key)
+        if isinstance(value, bool) and kind in (int, float):
+            raise PwmError(f"{word} must be {_described(kind)}.")
+        if value == "" and kind is str:
+            raise PwmError(f"{key}= is empty; give a value, or null where it may be left out.")
+
+    def _is_free(self, key: str) -> bool:
+        """Whether a key lies within a setting that takes anything, such as ``episodes``."""
+        parts = key.split(".")
+        return any(self._kind(".".join(parts[:i])) is Any for i in range(1, len(parts)))
+
+    def _kind(self, key: str) -> Any:
+        """The declared type of a setting, None if there is none of that name."""
+        parent: Any = OmegaConf.structured(self.config_type)
+        *groups, last = key.split(".")
+        for group in groups:
+            parent = parent._get_node(group) if isinstance(parent, DictConfig) else None
+        node = parent._get_node(last) if isinstance(parent, DictConfig) else None
+        return None if node is None else node._metadata.ref_type
+
+    def _unknown(self, key: str) -> str:
+        names = [*self.keys, *self.presets]
+        last = key.rpartition(".")[2]
+        alike = [n for n in names if last in (n.rpartition(".")[2], n.partition("@")[0])]
+        hint = nearest(key, alike or names, 0.0 if alike else 0.6, form="{}=")
+        return f"{self.command} has no setting '{key}'{hint or ';'} {self._help}"
+
+    def explain(self, error: Exception, words: Sequence[str]) -> str:
+        """One sentence for what Hydra or OmegaConf raised when it composed the words."""
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OmegaConfBaseException):
+            cause = cause.__cause__ or cause.__context__
+        key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
+        if isinstance(cause, MissingMandatoryValue):
+            return f"{self.command} needs {key}=...; for example: {self.example}"
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            return self._unknown(key)
+        if isinstance(error, MissingConfigException) and error.options:
+            given = str(error.missing_cfg_file).replace("/", "=")
+            options = _in_order(error.options)
+            return f"there is no preset {given}; choose from {', '.join(options)}."
+        kind = self._kind(key.partition("[")[0])
+        if kind is not None and kind is not Any:
+            given = _given(key.partition("[")[0], words)
+            reason = _first_line(cause or error)
+            return f"{given} must be {_described(kind)} ({reason}). {self._help}"
+        where = f" for {key}" if key else ""
+        return f"bad value{where}: {_first_line(cause or error)}. {self._help}"
+
+
+def _keys(node: DictConfig, prefix: str) -> list[str]:
+    keys = []
+    for key in map(str, node):
+        keys.append(f"{prefix}{key}")
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            keys += _keys(node[key], f"{prefix}{key}.")
+    return keys
+
+
+def _presets(directory: Path, file: Path) -> dict[str, list[str]]:
+    """The groups that a YAML file's defaults choose from, and those that their presets do."""
+    loaded = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(loaded, dict)
+    found: dict[str, list[str]] = {}
+    for entry in loaded.get("defaults", []):
+        for key in entry if isinstance(entry, dict) else ():
+            if key.startswith("override "):
+                continue
+            name = key.removeprefix("/")
+            files = list((directory / name.partition("@")[0]).glob("*.yaml"))
+            found[name] = _in_order(path.stem for path in files)
+            for path in files:
+                found |= _presets(directory, path)
+    return found
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sizes by size, and names behind them by the alphabet."""
+
+    def order(name: str) -> tuple[float, str]:
+        size = re.match(r"(\d+)([MB]?)", name)
+        return (float(size[1]) * (1e3 if size[2] == "B" else 1) if size else float("inf"), name)
+
+    return sorted(names, key=order)
+
+
+def _described(kind: Any) -> str:
+    if get_origin(kind) is list:
+        inner = get_args(kind)[0]
+        plural = {int: "whole numbers", float: "numbers"}.get(inner, "names")
+        example = {int: "[4,8]", float: "[0.0,0.5]"}.get(inner, "[a,b]")
+        return f"a list of {plural} such as {example}"
+    if kind in _NAMES:
+        return _NAMES[kind] if kind in (bool, str) else f"a {_NAMES[kind]}"
+    return "a group of settings, which are set one by one as key.name=value"
+
+
+def _given(key: str, words: Sequence[str]) -> str:
+    """The word that sets a key, as it was given."""
+    return next((word for word in reversed(words) if word.startswith(f"{key}=")), key)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

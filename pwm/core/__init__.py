@@ -1,0 +1,1 @@
+"""What every package, ``envs`` included, may use; it imports neither torch nor a simulator."""

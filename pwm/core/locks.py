@@ -1,0 +1,123 @@
+"""A lock on a directory that vanishes with the process that holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Self
+
+from pwm.core.errors import PwmError
+from pwm.core.files import writing
+
+LOCK_NAME = ".lock"
+
+
+class DirectoryLock:
+    """An exclusive advisory lock on a directory (``flock`` on ``DIR/.lock``).
+
+    The file names the holder by process id and host, so that a second writer is told whom to wait
+    for. The kernel drops the lock when the holder ends, however it ends: there is no stale lock to
+    clear away. The descriptor is not inherited by spawned processes.
+
+    Args:
+        directory: what is locked.
+        patience: seconds to wait for another holder, such as :func:`is_locked` for a moment.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], patience: float = 0.0) -> None:
+        self.directory = Path(directory)
+        self.patience = patience
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Takes the lock, without waiting unless there is patience.
+
+        Raises:
+            PwmError: if another writer holds it (the message names its pid and host), or the
+                directory cannot be written.
+        """
+        path = self.directory / LOCK_NAME
+        with writing(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            _take(fd, self.patience)
+        except BlockingIOError as error:
+            holder = _read_holder(fd)
+            os.close(fd)
+            raise PwmError(
+                f"{self.directory} is being written by {holder}; one writer at a time is allowed: "
+                "wait until it ends, or stop it."
+            ) from error
+        except OSError as error:
+            os.close(fd)
+            raise PwmError(
+                f"cannot lock {path} ({error.strerror}); the store needs a file system with flock: "
+                "put it on a local disk."
+            ) from error
+        holder_note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        self._fd = fd
+        try:
+            with writing(path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, holder_note.encode(), 0)
+        except PwmError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Gives the lock back; does nothing where it is not held."""
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+
+def _take(fd: int, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds a directory's lock; on a network file system, one of any host."""
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _read_holder(fd: int) -> str:
+    try:
+        note = json.loads(os.pread(fd, 4096, 0))
+        return f"process {int(note['pid'])} on host {str(note['host'])!r}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"  # it holds the lock and has not yet written its name

@@ -1,0 +1,364 @@
+"""The benchmark as data: tasks, suites, sizes, episode lengths and how a score is normalized.
+
+Task ids are positions in a suite, and published checkpoints and datasets depend on the order
+(TD-MPC2, Hansen et al., ICLR 2024, appendix on the 30- and 80-task sets; PWM uses the same).
+This module imports neither a simulator nor torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pwm.core.errors import PwmError
+from pwm.core.task_files import ENV_ID, LARGEST_SIZE, TASK_NAME, is_task_file, read_task_file
+from pwm.core.validation import nearest
+
+Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
+
+GYMNASIUM_FIELDS = ("env_id", "env_kwargs", "score_min", "score_max")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One control task.
+
+    Attributes:
+        name: the task's public name, such as ``walker-run`` or ``mw-push``.
+        domain: the simulator family that runs it; ``gymnasium`` for a user's own task, which a
+            file describes (:mod:`pwm.core.task_files`).
+        obs_dim: length of the unpadded observation.
+        action_dim: length of the unpadded action, every entry in [-1, 1].
+        episode_length: decision steps in an episode.
+        action_repeat: simulator control steps in a decision step; rewards are summed over them.
+        env_id: of an own task, what ``gymnasium.make`` takes.
+        env_kwargs: of an own task, the environment's arguments as the text of a JSON object.
+        score_min: of an own task, the return that scores 0; None if success is the score.
+        score_max: of an own task, the return that scores 100; likewise.
+    """
+
+    name: str
+    domain: Domain
+    obs_dim: int
+    action_dim: int
+    episode_length: int
+    action_repeat: int = 2
+    env_id: str = ""
+    env_kwargs: str = "{}"
+    score_min: float | None = None
+    score_max: float | None = None
+
+    @property
+    def scored_by_success(self) -> bool:
+        """Whether the score is a success rate (Meta-World) rather than a return."""
+        return self.domain == "metaworld" or (self.domain == "gymnasium" and self.score_min is None)
+
+    @property
+    def discount(self) -> float:
+        """TD-MPC2's per-task heuristic, clip((f - 1) / f, 0.95, 0.995) with f = length / 5."""
+        effective = self.episode_length / 5
+        return min(max((effective - 1) / effective, 0.95), 0.995)
+
+    def normalized_score(self, episode_return: float, success: float) -> float:
+        """A score in 0..100: return / 10 for dm_control, 100 x success (0..1) for Meta-World.
+
+        An own task scores by success, or linearly in the return, also below 0 and above 100.
+        """
+        if self.scored_by_success:
+            return 100.0 * success
+        if self.score_min is None or self.score_max is None:
+            return episode_return / 10.0
+        return 100.0 * (episode_return - self.score_min) / (self.score_max - self.score_min)
+
+    def table(self) -> dict[str, Any]:
+        """The fields as plain data for JSON; what only own tasks have is left out of others."""
+        table = asdict(self)
+        if self.domain != "gymnasium":
+            for name in GYMNASIUM_FIELDS:
+                del table[name]
+        return table
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An ordered set of tasks; a task's id is its position.
+
+    Attributes:
+        name: ``mt80``, or the task names joined with commas for an unnamed selection.
+        tasks: the tasks in id order.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Task names in id order."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def obs_dim(self) -> int:
+        """Largest observation of the suite: what a multi-task model zero-pads to."""
+        return max(task.obs_dim for task in self.tasks)
+
+    @property
+    def action_dim(self) -> int:
+        """Largest action of the suite."""
+        return max(task.action_dim for task in self.tasks)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {task.name: i for i, task in enumerate(self.tasks)}
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    def id(self, name: str) -> int:
+        """The id of a task in this suite.
+
+        Raises:
+            PwmError: if the task is not in the suite.
+        """
+        if name not in self._ids:
+            raise PwmError(
+                f"task '{name}' is not in suite '{self.name}'{nearest(name, self.names) or '.'}"
+            )
+        return self._ids[name]
+
+    def __getitem__(self, name: str) -> Task:
+        return self.tasks[self.id(name)]
+
+
+_DMCONTROL = """
+walker-stand 24 6|walker-walk 24 6|walker-run 24 6|cheetah-run 17 6|reacher-easy 6 2
+reacher-hard 6 2|acrobot-swingup 6 1|pendulum-swingup 3 1|cartpole-balance 5 1
+cartpole-balance-sparse 5 1|cartpole-swingup 5 1|cartpole-swingup-sparse 5 1|cup-catch 8 2
+finger-spin 9 2|finger-turn-easy 12 2|finger-turn-hard 12 2|fish-swim 24 5|hopper-stand 15 4
+hopper-hop 15 4|walker-walk-backwards 24 6|walker-run-backwards 24 6|cheetah-run-backwards 17 6
+cheetah-run-front 17 6|cheetah-run-back 17 6|cheetah-jump 17 6|hopper-hop-backwards 15 4
+reacher-three-easy 8 3|reacher-three-hard 8 3|cup-spin 8 2|pendulum-spin 3 1
+"""
+
+_METAWORLD = """
+assembly basketball button-press-topdown button-press-topdown-wall button-press button-press-wall
+coffee-button coffee-pull coffee-push dial-turn disassemble door-open door-close drawer-close
+drawer-open faucet-open faucet-close hammer handle-press-side handle-press handle-pull-side
+handle-pull lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place pick-place-wall
+plate-slide plate-slide-side plate-slide-back plate-slide-back-side push-back push push-wall reach
+reach-wall shelf-place soccer stick-push stick-pull sweep-into sweep window-open window-close
+bin-picking box-close door-lock door-unlock hand-insert
+"""
+
+
+def _dmcontrol_tasks() -> tuple[Task, ...]:
+    rows = _DMCONTROL.strip().replace("\n", "|").split("|")
+    fields = (row.split() for row in rows)
+    return tuple(Task(name, "dmcontrol", int(obs), int(act), 500) for name, obs, act in fields)
+
+
+def _metaworld_tasks() -> tuple[Task, ...]:
+    return tuple(Task(f"mw-{name}", "metaworld", 39, 4, 100) for name in _METAWORLD.split())
+
+
+_MT30 = _dmcontrol_tasks()
+_MT50 = _metaworld_tasks()
+_TASKS = {task.name: task for task in (*_MT30, *_MT50)}
+
+
+def _pick(names: str) -> tuple[Task, ...]:
+    return tuple(_TASKS[name] for name in names.split())
+
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite("mt30", _MT30),
+        Suite("mt50", _MT50),
+        Suite("mt80", (*_MT30, *_MT50)),
+        Suite(
+            "quick",
+            _pick(
+                "mw-reach mw-button-press-topdown mw-drawer-close pendulum-swingup cartpole-balance"
+            ),
+        ),
+        Suite(
+            "mixed10",
+            _pick(
+                "pendulum-swingup pendulum-spin cartpole-balance cartpole-swingup walker-stand "
+                "mw-reach mw-button-press-topdown mw-drawer-close mw-window-open mw-door-close"
+            ),
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """A task by name, or the one that a file describes (:mod:`pwm.core.task_files`).
+
+    Raises:
+        PwmError: for an unknown name, with the nearest known one; for a file that cannot be used
+            or has several tasks.
+    """
+    if is_task_file(name):
+        tasks = _file_tasks(name)
+        if len(tasks) > 1:
+            raise PwmError(f"{name} has {len(tasks)} tasks; give a file of one task here.")
+        return tasks[0]
+    if name not in _TASKS:
+        raise PwmError(
+            f"unknown task '{name}'{nearest(name, list(_TASKS)) or '.'} "
+            "The task names are those of suite mt80 (`pwm data tasks` lists them)."
+        )
+    return _TASKS[name]
+
+
+def _file_tasks(path: str) -> list[Task]:
+    tasks = []
+    for entry in read_task_file(path):
+        if isinstance(entry, str):
+            if entry not in _TASKS:
+                raise PwmError(
+                    f"{path}: unknown task '{entry}'{nearest(entry, list(_TASKS)) or '.'}"
+                )
+            tasks.append(_TASKS[entry])
+        elif entry["name"] in _TASKS or entry["name"] in SUITES:
+            raise PwmError(
+                f"{path}: name {entry['name']} is a task or suite of the benchmark; give your own "
+                "task another name."
+            )
+        else:
+            tasks.append(Task(**entry))
+    return tasks
+
+
+def get_suite(spec: str | Sequence[str]) -> Suite:
+    """A suite by name, a single task as a suite of one, or a list of tasks as a suite.
+
+    Args:
+        spec: ``"mt30"``, ``"walker-run"``, ``"walker-run,mw-push"`` or a sequence of task names.
+            A path that ends in .yaml stands for the tasks that the file describes.
+
+    Raises:
+        PwmError: for unknown names, an empty list, a task named twice or what is no name.
+    """
+    if isinstance(spec, str):
+        if spec in SUITES:
+            return SUITES[spec]
+        names = [name.strip() for name in spec.split(",") if name.strip()]
+    elif isinstance(spec, Sequence) and all(isinstance(name, str) for name in spec):
+        names = list(spec)
+    else:
+        raise PwmError(
+            f"{spec!r} names no tasks; give a suite such as mt30, a task, or a list of tasks."
+        )
+    if not names:
+        raise PwmError("no task was named; give a suite such as mt30 or a list of task names.")
+    if len(names) == 1 and names[0] not in _TASKS and not is_task_file(names[0]):
+        known = [*SUITES, *_TASKS]
+        raise PwmError(
+            f"unknown suite or task '{names[0]}'{nearest(names[0], known)} "
+            f"Suites are {', '.join(SUITES)}; tasks are those of mt80."
+        )
+    tasks: list[Task] = []
+    for name in names:
+        tasks += _file_tasks(name) if is_task_file(name) else [get_task(name)]
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise PwmError(f"a task is named twice in {', '.join(names)}; name each task once.")
+    return Suite(",".join(names), tuple(tasks))
+
+
+def short_name(tasks: Sequence[str]) -> str:
+    """A name for a directory of what belongs to some tasks: the task's own if it is one."""
+    if len(tasks) == 1:
+        return tasks[0]
+    return f"{len(tasks)}-tasks-{zlib.crc32(','.join(tasks).encode()):08x}"
+
+
+def suite_table(suite: Suite) -> dict[str, Any]:
+    """A suite as plain data for JSON: its name and every task's fields."""
+    return {"name": suite.name, "tasks": [task.table() for task in suite]}
+
+
+def suite_from_table(table: Mapping[str, Any]) -> Suite:
+    """The suite that :func:`suite_table` described.
+
+    Raises:
+        PwmError: if the table is not one of a suite.
+    """
+    if not isinstance(table, Mapping):
+        raise PwmError("a suite is no mapping.")
+    if not isinstance(table, Mapping):
+        raise PwmError("a suite is no mapping.")
+    name, entries = table.get("name"), table.get("tasks")
+    if not isinstance(name, str) or not isinstance(entries, list) or not entries:
+        raise PwmError("a suite has no name or no tasks.")
+    tasks = tuple(task_from_table(entry) for entry in entries)
+    if len({task.name for task in tasks}) < len(tasks):
+        raise PwmError("a suite has two tasks of one name.")
+    return Suite(name, tasks)
+
+
+def task_from_table(table: Mapping[str, Any]) -> Task:
+    """The task that :meth:`Task.table` described, checked in full.
+
+    Raises:
+        PwmError: for missing or unknown entries, or values that no task has.
+    """
+    if not isinstance(table, Mapping):
+        raise PwmError("a task is no mapping.")
+    hints, fields = get_type_hints(Task), {field.name: field for field in dataclasses.fields(Task)}
+    if unknown := sorted(set(table) - set(fields)):
+        raise PwmError(f"a task has the unknown entries {', '.join(unknown)}.")
+    for name, field in fields.items():
+        if name in table:
+            if not _fits(table[name], hints[name]):
+                raise PwmError(f"a task's '{name}' cannot be {table[name]!r:.100}.")
+        elif field.default is dataclasses.MISSING:
+            raise PwmError(f"a task has no '{name}'.")
+    task = Task(**table)
+    _check_task(task, table)
+    return task
+
+
+def _check_task(task: Task, table: Mapping[str, Any]) -> None:
+    if not TASK_NAME.fullmatch(task.name):
+        raise PwmError(f"task name {task.name!r:.100} is not a plain file name.")
+    for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
+        if not 1 <= getattr(task, name) <= LARGEST_SIZE:
+            raise PwmError(f"{name} of task '{task.name}' is not in 1..{LARGEST_SIZE}.")
+    if task.domain != "gymnasium":
+        if present := sorted(set(table) & set(GYMNASIUM_FIELDS)):
+            raise PwmError(f"task '{task.name}' is no Gymnasium task and has {present[0]}.")
+    elif not ENV_ID.fullmatch(task.env_id) or not _is_json_object(task.env_kwargs):
+        raise PwmError(f"task '{task.name}' names no Gymnasium environment.")
+    elif not _is_range(task.score_min, task.score_max):
+        raise PwmError(f"the score of task '{task.name}' has no range.")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_range(low: float | None, high: float | None) -> bool:
+    return (low is None and high is None) or (low is not None and high is not None and low < high)

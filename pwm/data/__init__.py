@@ -1,0 +1,1 @@
+"""The episode store and what is drawn from it."""

@@ -1,0 +1,70 @@
+"""Which of a task's recorded episodes are the best, given where each of them started."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pwm.data.store import EpisodeStore
+
+_UPPER = 0.9  # of expectiles: near 1 for the best that any episode made of a start
+_RIDGE = 0.1  # of a standardized feature's variance; where starts tell little, returns decide
+_MOST_FITS = 30
+
+
+def best_first(store: EpisodeStore, task: str) -> np.ndarray:
+    """Indices of a task's episodes, (episodes,), the best first.
+
+    Where success at the last step is the score, those that succeed come before all others. Either
+    kind is ordered by :func:`surplus`, since the highest returns alone are often those of the
+    luckiest starts, such as goals that are near. In a sample with pieces of episodes, whose starts
+    are not known, the episodes that it kept whole come first, and returns order the rest.
+
+    Raises:
+        DataError: if the episodes' table or starts cannot be read.
+    """
+    table = store.episodes(task)
+    merit = table["return"].astype(np.float64)
+    if not (is_piece := table["is_piece"]).any():
+        start = np.empty((len(table), store.suite[task].obs_dim))
+        for i, first in enumerate(table["start"].tolist()):
+            start[i] = store.rows(task, first, first + 1)["obs"][0]
+        merit = surplus(start, merit)
+    succeeds = table["success_last"] * store.suite[task].scored_by_success
+    return np.lexsort((-merit, 1 - succeeds, is_piece))  # by its last key first
+
+
+def surplus(start: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """What outcomes exceed the best that is to be expected from such starts by.
+
+    Expected is an upper expectile (asymmetric least squares, Newey & Powell 1987) that is linear in
+    a start's values and their squares, with a ridge penalty.
+
+    Args:
+        start: (n, features).
+        outcome: (n,).
+
+    Returns:
+        (n,), in the units of the outcome; minus infinity where a value is not finite.
+    """
+    known = np.isfinite(outcome) & np.isfinite(start).all(1)
+    result = np.full(len(outcome), -np.inf)
+    if not known.any():
+        return result
+    x, y = np.concatenate([start, start**2], 1)[known], outcome[known]
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    above = np.zeros(len(y), bool)
+    for _ in range(_MOST_FITS):
+        weight = np.where(above, _UPPER, 1 - _UPPER)
+        residual = _residual(x, y, weight / weight.sum())
+        if np.array_equal(above, residual > 0):
+            break
+        above = residual > 0
+    result[known] = residual
+    return result
+
+
+def _residual(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(n,) of a weighted ridge regression of (n,) on (n, features), whose mean is not penalized."""
+    x, y = x - weight @ x, y - weight @ y
+    gram = (x * weight[:, None]).T @ x + _RIDGE * np.eye(x.shape[1])
+    return y - x @ np.linalg.solve(gram, x.T @ (weight * y))

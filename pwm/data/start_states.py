@@ -1,0 +1,190 @@
+"""Real states of one task: where imagined rollouts start, what cloning imitates, what followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+from torch import Tensor
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import Suite
+from pwm.data.problems import BadData, DataError, Problem
+from pwm.data.ranking import best_first
+from pwm.data.splits import episodes_in_split
+from pwm.data.store import ROWS_NAME, EpisodeStore
+
+
+@dataclass(frozen=True)
+class StatePool:
+    """Rows of one task's train episodes, to start imagined rollouts from or to clone.
+
+    Of a piece of an episode, as a packed store may hold, the end is the piece's and the return the
+    whole episode's.
+
+    Attributes:
+        obs: (n, obs_dim) float32, zero-padded.
+        action: (n, action_dim) float32, zero-padded; what was done there.
+        episode_return: (n,) float32, undiscounted return of the row's episode.
+        return_to_go: (n,) float32, discounted sum of the rewards from there to the episode's end.
+        steps_to_go: (n,) float32, the same sum of ones.
+        next_obs: (n, obs_dim) float32, what was observed ``ahead`` steps later, or at the end.
+        reward: (n,) float32, discounted sum of the rewards on the way there, in the asked units.
+        next_discount: (n,) float32, discount to the power of the steps on the way there.
+    """
+
+    obs: Tensor
+    action: Tensor
+    episode_return: Tensor
+    return_to_go: Tensor
+    steps_to_go: Tensor
+    next_obs: Tensor
+    reward: Tensor
+    next_discount: Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        store: EpisodeStore,
+        task: str,
+        n: int,
+        seed: int,
+        *,
+        suite: Suite | None = None,
+        discount: float = 0.99,
+        best: float = 1.0,
+        ahead: int = 1,
+        symlog_rewards: bool = False,
+        bad: BadData | None = None,
+    ) -> StatePool:
+        """Draws rows uniformly, without replacement, among those that have a successor.
+
+        Args:
+            store: where the episodes are.
+            task: the task's name.
+            n: rows to draw; all of them where there are fewer.
+            seed: of the draw.
+            suite: gives the padded sizes, the store's suite by default.
+            discount: of sums of rewards.
+            best: share of the train episodes to draw from, the best of them
+                (:func:`pwm.data.ranking.best_first`).
+            ahead: how many steps later the next observation is.
+            symlog_rewards: whether ``reward`` sums symlog(reward) in the place of rewards.
+            bad: told of episodes that cannot be read or hold values that they may not hold; their
+                rows are left out, or are an error.
+
+        Raises:
+            PwmError: if the task has no (good) train episode, or ``best`` is not in (0, 1].
+            DataError: for bad data that are not to be left out.
+        """
+        if not 0 < best <= 1:
+            raise PwmError(f"best is {best}; it is a share of the episodes, above 0 and up to 1.")
+        suite, bad = suite or store.suite, bad or BadData()
+        table = store.episodes(task)
+        train = episodes_in_split(len(table), "train")
+        train[bad.episodes(task)] = False
+        chosen = np.flatnonzero(train)
+        if not len(chosen):
+            raise PwmError(f"task '{task}' has no train episode in {store.path}; collect some.")
+        if best < 1:
+            ranked = best_first(store, task)
+            keep = max(1, round(best * len(chosen)))
+            chosen = np.sort(ranked[train[ranked]][:keep])
+        ends = np.cumsum(table["length"][chosen].astype(np.int64) - 1)
+        rng = np.random.default_rng(seed)
+        total = int(ends[-1])
+        drawn = np.sort(rng.choice(total, min(n, total), replace=False, shuffle=False))
+        which = np.searchsorted(ends, drawn, side="right")
+        step = drawn - (ends - np.diff(ends, prepend=0))[which]
+        positions, begins = np.unique(which, return_index=True)
+        sums = _Sums(discount, ahead, symlog_rewards)
+        parts = [
+            _states(store, task, episode, steps, sums, bad)
+            for episode, steps in zip(
+                chosen[positions].tolist(), np.split(step, begins[1:]), strict=True
+            )
+        ]
+        good = [part for part in parts if part is not None]
+        if not good:
+            raise PwmError(
+                f"task '{task}' has no episode in {store.path} that can be used: {bad.summary()}"
+            )
+        rows = _States(*map(np.concatenate, zip(*good, strict=True)))
+        padded = {
+            "obs": _padded(rows.obs, suite.obs_dim),
+            "action": _padded(rows.action, suite.action_dim),
+            "next_obs": _padded(rows.next_obs, suite.obs_dim),
+        }
+        sums_of_rows = {
+            name: torch.from_numpy(values.astype(np.float32))
+            for name, values in rows._asdict().items()
+            if name not in padded
+        }
+        return cls(**padded, **sums_of_rows)
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+
+class _Sums(NamedTuple):
+    """How rewards are summed; see :meth:`StatePool.draw`."""
+
+    discount: float
+    ahead: int
+    symlog_rewards: bool
+
+    def to_go(self, values: np.ndarray) -> np.ndarray:
+        """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
+        sums = lfilter([1.0], [1.0, -self.discount], values[::-1].astype(np.float64))[::-1]
+        return np.append(sums, 0.0)
+
+
+class _States(NamedTuple):
+    """Some rows of one episode, or of several; fields as in :class:`StatePool`."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    episode_return: np.ndarray
+    return_to_go: np.ndarray
+    steps_to_go: np.ndarray
+    next_obs: np.ndarray
+    reward: np.ndarray
+    next_discount: np.ndarray
+
+
+def _states(
+    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: _Sums, bad: BadData
+) -> _States | None:
+    """What is kept of some steps of one episode, None if the episode is bad."""
+    try:
+        recorded = store.episode(task, episode)
+    except DataError as error:
+        bad.note(error.problem)
+        return None
+    if fault := recorded.fault(store.suite[task]):
+        bad.note(Problem(str(store.path / task / ROWS_NAME), task, episode, fault))
+        return None
+    reward = recorded.reward.astype(np.float64)
+    learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward
+    later = np.minimum(steps + sums.ahead, len(reward))
+    next_discount = sums.discount ** (later - steps)
+    learned_to_go = sums.to_go(learned)
+    return _States(
+        obs=recorded.obs[steps],
+        action=recorded.action[steps],
+        episode_return=np.full(len(steps), store.episodes(task)["return"][episode]),
+        return_to_go=sums.to_go(reward)[steps],
+        steps_to_go=sums.to_go(np.ones(len(reward)))[steps],
+        next_obs=recorded.obs[later],
+        reward=learned_to_go[steps] - next_discount * learned_to_go[later],
+        next_discount=next_discount,
+    )
+
+
+def _padded(values: np.ndarray, width: int) -> Tensor:
+    out = torch.zeros(len(values), width)
+    out[:, : values.shape[1]] = torch.from_numpy(values)
+    return out

@@ -1,0 +1,1 @@
+"""Samplers: windows of H steps of recorded episodes as padded batches."""

@@ -1,0 +1,57 @@
+"""What the world model trains on: windows of several tasks, padded, time first."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwm.core.suites import Suite
+from pwm.data.windows.buffers import ALIGNMENT, BufferPool
+
+
+class Batch(NamedTuple):
+    """B windows of H steps, time first, zero-padded to the suite's largest sizes.
+
+    Attributes:
+        obs: (H+1, B, obs_dim) float32.
+        action: (H, B, action_dim) float32; ``action[t]`` leads from ``obs[t]`` to ``obs[t+1]``.
+        reward: (H, B) float32, the reward of that step.
+        task: (B,) int64, ids in the suite.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    task: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch on a device."""
+        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+
+
+def batch_bytes(suite: Suite, horizon: int, size: int) -> int:
+    """Bytes of the buffer that a batch's ``obs``, ``action`` and ``reward`` take."""
+    return sum(map(_aligned_bytes, _shapes(suite, horizon, size)))
+
+
+def blank_arrays(buffers: BufferPool, suite: Suite, horizon: int, size: int) -> list[np.ndarray]:
+    """A batch's ``obs``, ``action`` and ``reward`` with anything in them, in one buffer."""
+    buffer = buffers.take(batch_bytes(suite, horizon, size))
+    arrays, begin = [], 0
+    for shape in _shapes(suite, horizon, size):
+        part = buffer[begin : begin + 4 * math.prod(shape)]
+        arrays.append(part.view(np.float32).reshape(shape))
+        begin += _aligned_bytes(shape)
+    return arrays
+
+
+def _shapes(suite: Suite, horizon: int, size: int) -> tuple[tuple[int, ...], ...]:
+    return (horizon + 1, size, suite.obs_dim), (horizon, size, suite.action_dim), (horizon, size)
+
+
+def _aligned_bytes(shape: tuple[int, ...]) -> int:
+    return math.ceil(4 * math.prod(shape) / ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,146 @@
+"""Windows of rows that live in memory, of the host or of a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import Suite, Task
+from pwm.data.problems import BadData, DataError
+from pwm.data.store import EpisodeStore
+from pwm.data.values import all_good, bad_observations, bad_steps
+from pwm.data.windows.batch import Batch, blank_arrays
+from pwm.data.windows.buffers import BufferPool
+
+_CHUNK_ROWS = 2**14
+
+
+def resident_bytes(store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> int:
+    """Bytes that the padded rows of some tasks take."""
+    rows = sum(store.record(task.name).rows for task in tasks)
+    return 4 * rows * (suite.obs_dim + suite.action_dim + 1)
+
+
+class ResidentWindows:
+    """All rows of some tasks, padded to a suite's sizes, read once.
+
+    What happens to the files afterwards does not matter.
+
+    Attributes:
+        device: where they are, and where batches are made.
+        buffers: the memory of the batches, where that is the host's.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        tasks: Sequence[Task],
+        suite: Suite,
+        device: torch.device,
+        bad: BadData,
+    ) -> None:
+        """Reads the rows.
+
+        Args:
+            store: where they are.
+            tasks: the tasks to read, in the order of their ids.
+            suite: gives ids and padded sizes.
+            device: where the rows live, and batches are made.
+            bad: told of a task whose rows cannot be read.
+        """
+        self.buffers = BufferPool()
+        self._suite, self.device = suite, device
+        counts = [store.record(task.name).rows for task in tasks]
+        self._first = np.cumsum([0, *counts])
+        total = int(self._first[-1])
+        self._obs = _empty((total, suite.obs_dim), device)
+        self._action = _empty((total, suite.action_dim), device)
+        self._reward = _empty((total,), device)
+        self._bad_obs, self._bad_step = np.zeros(total, bool), np.zeros(total, bool)
+        for task, first in zip(tasks, self._first.tolist(), strict=False):
+            try:
+                self._load(store, task, first)
+            except DataError as error:
+                bad.note(error.problem)
+                self._bad_obs[first : first + store.record(task.name).rows] = True
+        self._has_bad = bool(self._bad_obs.any() or self._bad_step.any())
+        self._ids = np.array([suite.id(task.name) for task in tasks])
+
+    def _load(self, store: EpisodeStore, task: Task, first: int) -> None:
+        count, starts = store.record(task.name).rows, store.episodes(task.name)["start"]
+        for begin in range(0, count, _CHUNK_ROWS):
+            end = min(begin + _CHUNK_ROWS, count)
+            rows = store.rows(task.name, begin, end)
+            is_first = starts[slice(*np.searchsorted(starts, [begin, end]))] - begin
+            obs = _padded(rows["obs"], self._suite.obs_dim)
+            action = _padded(rows["action"], self._suite.action_dim)
+            reward = rows["reward"].copy()
+            action[is_first] = reward[is_first] = 0  # they have none, and none is asked for
+            at = slice(first + begin, first + end)
+            if not all_good(obs, action, reward):
+                self._bad_obs[at], self._bad_step[at] = (
+                    bad_observations(obs),
+                    bad_steps(action, reward),
+                )
+            _put(self._obs[at], obs)
+            _put(self._action[at], action)
+            _put(self._reward[at], reward)
+
+    def read(self, which: np.ndarray, rows: np.ndarray, horizon: int) -> tuple[Batch, np.ndarray]:
+        """Takes windows of H = ``horizon`` steps; see `StoredWindows.read`."""
+        index = self._first[which] + rows + np.arange(horizon + 1)[:, None]  # (H+1, B)
+        bad = np.zeros(len(which), bool)
+        if self._has_bad:
+            bad = self._bad_obs[index].any(0) | self._bad_step[index[1:]].any(0)
+        take = self._take_on_host if self.device.type == "cpu" else self._take_on_device
+        obs, action, reward = take(index)
+        return Batch(obs, action, reward, self._to_device(self._ids[which])), bad
+
+    def _take_on_host(self, index: np.ndarray) -> list[Tensor]:
+        horizon, size = len(index) - 1, index.shape[1]
+        arrays = blank_arrays(self.buffers, self._suite, horizon, size)
+        sources = self._obs, self._action, self._reward
+        for out, source, at in zip(arrays, sources, (index, index[1:], index[1:]), strict=True):
+            np.take(source.numpy(), at, 0, out, "clip")  # clip: straight into out
+        return [torch.from_numpy(array) for array in arrays]
+
+    def _take_on_device(self, index: np.ndarray) -> list[Tensor]:
+        rows = self._to_device(index)
+        return [self._obs[rows], self._action[rows[1:]], self._reward[rows[1:]]]
+
+    def _to_device(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+
+def _padded(values: np.ndarray, width: int) -> np.ndarray:
+    out = np.empty((len(values), width), np.float32)
+    out[:, : values.shape[1]] = values
+    out[:, values.shape[1] :] = 0
+    return out
+
+
+def _put(target: Tensor, values: np.ndarray) -> None:
+    if target.device.type == "cpu":
+        target.numpy()[:] = values  # in one thread: torch's wait for each other on busy cores
+    else:
+        target.copy_(torch.from_numpy(values))
+
+
+def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.empty(shape, device=device)
+    try:
+        return torch.from_numpy(np.empty(shape, np.float32))  # NumPy asks for huge pages
+    except MemoryError as error:
+        raise PwmError(
+            f"there is no memory for {4 * math.prod(shape) / 2**30:.1f} GiB of data; lower "
+            "data_memory, so that they are read from their files."
+        ) from error

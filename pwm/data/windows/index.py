@@ -1,0 +1,97 @@
+"""Which windows there are: all of a horizon's windows, numbered through tasks and episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import Task
+from pwm.data.problems import BadData, Problem
+from pwm.data.splits import Split, episodes_in_split
+from pwm.data.store import EPISODES_NAME, EpisodeStore
+
+
+@dataclass(frozen=True)
+class WindowIndex:
+    """All windows of a horizon, in the order of tasks, episodes and rows.
+
+    Attributes:
+        episode_ends: (all episodes,) windows up to and with that episode.
+        first_episode: (tasks,) position of the task's first episode in ``episode_ends``.
+        ends: (tasks,) windows up to and with that task.
+        totals: (tasks,) windows of that task; 0 where its data are bad and to be left out.
+    """
+
+    episode_ends: np.ndarray
+    first_episode: np.ndarray
+    ends: np.ndarray
+    totals: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        store: EpisodeStore,
+        tasks: Sequence[Task],
+        horizon: int,
+        split: Split,
+        excluded: dict[str, list[int]],
+        bad: BadData,
+    ) -> WindowIndex:
+        """Numbers the windows of H = ``horizon`` steps.
+
+        Args:
+            store: where the episodes are.
+            tasks: the tasks in the order of their ids.
+            horizon: H.
+            split: the part of the episodes.
+            excluded: episodes to leave out, by task.
+            bad: told of tasks without a single window.
+
+        Raises:
+            PwmError: if no task has a window; of a task that has none, unless bad data are left
+                out.
+        """
+        counts = []
+        for task in tasks:
+            table = store.episodes(task.name)
+            windows = np.maximum(table["length"].astype(np.int64) - horizon, 0)
+            windows[~episodes_in_split(len(table), split)] = 0
+            windows[excluded.get(task.name, [])] = 0
+            if not windows.any():
+                if not bad.skips:
+                    raise PwmError(
+                        f"task '{task.name}' has no episode of {horizon + 1} rows or more in split "
+                        f"'{split}' of {store.path} ({len(table)} episodes in all); collect more, "
+                        "lower the horizon, or leave the task out of the suite."
+                    )
+                bad.note(_without_windows(store, task, horizon, split))
+            counts.append(windows)
+        episodes = np.array([len(windows) for windows in counts])
+        totals = np.array([windows.sum() for windows in counts])
+        if not totals.any():
+            raise PwmError(f"no task has a window of {horizon + 1} rows in {store.path}.")
+        first_episode = np.cumsum(episodes) - episodes
+        return cls(np.cumsum(np.concatenate(counts)), first_episode, np.cumsum(totals), totals)
+
+    def locate(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the windows' episodes in ``episode_ends``, and their first rows therein."""
+        episodes = np.searchsorted(self.episode_ends, windows, side="right")
+        before = np.where(episodes > 0, self.episode_ends[episodes - 1], 0)
+        return episodes, windows - before
+
+    def tasks_of(self, windows: np.ndarray) -> np.ndarray:
+        """Positions of the windows' tasks."""
+        return np.searchsorted(self.ends, windows, side="right")
+
+    def draw(self, rng: np.random.Generator, tasks: np.ndarray) -> np.ndarray:
+        """Draws one window of each given task, by its position, uniformly."""
+        return (self.ends - self.totals)[tasks] + rng.integers(self.totals[tasks])
+
+
+def _without_windows(store: EpisodeStore, task: Task, horizon: int, split: Split) -> Problem:
+    count = store.count(task.name)
+    fault = f"no episode of {horizon + 1} rows or more in split '{split}' ({count} episodes in all)"
+    return Problem(str(store.path / task.name / EPISODES_NAME), task.name, None, fault)

@@ -1,0 +1,131 @@
+"""Windows read from a store's files, of which nothing stays in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pwm.core.suites import Suite, Task
+from pwm.data.store import ROWS_NAME, EpisodeStore
+from pwm.data.values import all_good, bad_observations, bad_steps
+from pwm.data.windows.batch import Batch, blank_arrays
+from pwm.data.windows.buffers import BufferPool
+
+
+class StoredWindows:
+    """Reads windows of a store's rows one by one and pads them to a suite's sizes.
+
+    Attributes:
+        buffers: the memory of the batches.
+    """
+
+    def __init__(self, store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> None:
+        """Takes the files of the given tasks, which are in the order of their ids in the suite."""
+        self.buffers = BufferPool()
+        self._suite = suite
+        self._files = [store.record_file(task.name, ROWS_NAME) for task in tasks]
+        self._fds = np.array([file.fileno() for file in self._files])
+        self._widths = np.array([file.dtype.itemsize for file in self._files])
+        self._ids = np.array([suite.id(task.name) for task in tasks])
+        self._groups = _groups(tasks)
+        self._raw = BufferPool()
+
+    def read(self, which: np.ndarray, rows: np.ndarray, horizon: int) -> tuple[Batch, np.ndarray]:
+        """Reads windows of H = ``horizon`` steps.
+
+        Args:
+            which: (B,) positions of the windows' tasks, ascending.
+            rows: (B,) the windows' first rows in their task.
+            horizon: H.
+
+        Returns:
+            The batch, and which windows are no good, (B,) bool: they could not be read, are of a
+            file that was changed since it was opened, or hold values that no window may hold.
+        """
+        raw, bad = self._read(which, rows, horizon + 1)
+        obs, action, reward = self._pad(raw.view(np.float32), which, horizon)
+        if not all_good(obs, action, reward):
+            bad |= bad_observations(obs).any(0) | bad_steps(action, reward).any(0)
+        arrays = obs, action, reward, self._ids[which]
+        return Batch(*(torch.from_numpy(array) for array in arrays)), bad
+
+    def _read(
+        self, which: np.ndarray, rows: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The windows' bytes one after the other, and which of them cannot be trusted."""
+        widths = self._widths[which]
+        requests = list(
+            zip(
+                self._fds[which].tolist(),
+                (widths * rows).tolist(),
+                (widths * length).tolist(),
+                strict=True,
+            )
+        )
+        if hasattr(os, "posix_fadvise"):
+            for request in requests:  # so that the disk works on all of them at once
+                os.posix_fadvise(*request, os.POSIX_FADV_WILLNEED)
+        raw = self._raw.take(length * int(widths.sum()))
+        bad = np.zeros(len(which), bool)
+        view, end = raw.data, 0
+        for i, (fd, offset, size) in enumerate(requests):
+            begin, end = end, end + size
+            try:
+                bad[i] = os.preadv(fd, [view[begin:end]], offset) != size
+            except OSError:
+                bad[i] = True
+        for position in np.unique(which):
+            if self._files[position].fault():
+                bad |= which == position
+        return raw, bad
+
+    def _pad(self, raw: np.ndarray, which: np.ndarray, horizon: int) -> list[np.ndarray]:
+        arrays = blank_arrays(self.buffers, self._suite, horizon, len(which))
+        obs, action, reward = arrays
+        first, end = 0, 0
+        for group in self._groups:
+            begin, end = end, int(np.searchsorted(which, group.end))
+            part, last = slice(begin, end), first + (end - begin) * (horizon + 1) * group.width
+            rows = raw[first:last].reshape(end - begin, horizon + 1, group.width).swapaxes(0, 1)
+            first = last
+            obs[:, part, : group.obs_dim] = rows[..., : group.obs_dim]
+            obs[:, part, group.obs_dim :] = 0
+            action[:, part, : group.action_dim] = rows[1:, :, group.obs_dim : group.reward]
+            action[:, part, group.action_dim :] = 0
+            reward[:, part] = rows[1:, :, group.reward]
+        return arrays
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Neighbouring tasks whose rows have the same layout."""
+
+    end: int  # position behind the last one
+    obs_dim: int
+    action_dim: int
+
+    @property
+    def reward(self) -> int:
+        """The column of the reward, behind the observation and the action."""
+        return self.obs_dim + self.action_dim
+
+    @property
+    def width(self) -> int:
+        """Columns of float32; the last one holds flags and is never read."""
+        return self.reward + 2
+
+
+def _groups(tasks: Sequence[Task]) -> list[_Group]:
+    groups: list[_Group] = []
+    for end, task in enumerate(tasks, 1):
+        if groups and (groups[-1].obs_dim, groups[-1].action_dim) == (
+            task.obs_dim,
+            task.action_dim,
+        ):
+            groups.pop()
+        groups.append(_Group(end, task.obs_dim, task.action_dim))
+    return groups

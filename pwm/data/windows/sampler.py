@@ -1,0 +1,289 @@
+"""Windows of H+1 rows from an episode store, as padded time-first batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import Suite, Task
+from pwm.data.problems import BadData, Problem
+from pwm.data.splits import Split, episodes_in_split
+from pwm.data.store import ROWS_NAME, EpisodeStore, shared_tasks
+from pwm.data.windows.batch import Batch, batch_bytes
+from pwm.data.windows.buffers import BufferPool
+from pwm.data.windows.in_memory import ResidentWindows, resident_bytes
+from pwm.data.windows.index import WindowIndex
+from pwm.data.windows.on_disk import StoredWindows
+from pwm.data.windows.prefetch import on_gpu, pinned_memory
+
+DEFAULT_MEMORY = 2**32
+
+BALANCES = ("task", "rows")
+DATA_DEVICES = ("auto", "cpu", "cuda")
+
+_PREFETCHED = 4
+_THREADS = 2  # of rows in memory; reading files takes turns in any number of threads
+_SAME_TASK = 4  # times a bad window is replaced by another one of its task
+_ATTEMPTS = 100
+
+
+class WindowSampler:
+    """Draws training windows from a store; what it draws depends on (seed, step) alone.
+
+    A window is H+1 successive rows of one episode. Row 0's action and reward, which an episode
+    does not have, are never part of a batch. Episodes shorter than H+1 rows are left out.
+    Batches are grouped by task, in the order of ids.
+
+    The sampler sees the episodes that were committed when the store was opened. Every batch is
+    checked as it is read: a window that cannot be read, that is of a file which was changed
+    meanwhile, or that holds a value it may not hold, is an error, or is replaced by another one.
+
+    Where the rows live, on the GPU, in memory or in their files, changes nothing but the speed.
+    Beside them it keeps eight bytes an episode for each horizon, and eight more.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        horizon: int,
+        batch_size: int,
+        seed: int,
+        *,
+        split: Split = "train",
+        suite: Suite | None = None,
+        tasks: Sequence[str] | None = None,
+        balance: str = "task",
+        device: torch.device | str = "cpu",
+        data_device: str = "auto",
+        memory: int = DEFAULT_MEMORY,
+        bad: BadData | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Checks that every task has windows.
+
+        Args:
+            store: where the episodes are.
+            horizon: H, the steps in a window.
+            batch_size: B, the windows in a batch.
+            seed: of all draws, not negative.
+            split: ``"train"``, ``"held_out"`` (every 20th episode) or ``"all"``.
+            suite: gives task ids and padded sizes, and limits the tasks to its own; it may also
+                have tasks that the store does not know. The store's suite by default.
+            tasks: draw from these tasks of the suite only; ids stay those of the suite.
+            balance: ``"task"`` gives every task the same share of each batch (what does not
+                divide goes to tasks drawn by chance), ``"rows"`` every window the same chance.
+            device: where batches are put.
+            data_device: where the rows live while windows are drawn: ``"auto"``, on a GPU if
+                batches go there and the rows take no more than half of its free memory;
+                ``"cpu"``; or ``"cuda"``.
+            memory: bytes of padded rows that may live in the host's memory, 4 GiB by default. More
+                are left in the store's files, and each window is read from there.
+            bad: told of bad data; the episodes that it knows to be bad already are left out. By
+                default the first bad window is an error. A task without a window is bad data too.
+            share: (i, n) reads of every batch the windows i, i + n, ... alone, B / n of them; the
+                shares of all i < n make up the batch that (0, 1) reads.
+
+        Raises:
+            PwmError: for a horizon or batch size below 1, a batch size that its shares do not
+                divide, or a task without a single window.
+        """
+        if horizon < 1 or batch_size < 1 or seed < 0:
+            raise PwmError(
+                f"horizon {horizon} and batch size {batch_size} must be at least 1 and the seed "
+                f"{seed} at least 0."
+            )
+        if balance not in BALANCES:
+            raise PwmError(f"unknown balance '{balance}'; it is {' or '.join(BALANCES)}.")
+        if batch_size % share[1]:
+            raise PwmError(
+                f"batch_size={batch_size} must be a multiple of {share[1]}, the parts that every "
+                "batch is divided into."
+            )
+        self.store = store
+        self.horizon = horizon
+        self.batch_size = batch_size
+        self.seed = seed
+        self._share = share
+        self.split: Split = split
+        self.suite = suite or store.suite
+        self.balance = balance
+        self.device = torch.device(device)
+        self.bad = bad or BadData()
+        self.tasks = shared_tasks(store, self.suite, tasks)
+        self._excluded = {task.name: self.bad.episodes(task.name) for task in self.tasks}
+        self._indexes: dict[int, WindowIndex] = {}
+        self._index(horizon)
+        starts = [store.episodes(task.name)["start"] for task in self.tasks]
+        self._starts = np.concatenate(starts)
+        self._windows = _open_windows(
+            store, self.tasks, self.suite, self.device, data_device, memory, self.bad
+        )
+
+    def batch(self, step: int, horizon: int | None = None) -> Batch:
+        """The batch of a step: always the same for the same seed, step and store.
+
+        Args:
+            step: the update's number, from 0.
+            horizon: H of this batch, the sampler's own by default.
+
+        Raises:
+            PwmError: if a task has no window of this horizon.
+            DataError: for bad data that are not to be left out.
+        """
+        return self._gather(step, horizon or self.horizon).to(self.device)
+
+    def iterate(self, start: int, stop: int, horizon: int | None = None) -> Iterator[Batch]:
+        """Yields ``batch(step)`` for start <= step < stop, prepared ahead in threads.
+
+        The threads end when the iterator is exhausted or closed, and their errors are raised
+        here. They make no CUDA calls: the caller's thread issues the copies, on a stream that is
+        there for them alone. Windows of rows that live on the GPU are drawn as they are asked for.
+        """
+        horizon = horizon or self.horizon
+        self._index(horizon)
+        if isinstance(self._windows, ResidentWindows) and self._windows.device.type == "cuda":
+            return (self._gather(step, horizon) for step in range(start, stop))
+        if self.device.type != "cuda":
+            return self._prepared(start, stop, horizon, self.device)
+        size = batch_bytes(self.suite, horizon, self.batch_size // self._share[1])
+        blocks = [pinned_memory(size) for _ in range(_PREFETCHED + _THREADS + 2)]
+        self._windows.buffers = BufferPool(blocks)
+        return on_gpu(self._prepared(start, stop, horizon, "cpu"), self.device)
+
+    def _prepared(
+        self, start: int, stop: int, horizon: int, device: torch.device | str
+    ) -> Iterator[Batch]:
+        threads = _THREADS if isinstance(self._windows, ResidentWindows) else 1
+        with ThreadPoolExecutor(threads, "window-sampler") as pool:
+            pending: deque[Future[Batch]] = deque()
+            try:
+                for step in range(start, stop):
+                    pending.append(pool.submit(self._gather, step, horizon))
+                    if len(pending) > _PREFETCHED:
+                        yield pending.popleft().result().to(device)
+                while pending:
+                    yield pending.popleft().result().to(device)
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def windows(self, horizon: int | None = None) -> dict[str, int]:
+        """How many different windows each task has."""
+        totals = self._index(horizon or self.horizon).totals
+        return {task.name: int(total) for task, total in zip(self.tasks, totals, strict=True)}
+
+    def short_episodes(self) -> dict[str, np.ndarray]:
+        """Numbers of the episodes that are too short for a window, by task, where there are any."""
+        found = {}
+        for task in self.tasks:
+            length = self.store.episodes(task.name)["length"]
+            inside = episodes_in_split(len(length), self.split)
+            short = np.flatnonzero(inside & (length <= self.horizon))
+            if len(short):
+                found[task.name] = short
+        return found
+
+    def _index(self, horizon: int) -> WindowIndex:
+        if horizon not in self._indexes:
+            self._indexes[horizon] = WindowIndex.of(
+                self.store, self.tasks, horizon, self.split, self._excluded, self.bad
+            )
+        return self._indexes[horizon]
+
+    def _gather(self, step: int, horizon: int) -> Batch:
+        index = self._index(horizon)
+        rng = np.random.default_rng([self.seed, step])
+        windows = self._draw(rng, index)
+        first, parts = self._share
+        if parts > 1:
+            windows = windows[first::parts]
+            rng = np.random.default_rng([self.seed, step, 1 + first])  # of its bad windows alone
+        for attempt in range(_ATTEMPTS):
+            which = index.tasks_of(windows)
+            episodes, offsets = index.locate(windows)
+            batch, bad = self._windows.read(which, self._starts[episodes] + offsets, horizon)
+            if not bad.any():
+                return batch
+            self._note(index, which[bad], episodes[bad])
+            windows = self._redraw(rng, index, windows, bad, attempt < _SAME_TASK)
+        raise PwmError(
+            f"{_ATTEMPTS} times in a row a batch of {self.store.path} had bad data; "
+            f"{self.bad.summary()} Restore the store from a copy or make it anew."
+        )
+
+    def _draw(self, rng: np.random.Generator, index: WindowIndex) -> np.ndarray:
+        """Numbers of windows, (B,), grouped by task."""
+        if self.balance == "rows":
+            return np.sort(rng.integers(index.ends[-1], size=self.batch_size))
+        with_windows = np.flatnonzero(index.totals)
+        count = len(with_windows)
+        shares = np.full(count, self.batch_size // count)
+        shares[rng.permutation(count)[: self.batch_size % count]] += 1
+        return index.draw(rng, np.repeat(with_windows, shares))
+
+    def _redraw(
+        self,
+        rng: np.random.Generator,
+        index: WindowIndex,
+        windows: np.ndarray,
+        bad: np.ndarray,
+        of_same_task: bool,
+    ) -> np.ndarray:
+        """The windows with the bad ones replaced, of all tasks where one task has too few good."""
+        windows = windows.copy()
+        if of_same_task:
+            windows[bad] = index.draw(rng, index.tasks_of(windows[bad]))
+            return windows
+        windows[bad] = rng.integers(index.ends[-1], size=np.count_nonzero(bad))
+        return windows[np.argsort(index.tasks_of(windows), kind="stable")]
+
+    def _note(self, index: WindowIndex, which: np.ndarray, episodes: np.ndarray) -> None:
+        """Tells of bad windows, by their tasks' positions and their episodes in the index."""
+        found, windows = np.unique(np.stack([which, episodes]), axis=1, return_counts=True)
+        for position, episode, count in zip(*found.tolist(), windows.tolist(), strict=True):
+            task = self.tasks[position].name
+            number = episode - int(index.first_episode[position])
+            file = self.store.record_file(task, ROWS_NAME)
+            fault = file.fault()
+            at = None if fault else number
+            why = fault or "a value that is not finite, or an action outside [-1, 1]"
+            self.bad.note(Problem(str(file.path), task, at, why), count)
+
+
+def require_data_device(data_device: str, device: torch.device) -> None:
+    """Raise PwmError unless data can live there for batches on ``device``."""
+    if data_device not in DATA_DEVICES:
+        raise PwmError(f"unknown data_device '{data_device}'; it is {' or '.join(DATA_DEVICES)}.")
+    if data_device == "cuda" and device.type != "cuda":
+        raise PwmError(f"data_device=cuda needs device=cuda, and device={device} was given.")
+
+
+def _open_windows(
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    suite: Suite,
+    device: torch.device,
+    data_device: str,
+    memory: int,
+    bad: BadData,
+) -> ResidentWindows | StoredWindows:
+    """The rows where they are to live."""
+    require_data_device(data_device, device)
+    size = resident_bytes(store, tasks, suite)
+    if device.type == "cuda" and data_device != "cpu":
+        free, _ = torch.cuda.mem_get_info(device)
+        if size <= free // 2:
+            return ResidentWindows(store, tasks, suite, device, bad)
+        if data_device == "cuda":
+            raise PwmError(
+                f"data_device=cuda was asked for, but the data take {size / 2**30:.1f} GiB and "
+                f"half of the GPU's free memory is {free / 2**31:.1f} GiB; use auto or cpu."
+            )
+    if size <= memory:
+        return ResidentWindows(store, tasks, suite, torch.device("cpu"), bad)
+    return StoredWindows(store, tasks, suite)

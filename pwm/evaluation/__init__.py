@@ -1,0 +1,1 @@
+"""Playing agents in the simulators, and scores of what they did."""

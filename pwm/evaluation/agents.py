@@ -1,0 +1,115 @@
+"""What acts in evaluation.
+
+This module imports no torch: workers that play without a policy do not load it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pwm.core.files import directory_sha256
+from pwm.core.suites import Task
+
+Controller = Callable[[np.ndarray], np.ndarray]
+"""Observations (n, obs_dim) of one task's n episodes to actions (n, action_dim)."""
+
+
+class Method(Protocol):
+    """What acts in the workers, each of which gets a pickled copy."""
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """What its actions in a task follow from, beside the observations and seeds, as JSON."""
+
+    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+        """What acts in episodes of these seeds, from their first step on."""
+
+
+class ServedMethod(ABC):
+    """What is too large for every worker, or needs the GPU: it acts in the calling process."""
+
+    @abstractmethod
+    def identity(self, task: Task) -> dict[str, Any]:
+        """See :class:`Method`."""
+
+    @abstractmethod
+    def begin(self, task: Task, seeds: Sequence[int]) -> Any:
+        """The state of episodes of these seeds before their first step."""
+
+    @abstractmethod
+    def act(self, waiting: Sequence[tuple[Any, np.ndarray]]) -> list[np.ndarray]:
+        """Actions for all episodes that wait.
+
+        Args:
+            waiting: states, which this updates, and the observations (n, obs_dim) of the task.
+
+        Returns:
+            For each the actions (n, action_dim).
+        """
+
+
+def controller(method: Method | ServedMethod, task: Task, seeds: Sequence[int]) -> Controller:
+    """What acts in episodes of one task in this process, of either kind of method."""
+    if not isinstance(method, ServedMethod):
+        return method.begin(task, seeds)
+    state = method.begin(task, seeds)
+    return lambda obs: method.act([(state, obs)])[0]
+
+
+@dataclass(frozen=True)
+class SavedPolicies:
+    """A policy a task, which workers read from where it is saved.
+
+    Attributes:
+        paths: by task name, what :func:`pwm.load_policy` opens.
+        digests: by task name, a name for the content.
+    """
+
+    paths: Mapping[str, str]
+    digests: Mapping[str, str]
+
+    @classmethod
+    def at(cls, paths: Mapping[str, Path]) -> SavedPolicies:
+        """The policies at these places, by task name."""
+        digests = {task: directory_sha256(path) for task, path in paths.items()}
+        return cls({task: str(path) for task, path in paths.items()}, digests)
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """See :class:`Method`."""
+        return {"policy": self.digests[task.name]}
+
+    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+        """See :class:`Method`."""
+        return _loaded_policy(self.paths[task.name])
+
+
+@lru_cache(maxsize=2)
+def _loaded_policy(path: str) -> Controller:
+    from pwm.models.actor_critic import load_policy
+
+    return load_policy(path).act
+
+
+@dataclass(frozen=True)
+class UniformActions:
+    """Uniform actions, each episode from its own stream."""
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """See :class:`Method`."""
+        return {"actions": "uniform"}
+
+    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+        """See :class:`Method`."""
+        streams = [np.random.default_rng([seed, 1]) for seed in seeds]
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            draws = [stream.uniform(-1, 1, task.action_dim) for stream in streams]
+            return np.asarray(draws, np.float32)
+
+        return act

@@ -1,0 +1,150 @@
+"""What episodes of one task gave, and the file that keeps it as soon as they end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from pwm.core.errors import PwmError
+from pwm.core.files import write_all, writing
+
+
+@dataclass
+class Outcomes:
+    """What n episodes of one task gave.
+
+    Attributes:
+        returns: (n,) sums of rewards.
+        success_last: (n,) 1 for success at the last step, else 0.
+        success_any: (n,) 1 for success at any step, else 0.
+        steps: decision steps, of all episodes together.
+        acting_seconds: that choosing the actions took.
+        simulating_seconds: that the simulator took, on one core.
+    """
+
+    returns: np.ndarray
+    success_last: np.ndarray
+    success_any: np.ndarray
+    steps: int = 0
+    acting_seconds: float = 0.0
+    simulating_seconds: float = 0.0
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outcomes]) -> Self:
+        """Several episodes' outcomes as one."""
+        return cls(
+            np.concatenate([part.returns for part in parts]),
+            np.concatenate([part.success_last for part in parts]),
+            np.concatenate([part.success_any for part in parts]),
+            sum(part.steps for part in parts),
+            sum(part.acting_seconds for part in parts),
+            sum(part.simulating_seconds for part in parts),
+        )
+
+    @property
+    def decision_ms(self) -> float:
+        """Milliseconds a decision, mean; episodes that are played side by side share the time."""
+        return 1000 * self.acting_seconds / max(self.steps, 1)
+
+
+class OutcomeLog:
+    """Outcomes by what they follow from, a line a piece, each durable before the next begins.
+
+    A line that was torn by a crash, or changed since, is passed over: its episodes count as not yet
+    played.
+
+    Args:
+        path: the file; made with the first outcome. None keeps them in memory alone.
+
+    Raises:
+        PwmError: if the file is a link, which may lead anywhere.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._found: dict[str, Outcomes] = {}
+        if path is None or not path.is_file():
+            return
+        if path.is_symlink():
+            raise PwmError(f"{path} is a link, and a log is not written through one; delete it.")
+        data = path.read_bytes()
+        for _, entry in _entries(data):
+            self._found[entry["key"]] = _from_json(entry)
+        if torn := len(data) - (data.rfind(b"\n") + 1):
+            os.truncate(path, path.stat().st_size - torn)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
+
+    def __getitem__(self, key: str) -> Outcomes:
+        return self._found[key]
+
+    def add(self, key: str, outcomes: Outcomes, notes: Mapping[str, Any]) -> None:
+        """Keeps outcomes.
+
+        Args:
+            key: what :func:`outcome_key` gives.
+            outcomes: whose.
+            notes: for people who read the file.
+
+        Raises:
+            PwmError: if they cannot be written.
+        """
+        self._found[key] = outcomes
+        text = json.dumps({"key": key, **notes, **_to_json(outcomes)}).encode()
+        self._write(_checksum(text) + b" " + text + b"\n")
+
+    def take_over(self, path: Path) -> None:
+        """Keeps what another log's file holds and this one lacks.
+
+        Raises:
+            PwmError: if it cannot be written.
+        """
+        new = [(line, e) for line, e in _entries(path.read_bytes()) if e["key"] not in self]
+        self._found |= {entry["key"]: _from_json(entry) for _, entry in new}
+        self._write(b"".join(line + b"\n" for line, _ in new))
+
+    def _write(self, lines: bytes) -> None:
+        if self._path is None:
+            return
+        with writing(self._path), self._path.open("ab", buffering=0) as file:
+            write_all(file, lines)
+            os.fsync(file.fileno())
+
+
+def _entries(data: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The whole lines of a log's file, and what they hold."""
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        checksum, _, text = line.partition(b" ")
+        if checksum == _checksum(text):
+            yield line, json.loads(text)
+
+
+def outcome_key(*facts: Any) -> str:
+    """A name for what outcomes follow from, given as JSON values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
+
+
+def _to_json(outcomes: Outcomes) -> dict[str, Any]:
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in asdict(outcomes).items()
+    }
+
+
+def _from_json(entry: Mapping[str, Any]) -> Outcomes:
+    values = {field.name: entry[field.name] for field in fields(Outcomes)}
+    for name in ("returns", "success_last", "success_any"):
+        values[name] = np.array(values[name], np.float64)
+    return Outcomes(**values)

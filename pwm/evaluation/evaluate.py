@@ -1,0 +1,397 @@
+"""Evaluation: policies and baselines on the same episodes, in parallel environments."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from pwm.core.errors import PwmError
+from pwm.core.files import write_atomically
+from pwm.core.processes import available_cores
+from pwm.core.progress import console
+from pwm.core.suites import SUITES, Suite, Task, get_suite
+from pwm.core.validation import (
+    SEEDS,
+    nearest,
+    require_at_least,
+    require_positive,
+    require_resume,
+    require_seed,
+    require_share,
+)
+from pwm.core.worker_pool import WorkerPool
+from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.evaluation.agents import Method, SavedPolicies, ServedMethod, UniformActions
+from pwm.evaluation.episode_log import OutcomeLog
+from pwm.evaluation.episode_queue import Played, run_episodes
+from pwm.evaluation.mppi import Guide, Planner, PlannerConfig, PriorAndQ
+from pwm.evaluation.mppi_agent import PlannedEpisodes, content_of, extracted_guide
+from pwm.evaluation.scores import (
+    DECISION_TIMES,
+    EXTRACTED,
+    Results,
+    TaskScore,
+    print_results,
+    score_data,
+    write_csv,
+)
+from pwm.evaluation.videos import require_video, write_strips, write_videos
+from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
+from pwm.interop.tdmpc2_checkpoints import size_name
+from pwm.interop.tdmpc2_data import unscorable
+from pwm.models.actor_critic import Policy
+from pwm.models.policy_directory import find_policies, policy_path
+from pwm.models.world_model import ModelSize, WorldModel, load_world_model
+from pwm.runtime.device import resolve_device
+from pwm.runtime.run_dir import open_run, require_output
+from pwm.simulation.rollout import require_environments
+
+PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
+PLANNERS = (PLANNER, PLANNER_ACTOR)
+SCORED_DATA = ("data_mean", "data_best")
+CLONES = ("bc", "bc_best")
+FROM_DATA = (*CLONES, *SCORED_DATA)
+BASELINES = ("random", *FROM_DATA, *PLANNERS)
+OUTCOMES, VIDEOS, STRIPS = "outcomes.jsonl", "videos", "strips"
+
+
+@dataclass
+class EvaluateConfig:
+    """Settings of ``pwm evaluate``.
+
+    Attributes:
+        policy: a directory of policies, one a task; one policy's directory; ``planner``, which
+            plans with the policy prior and Q ensemble of a world model; or ``planner+actor``,
+            which plans with extracted policies and their critics in the place of those.
+        out: gets results.json, results.csv, decision_times.json, throughput.json, videos and
+            strips; also outcomes.jsonl, what was played so far, and the cloned policies.
+        tasks: a list, a suite's name, or null for every task that there is a policy for.
+        episodes: a task.
+        seed: of the first episode's environment; episode i has seed + i.
+        baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
+            planner, planner+actor.
+        best: the share of episodes that bc_best clones.
+        data: the episode store that bc, bc_best, data_mean and data_best are made from.
+        checkpoint: the planners' world model: a pretraining run or one checkpoint.
+        policies: the extracted policies of planner+actor, where policy is none.
+        planner: settings of planning.
+        device: where the planners run; policies run on the CPU.
+        video: episodes a task to write as MP4.
+        strip: episodes a task to write as a strip of eight frames.
+        workers: processes that simulate; null for one a core. Does not change the results.
+        batch: episodes of a task that are played side by side, on which a policy acts as one
+            batch; another number changes the last bits of its actions.
+        worker_timeout: seconds that a simulator may take for one step before its worker counts
+            as hung and is replaced; likewise one that dies or fails.
+        max_faults: of the same episodes, which are played again after each; this many end the
+            command.
+    """
+
+    policy: str = MISSING
+    out: str = MISSING
+    tasks: Any = None
+    episodes: int = 10
+    seed: int = 1000
+    baselines: list[str] = field(default_factory=lambda: ["random"])
+    best: float = 0.1
+    cloning: CloningConfig = field(default_factory=CloningConfig)
+    data: str | None = None
+    checkpoint: str | None = None
+    policies: str | None = None
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    device: str = "auto"
+    video: int = 0
+    strip: int = 0
+    workers: int | None = None
+    batch: int = 5
+    worker_timeout: float = 120.0
+    max_faults: int = 5
+    resume: str = "auto"
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        for name in self.baselines:
+            if name not in BASELINES:
+                hint = nearest(name, BASELINES) or ";"
+                raise PwmError(f"unknown baseline {name}{hint} choose from {', '.join(BASELINES)}.")
+        if self.data is None and set(self.baselines) & set(FROM_DATA):
+            raise PwmError(
+                f"baselines={self.baselines} are made from data; give data=DIR or leave "
+                f"{', '.join(FROM_DATA)} out."
+            )
+        if self.planners and self.checkpoint is None:
+            raise PwmError(f"{self.planners[0]} plans on a world model; give it as checkpoint=DIR.")
+        if PLANNER_ACTOR in self.planners and self.policy_directory is None:
+            raise PwmError(f"{PLANNER_ACTOR} needs extracted policies; give them as policies=DIR.")
+        if self.policies is not None and self.policy not in PLANNERS:
+            raise PwmError("policies= goes with policy=planner+actor; policy= already names some.")
+        self.planner.validate()
+        self.cloning.validate()
+        require_at_least(self, 1, "episodes", "batch", "max_faults")
+        require_at_least(self, 0, "video", "strip")
+        require_seed(self, "seed")
+        if self.seed + self.episodes > SEEDS:
+            raise PwmError(
+                f"seed={self.seed} is too large for episodes={self.episodes}: episode i has seed "
+                f"{self.seed} + i, and seeds are below {SEEDS}."
+            )
+        if self.workers is not None:
+            require_at_least(self, 1, "workers")
+        require_positive(self, "best", "worker_timeout")
+        require_share(self, "best")
+        require_resume(self)
+        resolve_device(self.device)
+        if self.tasks is not None:
+            get_suite(self.tasks)
+        if self.video or self.strip:
+            require_video()
+        require_output(self)
+
+    def as_job(self) -> EvaluateConfig:
+        """These settings for one of several jobs, which has some of the tasks.
+
+        Policies are cloned for all tasks together, and so not in a job.
+        """
+        return replace(self, baselines=[name for name in self.baselines if name not in CLONES])
+
+    @property
+    def method(self) -> str:
+        """What is evaluated: ``extracted`` policies, or one of PLANNERS."""
+        return self.policy if self.policy in PLANNERS else EXTRACTED
+
+    @property
+    def planners(self) -> list[str]:
+        """The planners among the methods."""
+        return [name for name in PLANNERS if name in (self.policy, *self.baselines)]
+
+    @property
+    def policy_directory(self) -> str | None:
+        """Where extracted policies are, if any are used."""
+        return self.policies if self.policy in PLANNERS else self.policy
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What is evaluated, read before anything is written."""
+
+    config: EvaluateConfig
+    model: WorldModel | None
+    policies: Mapping[str, Policy]
+    suite: Suite
+    store: EpisodeStore | None
+
+    @classmethod
+    def read(cls, config: EvaluateConfig) -> _Inputs:
+        """Raises PwmError for what is missing or damaged."""
+        model = None
+        if config.planners:
+            assert config.checkpoint is not None
+            model = load_world_model(config.checkpoint, resolve_device(config.device))
+        wanted = list(get_suite(config.tasks).names) if config.tasks is not None else None
+        policies = {}
+        if config.policy_directory is not None:
+            policies = find_policies(Path(config.policy_directory), wanted)
+        suite = _suite(wanted, policies, model)
+        store = EpisodeStore.open(config.data) if config.data is not None else None
+        inputs = cls(config, model, policies, suite, store)
+        inputs.require_fit()
+        return inputs
+
+    def require_fit(self) -> None:
+        """Raise PwmError for what a method would lack when its turn comes, perhaps hours later."""
+        require_environments(self.suite)
+        for name in self.config.planners:
+            self.guide(name)
+        wanted = set(self.config.baselines)
+        if self.store is not None and wanted & set(FROM_DATA):
+            shared_tasks(self.store, self.suite, self.suite.names)  # raises where sizes differ
+            for task in self.suite:
+                self._require_episodes(self.store, task, scored=bool(wanted & set(SCORED_DATA)))
+
+    def _require_episodes(self, store: EpisodeStore, task: Task, scored: bool) -> None:
+        if not store.count(task.name):
+            raise PwmError(
+                f"{store.path} has no episodes of {task.name}, and {', '.join(FROM_DATA)} are made "
+                "from them; leave these baselines or this task out."
+            )
+        if scored and (fault := unscorable(store, task)):
+            raise PwmError(
+                f"{store.path} has {fault} of {task.name}, which cannot be scored; leave "
+                f"{' and '.join(SCORED_DATA)} out of baselines."
+            )
+
+    def guide(self, planner: str) -> Guide:
+        """What a planner plans with.
+
+        Raises:
+            PwmError: if the world model lacks it, or a task.
+        """
+        assert self.model is not None
+        for task in self.suite:
+            self.model.suite.id(task.name)  # raises for a task that the world model does not have
+        if planner == PLANNER:
+            return PriorAndQ(self.model)
+        directory = Path(self.config.policy_directory or "")
+        return extracted_guide(self.model, self.policies, directory)
+
+
+def evaluate(config: EvaluateConfig) -> Results:
+    """Score policies and baselines in the simulators, write and print the results.
+
+    What is played is kept as it ends, so an evaluation that was stopped in whatever way goes on
+    from there when it is called again.
+
+    Raises:
+        PwmError: for settings that do not fit, missing policies, or a simulator that fails.
+    """
+    config.validate()
+    inputs = _Inputs.read(config)
+    suite, out = inputs.suite, Path(config.out)
+    seeds = [config.seed + i for i in range(config.episodes)]
+    with open_run(out, "evaluate", config, asdict(config)):
+        data_scores = _data_scores(inputs)
+        methods = _methods(inputs)
+        workers = config.workers or available_cores()
+        with WorkerPool(
+            workers, config.worker_timeout, config.max_faults, notify=console.print
+        ) as pool:
+            log = OutcomeLog(out / OUTCOMES)
+            played = run_episodes(methods, suite.tasks, seeds, config.batch, pool, log)
+        scores = played.scores(suite)
+        results = Results.build(
+            suite,
+            scores.pop(config.method),
+            scores | data_scores,
+            method=config.method,
+            episodes=config.episodes,
+            seeds=seeds,
+            settings=_settings(inputs),
+        )
+        times = played.decision_ms()
+        results.save(out / "results.json")
+        write_csv(results, out / "results.csv")
+        write_atomically(out / DECISION_TIMES, json.dumps(times, indent=1).encode())
+        if played.steps:
+            _write_throughput(played, pool, out)
+        if config.video:
+            some = seeds[: config.video]
+            write_videos(methods[config.method], suite.tasks, some, out / VIDEOS)
+        if config.strip:
+            some = seeds[: config.strip]
+            write_strips(methods[config.method], suite.tasks, some, out / STRIPS)
+    print_results(results, decision_ms=times)
+    if played.steps:
+        _print_throughput(played, pool)
+    return results
+
+
+def _suite(
+    wanted: Sequence[str] | None, policies: Mapping[str, Policy], model: WorldModel | None
+) -> Suite:
+    """The tasks to evaluate, as a suite with a known one's name if it has the same tasks."""
+    known = {name: policy.task for name, policy in policies.items()}
+    if not known:
+        assert model is not None
+        known = {name: model.suite[name] for name in wanted or model.suite.names}
+    for suite in SUITES.values():
+        if set(suite.names) == set(known):
+            return Suite(suite.name, tuple(known.values()))
+    return Suite(",".join(known), tuple(known.values()))
+
+
+def _methods(inputs: _Inputs) -> dict[str, Method | ServedMethod]:
+    config, suite, store = inputs.config, inputs.suite, inputs.store
+    methods: dict[str, Method | ServedMethod] = {}
+    directory = Path(config.policy_directory or "")
+    extracted = SavedPolicies.at({name: policy_path(directory, name) for name in inputs.policies})
+    if config.method == EXTRACTED:
+        methods[EXTRACTED] = extracted
+    if "random" in config.baselines:
+        methods["random"] = UniformActions()
+    for name, best in (("bc", 1.0), ("bc_best", config.best)):
+        if name in config.baselines and store is not None:
+            to = Path(config.out) / "cloned" / name
+            clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)
+            methods[name] = SavedPolicies.at(clones)
+    for name in config.planners:
+        methods[name] = _planned(inputs, name, extracted)
+    return methods
+
+
+def _planned(inputs: _Inputs, name: str, extracted: SavedPolicies) -> PlannedEpisodes:
+    model = inputs.model
+    assert model is not None
+    made_of: dict[str, Any] = {"model": content_of(model)}
+    if name == PLANNER_ACTOR:
+        made_of["policies"] = extracted.digests
+    planner = Planner(model, inputs.guide(name), inputs.config.planner)
+    return PlannedEpisodes(planner, model.suite, model.bins.device, made_of)
+
+
+def _write_throughput(played: Played, pool: WorkerPool, out: Path) -> None:
+    content = {**played.throughput(pool.workers), "faults": dict(pool.faults)}
+    write_atomically(out / "throughput.json", json.dumps(content, indent=1).encode())
+
+
+def _print_throughput(played: Played, pool: WorkerPool) -> None:
+    rates = played.throughput(pool.workers)
+    console.print(
+        f"{played.steps:,} decision steps in {played.seconds:.1f} s on {pool.workers} workers: "
+        f"{rates['steps_per_second']:,.0f} a second; the simulators alone "
+        f"{rates['simulator_steps_per_second']:,.0f}."
+    )
+    if report := pool.report():
+        console.print(report)
+
+
+def _settings(inputs: _Inputs) -> dict[str, Any]:
+    """What results.json says of how it was made."""
+    config, model, store = inputs.config, inputs.model, inputs.store
+    sizes = {
+        _millions(ModelSize(**a["model"]), a["obs_dim"], a["action_dim"])
+        for policy in inputs.policies.values()
+        if (a := policy.architecture)["model"] is not None
+    }
+    if model is not None:
+        sizes.add(_millions(model.size, model.suite.obs_dim, model.suite.action_dim))
+    settings: dict[str, Any] = {
+        "policy": config.policy,
+        "data": config.data,
+        "world_model": ", ".join(sorted(sizes)) or None,
+        "data_rows": {t.name: store.record(t.name).rows for t in inputs.suite} if store else None,
+    }
+    if config.planners:
+        settings["checkpoint"] = config.checkpoint
+        settings["policies"] = config.policy_directory
+        settings["planner"] = asdict(config.planner)
+    return settings
+
+
+def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
+    """A published size's name such as ``48M``, or millions of parameters without any Q ensemble."""
+    name = size_name(size, has_q=False)
+    if name != "custom":
+        return name
+    encoder = [obs_dim + size.task_dim, *[size.encoder_dim] * size.encoder_layers, size.latent_dim]
+    joint = [size.latent_dim + size.task_dim + action_dim, size.mlp_dim, size.mlp_dim]
+    nets = (encoder, [*joint, size.latent_dim], [*joint, size.num_bins])
+    count = sum((i + 3) * o for net in nets for i, o in itertools.pairwise(net))
+    return f"{count / 1e6:.1f}M"
+
+
+def _data_scores(inputs: _Inputs) -> dict[str, dict[str, TaskScore]]:
+    config, store = inputs.config, inputs.store
+    scores: dict[str, dict[str, TaskScore]] = {"data_mean": {}, "data_best": {}}
+    if store is None or not set(scores) & set(config.baselines):
+        return {}
+    for task in inputs.suite:
+        table = store.episodes(task.name)
+        mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
+        scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best
+    return {name: by_task for name, by_task in scores.items() if name in config.baselines}

@@ -1,0 +1,120 @@
+"""Planners in evaluation: they act in the calling process, on the GPU if there is one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwm.core.suites import Suite, Task
+from pwm.evaluation.agents import ServedMethod
+from pwm.evaluation.mppi import ActorAndCritic, Planner, shifted
+from pwm.models.actor_critic import Policy, load_critic
+from pwm.models.policy_directory import policy_path
+from pwm.models.world_model import WorldModel
+from pwm.runtime.seeding import stream
+
+
+@dataclass
+class Plans:
+    """The plans of n running episodes of one task.
+
+    Attributes:
+        task: whose.
+        start: (n, H, A) where their next decision starts to sample.
+        streams: a random stream an episode.
+    """
+
+    task: Task
+    start: Tensor
+    streams: list[torch.Generator]
+
+
+class PlannedEpisodes(ServedMethod):
+    """A planner that acts for many episodes, each of which has its own plan and random stream.
+
+    An episode's random numbers follow from its task and seed alone. On a GPU all that wait are
+    planned for as one batch; on a CPU, where the size of a batch would change the last bits, those
+    of a task at a time.
+
+    Args:
+        planner: decides.
+        suite: of its world model.
+        device: of its world model.
+        made_of: names the content of its models, as JSON.
+    """
+
+    def __init__(
+        self, planner: Planner, suite: Suite, device: torch.device, made_of: Mapping[str, Any]
+    ) -> None:
+        self.planner, self.suite, self.device = planner, suite, device
+        self._identity = {"planner": asdict(planner.config), "device": device.type, **made_of}
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """See :class:`ServedMethod`."""
+        return self._identity
+
+    def begin(self, task: Task, seeds: Sequence[int]) -> Plans:
+        """See :class:`ServedMethod`."""
+        shape = (len(seeds), self.planner.config.horizon, self.suite.action_dim)
+        streams = [stream(seed, task.name, self.device) for seed in seeds]
+        return Plans(task, torch.zeros(shape, device=self.device), streams)
+
+    def act(self, waiting: Sequence[tuple[Plans, np.ndarray]]) -> list[np.ndarray]:
+        """See :class:`ServedMethod`."""
+        if self.device.type == "cpu":
+            return [self._act([(plans, obs)])[0] for plans, obs in waiting]
+        return self._act(waiting)
+
+    def _act(self, waiting: Sequence[tuple[Plans, np.ndarray]]) -> list[np.ndarray]:
+        counts = [len(obs) for _, obs in waiting]
+        padded = np.zeros((sum(counts), self.suite.obs_dim), np.float32)
+        ends = np.cumsum(counts)
+        for end, (_, obs) in zip(ends, waiting, strict=True):
+            padded[end - len(obs) : end, : obs.shape[1]] = obs
+        ids = torch.tensor([self.suite.id(plans.task.name) for plans, _ in waiting])
+        plan = self.planner.plan(
+            torch.from_numpy(padded).to(self.device),
+            ids.repeat_interleave(torch.tensor(counts)).to(self.device),
+            torch.cat([plans.start for plans, _ in waiting]),
+            [own for plans, _ in waiting for own in plans.streams],
+        )
+        for (plans, _), mean in zip(waiting, plan.mean.split(counts), strict=True):
+            plans.start = shifted(mean)
+        actions = np.split(plan.action.cpu().numpy(), ends[:-1])
+        return [
+            rows[:, : plans.task.action_dim]
+            for (plans, _), rows in zip(waiting, actions, strict=True)
+        ]
+
+
+def extracted_guide(
+    model: WorldModel, policies: Mapping[str, Policy], directory: Path
+) -> ActorAndCritic:
+    """What planner+actor plans with.
+
+    Args:
+        model: the world model that the policies were extracted from.
+        policies: what :func:`pwm.models.policy_directory.find_policies` found there.
+        directory: where they are, and their critics beside them.
+
+    Raises:
+        PwmError: for a policy without a critic, or of another world model.
+    """
+    critics = {name: load_critic(policy_path(directory, name)) for name in policies}
+    return ActorAndCritic(model, policies, critics)
+
+
+def content_of(module: torch.nn.Module) -> str:
+    """A name for a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()

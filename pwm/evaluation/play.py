@@ -1,0 +1,89 @@
+"""Episodes of one task played side by side in a worker process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pwm.core.suites import Task
+from pwm.core.worker_pool import Caller
+from pwm.evaluation.agents import Controller, Method
+from pwm.evaluation.episode_log import Outcomes
+
+if TYPE_CHECKING:
+    from gymnasium.vector import SyncVectorEnv
+
+    from pwm.simulation.watched_env import WatchedEnv
+
+
+def play(caller: Caller, method: Method | None, task: Task, seeds: Sequence[int]) -> Outcomes:
+    """Plays one episode a seed, all in lockstep, with one batch of observations a step.
+
+    The batch's make-up follows from the arguments alone, and so does the result, bit for bit.
+
+    Args:
+        caller: asked for the actions if there is no method.
+        method: what acts.
+        task: what is played.
+        seeds: of the environments.
+    """
+    env = _stage(caller, task).vector_env(len(seeds))
+    act = _asked_for(caller) if method is None else method.begin(task, seeds)
+    obs, _ = env.reset(seed=list(seeds))
+    returns = np.zeros(len(seeds))
+    success_last, success_any = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
+    steps, acting, simulating = 0, 0.0, 0.0
+    running = np.ones(len(seeds), bool)
+    while running.any():
+        begun = time.perf_counter()
+        action = act(obs)
+        acted = time.perf_counter()
+        obs, reward, terminated, truncated, info = env.step(action)
+        acting += acted - begun
+        simulating += time.perf_counter() - acted
+        returns[running] += reward[running]
+        success_last[running] = info["success"][running] > 0
+        success_any |= success_last
+        steps += int(running.sum())
+        running &= ~(terminated | truncated)
+    success = success_last.astype(float), success_any.astype(float)
+    return Outcomes(returns, *success, steps, acting, simulating)
+
+
+def _asked_for(caller: Caller) -> Controller:
+    first = True
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        nonlocal first
+        question, first = (first, obs), False
+        return caller.ask(question)
+
+    return act
+
+
+class _Stage:
+    """A task's environments, which the next episodes use again."""
+
+    def __init__(self, caller: Caller, task: Task) -> None:
+        self._caller, self._task = caller, task
+        self._envs: list[WatchedEnv] = []
+
+    def vector_env(self, n: int) -> SyncVectorEnv:
+        """The first n as one; where an episode is over another begins, which nobody counts."""
+        from gymnasium.vector import SyncVectorEnv
+
+        from pwm.simulation.watched_env import WatchedEnv
+
+        while len(self._envs) < n:
+            self._envs.append(WatchedEnv(self._task, self._caller, part=len(self._envs)))
+        ready = iter(self._envs)
+        return SyncVectorEnv([lambda: next(ready)] * n)
+
+
+@lru_cache(maxsize=1)  # a worker stays with a task while there are jobs of it
+def _stage(caller: Caller, task: Task) -> _Stage:
+    return _Stage(caller, task)

@@ -1,0 +1,152 @@
+"""Filming episodes: videos, and strips of a few frames side by side."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pwm.core.errors import PwmError
+from pwm.core.files import make_directory, write_atomically, writing
+from pwm.core.progress import progress_bar
+from pwm.core.suites import Task
+from pwm.evaluation.agents import Method, ServedMethod, controller
+
+_STRIP_FRAMES = 8
+_JPEG_QUALITY = 80
+
+
+def require_video() -> None:
+    """Raise PwmError if imageio is missing or no OpenGL backend works."""
+    from envs import render_backend
+
+    try:
+        import imageio.v3  # noqa: F401
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError as error:
+        raise PwmError(
+            "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm[video]'."
+        ) from error
+    render_backend()
+
+
+def write_videos(
+    method: Method | ServedMethod, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+) -> None:
+    """One MP4 an episode, ``<task>_<i>.mp4``, at the environment's frame size.
+
+    Raises:
+        PwmError: if imageio is missing, no OpenGL backend works, or a file cannot be written.
+    """
+    require_video()
+    make_directory(directory)
+    for task, seed, name in _episodes("videos", tasks, seeds):
+        write_video(directory / f"{name}.mp4", _film(method, task, seed))
+
+
+def write_strips(
+    method: Method | ServedMethod, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+) -> None:
+    """One JPEG an episode, ``<task>_<i>.jpg``: 8 frames from its first to its last, half as large.
+
+    They are closer together at its start, where most happens.
+
+    Raises:
+        PwmError: as :func:`write_videos`.
+    """
+    require_video()
+    make_directory(directory)
+    shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
+    for task, seed, name in _episodes("strips", tasks, seeds):
+        steps = np.round(shares * task.episode_length).astype(int).tolist()
+        frames = _film(method, task, seed, steps)
+        write_atomically(directory / f"{name}.jpg", _jpeg(strip(frames)))
+
+
+def _episodes(
+    what: str, tasks: Sequence[Task], seeds: Sequence[int]
+) -> Iterator[tuple[Task, int, str]]:
+    """Every task with every seed, and a name of its file, under a progress bar."""
+    with progress_bar() as progress:
+        bar = progress.add_task(what, total=len(tasks) * len(seeds), note="")
+        for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
+            progress.update(bar, note=task.name)
+            yield task, seed, f"{task.name}_{i}"
+            progress.advance(bar)
+
+
+def strip(frames: np.ndarray) -> np.ndarray:
+    """Frames side by side at half their size: (n, height, width, 3) uint8 to one such picture."""
+    even = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2].astype(np.float32)
+    blocks = even.reshape(len(even), even.shape[1] // 2, 2, even.shape[2] // 2, 2, 3)
+    return np.concatenate(list(blocks.mean((2, 4)).round().astype(np.uint8)), axis=1)
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    import imageio.v3 as iio
+
+    return iio.imwrite("<bytes>", picture, extension=".jpg", quality=_JPEG_QUALITY)
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Write an MP4 of 25 frames a second, which gets its name when it is whole.
+
+    Args:
+        path: the file.
+        frames: (n, height, width, 3) uint8.
+
+    Raises:
+        PwmError: if it cannot be written.
+    """
+    import imageio.v3 as iio
+
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    with writing(path):
+        try:
+            iio.imwrite(unfinished, frames, fps=25, codec="libx264", ffmpeg_log_level="quiet")
+            kept = _count_frames(unfinished)
+            if kept != len(frames):  # ffmpeg does not always say that it could not write
+                raise PwmError(
+                    f"cannot write {path}: {kept} of its {len(frames)} frames were kept, as on a "
+                    "full disk; free some space there, and give the same command again to go on."
+                )
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def _count_frames(path: Path) -> int:
+    from imageio_ffmpeg import count_frames_and_secs
+
+    try:
+        return int(count_frames_and_secs(str(path))[0])
+    except RuntimeError:  # it is no whole MP4
+        return 0
+
+
+def _film(
+    method: Method | ServedMethod, task: Task, seed: int, steps: Sequence[int] | None = None
+) -> np.ndarray:
+    """The frames of an episode, all of them or those after some numbers of steps, and its last."""
+    from envs import make_env
+
+    env = make_env(task, render_mode="rgb_array")
+    try:
+        obs, _ = env.reset(seed=seed)
+        act = controller(method, task, [seed])
+        frames: list[Any] = [env.render()]
+        for step in itertools.count(1):
+            obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])
+            done = terminated or truncated
+            if steps is None or done or step in steps:
+                frames.append(env.render())
+            if done:
+                break
+    finally:
+        env.close()
+    return np.stack(frames)

@@ -1,0 +1,1 @@
+"""Policies from a frozen world model, by first-order gradients and by cloning."""

@@ -1,0 +1,342 @@
+"""Episodes of a Minari dataset (Farama Foundation, the format of published offline data).
+
+A step of a dataset is a step of its environment. Observations are flattened as Gymnasium's
+FlattenObservation does, and actions rescaled from the dataset's action space to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pwm.core.errors import PwmError
+from pwm.core.progress import progress_bar
+from pwm.core.signals import StopSignals
+from pwm.core.suites import Task
+from pwm.data.store import Episode, EpisodeStore
+
+if TYPE_CHECKING:
+    from gymnasium import spaces
+    from minari.dataset.minari_storage import MinariStorage
+
+PREFIX = "minari:"
+"""Begins a ``source=`` that is a Minari dataset: its id, or the path of its directory."""
+
+_METADATA = "metadata.json"
+_SUCCESS_KEYS = ("success", "is_success")
+_LONGEST_BEHAVIOUR = 64
+_BLOCK_BYTES = 2**26  # of observations that are committed at a time
+
+
+@dataclass
+class MinariEpisode:
+    """An episode as the dataset has it.
+
+    Attributes:
+        id: its number in the dataset.
+        episode: what the store takes; only if there is no fault.
+        fault: why it cannot be stored, or None.
+        clipped: steps whose action lay outside the action space and was clipped.
+    """
+
+    id: int
+    episode: Episode
+    fault: str | None
+    clipped: int
+
+
+class MinariSource:
+    """A dataset on this machine that fits a task.
+
+    Attributes:
+        description: which dataset it is, for a store's sources.
+        env_id: the environment that it was recorded in, or None if it does not say.
+        episodes: how many it has.
+        has_success: whether its infos say where the task succeeded.
+    """
+
+    def __init__(self, source: str, task: Task) -> None:
+        """Opens a dataset and compares it with a task.
+
+        Args:
+            source: ``minari:`` and the id of a dataset that is on this machine, or the path of one.
+            task: the task that it is of.
+
+        Raises:
+            PwmError: if Minari is not installed, there is no such dataset, or it does not fit.
+        """
+        from envs.gymnasium_task import check_spaces
+
+        path = _find(source.removeprefix(PREFIX))
+        self.task = task
+        self._storage, metadata = _open(path)
+        name = f"dataset {metadata['dataset_id']}"
+        if task.action_repeat != 1:
+            raise PwmError(
+                f"{name} has every step of its environment, and task '{task.name}' repeats an "
+                f"action {task.action_repeat} times; set action_repeat to 1."
+            )
+        self._low, self._high = (
+            bound.astype(np.float64)
+            for bound in check_spaces(
+                task, self._storage.observation_space, self._storage.action_space, name
+            )
+        )
+        self.env_id = _env_id(metadata)
+        self.episodes = int(metadata["total_episodes"])
+        self._behaviour = _behaviour(metadata)
+        self.has_success = False
+        self.description = {
+            "dataset": metadata["dataset_id"],
+            "minari_version": metadata["minari_version"],
+            "metadata_sha256": hashlib.sha256((path / _METADATA).read_bytes()).hexdigest(),
+            "env_id": self.env_id,
+            "algorithm": metadata.get("algorithm_name"),
+            "action_low": self._low.tolist(),
+            "action_high": self._high.tolist(),
+        }
+
+    def bounds_differ(self) -> bool:
+        """Whether the task's own environment scales actions otherwise than the dataset.
+
+        Raises:
+            PwmError: if the environment cannot be made.
+        """
+        from envs.gymnasium_task import GymnasiumEnv
+
+        env = GymnasiumEnv(self.task)
+        try:
+            low, high = env.action_bounds
+        finally:
+            env.close()
+        return not (np.allclose(low, self._low) and np.allclose(high, self._high))
+
+    def read(self) -> Iterator[MinariEpisode]:
+        """The episodes in the dataset's order, one in memory at a time.
+
+        Raises:
+            PwmError: if the files are damaged.
+        """
+        numbers = range(self.episodes)
+        try:
+            described = iter(self._storage.get_episode_metadata(numbers))
+            for i, data in zip(numbers, self._storage.get_episodes(numbers), strict=True):
+                yield self._episode(i, data, next(described).get("seed"))
+        except (OSError, KeyError, ValueError, AssertionError) as error:
+            raise PwmError(
+                f"dataset {self.description['dataset']} is damaged ({error}); fetch it again."
+            ) from error
+
+    def _episode(self, number: int, data: dict[str, Any], seed: object) -> MinariEpisode:
+        obs = flatten_steps(self._storage.observation_space, data["observations"])
+        raw = np.asarray(data["actions"], np.float64)
+        steps = len(raw)
+        scaled = 2 * (raw - self._low) / (self._high - self._low) - 1
+        action = np.clip(scaled, -1, 1).astype(np.float32)
+        outside = (np.abs(scaled) > 1 + 1e-6).reshape(steps, -1).any(1)
+        episode = Episode(
+            obs=obs,
+            action=action,
+            reward=np.asarray(data["rewards"], np.float32),
+            terminated=np.asarray(data["terminations"], bool),
+            success=self._success(data["infos"], steps),
+            behaviour=self._behaviour,
+            seed=seed if isinstance(seed, int) and seed < 2**63 else -1,
+        )
+        return MinariEpisode(number, episode, _fault(episode), int(outside.sum()))
+
+    def _success(self, infos: Any, steps: int) -> np.ndarray:
+        """(T,) from infos that have an entry a step, or one more for the reset."""
+        for key in _SUCCESS_KEYS:
+            if isinstance(infos, dict) and key in infos:
+                values = np.asarray(infos[key]).reshape(-1)
+                if len(values) >= steps and values.dtype.kind in "fiub":
+                    self.has_success = True
+                    return values[len(values) - steps :] > 0
+        return np.zeros(steps, bool)
+
+
+@dataclass
+class Tally:
+    """What there was in a dataset.
+
+    Attributes:
+        stored: episodes in the store.
+        skipped: episodes that cannot be stored.
+        clipped: steps of stored episodes whose action was clipped.
+        longer: stored episodes longer than the task's episode length.
+    """
+
+    stored: int = 0
+    skipped: int = 0
+    clipped: int = 0
+    longer: int = 0
+
+
+def fill_store(
+    source: MinariSource,
+    store: EpisodeStore,
+    key: str,
+    *,
+    limit: int | None,
+    skip_faults: bool,
+    signals: StopSignals,
+) -> Tally:
+    """Append a dataset's episodes to a store, after those that are there of the same source.
+
+    Args:
+        source: the dataset.
+        store: open for appending.
+        key: of the store's source.
+        limit: episodes at most.
+        skip_faults: leave out and count what cannot be stored, instead of stopping at it.
+        signals: after a commit the function stops when one was received.
+
+    Raises:
+        PwmError: for an episode that cannot be stored, or a damaged dataset.
+        Interrupted: when a signal asked for it.
+    """
+    task, tally = source.task, Tally()
+    done = store.count(task.name, key)
+    waiting: list[Episode] = []
+    size = 0
+    with progress_bar() as progress:
+        bar = progress.add_task("convert", total=source.episodes, note=task.name)
+        for item in source.read():
+            if limit is not None and tally.stored == limit:
+                break
+            progress.advance(bar)
+            if item.fault is not None:
+                if not skip_faults:
+                    raise PwmError(
+                        f"episode {item.id} of dataset {source.description['dataset']} has "
+                        f"{item.fault}; on_error=skip leaves such episodes out and counts them."
+                    )
+                tally.skipped += 1
+                continue
+            tally.stored += 1
+            tally.clipped += item.clipped
+            tally.longer += len(item.episode.action) > task.episode_length
+            if tally.stored <= done:
+                continue
+            waiting.append(item.episode)
+            size += item.episode.obs.nbytes
+            if size > _BLOCK_BYTES:
+                store.append(task.name, waiting, key)
+                waiting, size = [], 0
+                signals.raise_if_requested(
+                    f"stopped; what is converted is kept in {store.path}. The same command goes "
+                    "on from there."
+                )
+    store.append(task.name, waiting, key)
+    return tally
+
+
+def flatten_steps(space: spaces.Space[Any], values: Any) -> np.ndarray:
+    """Observations of several steps as rows, (steps, flatdim) float32.
+
+    Entries are in the order of ``gymnasium.spaces.utils.flatten``.
+
+    Args:
+        space: a box, or a dictionary or tuple of boxes, of one step.
+        values: of the same structure, with the steps as each array's first axis.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        parts = [flatten_steps(part, values[key]) for key, part in space.spaces.items()]
+        return np.concatenate(parts, 1)
+    if isinstance(space, spaces.Tuple):
+        pairs = zip(space.spaces, values, strict=True)
+        return np.concatenate([flatten_steps(part, value) for part, value in pairs], 1)
+    rows = np.asarray(values, np.float32)
+    return rows.reshape(len(rows), -1)
+
+
+def _fault(episode: Episode) -> str | None:
+    steps = len(episode.action)
+    if not steps:
+        return "no step"
+    if len(episode.obs) != steps + 1 or len(episode.reward) != steps:
+        return f"{len(episode.obs)} observations, {steps} actions, {len(episode.reward)} rewards"
+    for name in ("obs", "action", "reward"):
+        if not np.isfinite(getattr(episode, name)).all():
+            return f"NaN or infinite values in its {name}"
+    return None
+
+
+def _find(name: str) -> Path:
+    """The directory of a dataset's files."""
+    given = Path(name)
+    for path in (given / "data", given):
+        if (path / _METADATA).is_file():
+            return path
+    _require_minari()
+    from minari.storage import get_dataset_path
+
+    path = get_dataset_path(name) / "data"
+    if (path / _METADATA).is_file():
+        return path
+    raise PwmError(
+        f"there is no Minari dataset {name} on this machine, neither as a directory nor in "
+        f"{get_dataset_path()}; give the path of one, or fetch it with `minari download {name}`."
+    )
+
+
+def _require_minari() -> None:
+    try:
+        import minari  # noqa: F401
+    except ImportError as error:
+        raise PwmError("Minari datasets need minari: pip install 'pwm[minari]'.") from error
+
+
+def _open(path: Path) -> tuple[MinariStorage, dict[str, Any]]:
+    """The files and their metadata, of a version and with spaces that are stated.
+
+    Minari makes the environment that a dataset names where the dataset does not state its spaces.
+    That would run whatever the file says, so such a dataset is refused.
+    """
+    _require_minari()
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    try:
+        metadata = json.loads((path / _METADATA).read_bytes())
+        missing = {"observation_space", "action_space", "dataset_id", "total_episodes"} - set(
+            metadata
+        )
+        if missing:
+            raise PwmError(
+                f"{path / _METADATA} does not state its {', '.join(sorted(missing))}; fetch a "
+                "version of the dataset that does, or store its arrays yourself."
+            )
+        if metadata.get("minari_version") not in minari.supported_dataset_versions:
+            raise PwmError(
+                f"{path} was written by Minari {metadata.get('minari_version')}, and the installed "
+                f"{minari.__version__} does not read it; install that version."
+            )
+        return MinariStorage.read(path), metadata
+    except ImportError as error:
+        raise PwmError(f"{path} needs a package that is not installed: {error}.") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        raise PwmError(f"{path} is no Minari dataset ({error}); fetch it again.") from error
+
+
+def _env_id(metadata: dict[str, Any]) -> str | None:
+    try:
+        found = json.loads(metadata.get("env_spec") or "{}").get("id")
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _behaviour(metadata: dict[str, Any]) -> str:
+    name = metadata.get("algorithm_name")
+    usable = isinstance(name, str) and 0 < len(name) <= _LONGEST_BEHAVIOUR and name.isprintable()
+    return str(name) if usable else "unknown"

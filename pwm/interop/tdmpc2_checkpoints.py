@@ -1,0 +1,370 @@
+"""Checkpoints of TD-MPC2 and PWM: their key layouts, and the sizes that their shapes tell.
+
+A checkpoint is one ``torch.save`` of ``{"model": state dict}`` or of the state dict itself. Three
+layouts are in circulation, and all hold the same networks::
+
+    here          tdmpc2-old             tdmpc2-new                     pwm
+    task_emb      _task_emb              _task_emb                      _task_emb
+    encoder       _encoder.state         _encoder.state                 _encoder
+    dynamics      _dynamics              _dynamics                      _dynamics
+    reward_head   _reward                _reward                        _reward
+    prior         _pi                    _pi                            none
+    q_ensemble    _Qs.params.N           _Qs.params.LAYER.NAME          none
+    q_target      _target_Qs.params.N    _target_Qs_params.LAYER.NAME   none
+
+with N = 4 LAYER + 0 (weight), 1 (bias), 2 (ln.weight), 3 (ln.bias). A model of a single task has
+no task embedding. The new layout repeats the Q ensemble as ``_detach_Qs_params`` and has action
+masks, the bounds of the prior's log-std, and, depending on the tensordict release that wrote it,
+batch sizes and devices (``__batch_size``, ``__device``) or tensors without content (``.module.``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import SUITES, Suite
+from pwm.interop.torch_archive import StoredTensor, TorchFile
+from pwm.models.world_model import ModelSize, WorldModel
+
+Layout = Literal["tdmpc2-old", "tdmpc2-new", "pwm"]
+
+PUBLISHED_SIZES = {
+    "1M": ModelSize(256, 1, 384, 128, 96, 2),
+    "5M": ModelSize(256, 1, 512, 512, 96, 5),
+    "19M": ModelSize(1024, 2, 1024, 768, 96, 5),
+    "48M": ModelSize(1792, 3, 1792, 768, 96, 5),
+    "317M": ModelSize(4096, 4, 4096, 1376, 96, 8),
+}
+_MT30_19M_LATENT = 512
+
+_STATE_KEYS = ("model", "world_model")  # what TD-MPC2 and what PWM save the state dict under
+_NAMES = ("weight", "bias", "ln.weight", "ln.bias")
+_NETWORKS = {"dynamics": "_dynamics", "reward_head": "_reward", "prior": "_pi"}
+_Q_NETWORKS = {"q_ensemble": "_Qs.params", "q_target": "_target_Qs_params"}
+_LOG_STD = {"log_std_min": -10, "log_std_dif": 12}
+_SIZING = ("encoder.0.weight", "dynamics.0.weight", "reward_head.2.weight")
+
+_PARAMETER = rf"(\d+)\.({'|'.join(map(re.escape, _NAMES))})"
+_REPEATED = re.compile(
+    r"_detach_Qs(_params|\.params|\.module)\..*|_target_Qs\.(params\.\d+\.\D.*|module\..*)"
+    r"|_Qs\.module\..*|.*\.__(batch_size|device)"
+)
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A world model read from a published checkpoint.
+
+    Attributes:
+        layout: how the file names its keys.
+        size_name: ``1M`` to ``317M``, or ``custom``.
+        skeleton: the model without weights (on the meta device).
+        state: its weights, float32.
+    """
+
+    layout: Layout
+    size_name: str
+    skeleton: WorldModel
+    state: dict[str, Tensor]
+
+
+def size_name(size: ModelSize, has_q: bool) -> str:
+    """The published name of an architecture, whatever its task embedding, or ``custom``."""
+    for name, published in PUBLISHED_SIZES.items():
+        same = replace(size, task_dim=published.task_dim)
+        if name == "19M" and size.latent_dim == _MT30_19M_LATENT:
+            same = replace(same, latent_dim=published.latent_dim)
+        if not has_q:
+            same = replace(same, num_q=published.num_q)
+        if same == published:
+            return name
+    return "custom"
+
+
+def read_published(path: Path, suite: Suite) -> PublishedModel:
+    """Read a world model that TD-MPC2 or PWM wrote, for the suite that it was trained on.
+
+    Raises:
+        PwmError: if the file cannot be read safely, is no such model, lacks something, or was
+            made for other tasks.
+    """
+    file = TorchFile(path)
+    for _ in file.verify():  # weights are mapped, so a flipped bit would go unnoticed
+        pass
+    entries = _state_dict(file)
+    tensors = _renamed(file, entries)
+    layout = _layout(entries)
+    has_q = any(name.startswith(("prior.", "q_ensemble.", "q_target.")) for name in tensors)
+    size, obs_dim, action_dim = _sizes(path, tensors, layout)
+    tasks = len(tensors["task_emb.weight"]) if size.task_dim else None
+    _check_suite(path, suite, tasks, obs_dim, action_dim)
+    with torch.device("meta"):
+        skeleton = WorldModel(size, suite, has_q)
+    _check_complete(path, skeleton, tensors, layout)
+    _check_buffers(file, entries, suite)
+    return PublishedModel(layout, size_name(size, has_q), skeleton.eval(), tensors)
+
+
+def _state_dict(file: TorchFile) -> Mapping[str, Any]:
+    content = file.content
+    if isinstance(content, dict):
+        for key in _STATE_KEYS:
+            if isinstance(content.get(key), dict):
+                content = content[key]
+                break
+        keys = [key for key in content if isinstance(key, str)]
+        if any(key.startswith("_encoder.rgb.") for key in keys):
+            raise PwmError(
+                f"{file.path} has a pixel encoder (_encoder.rgb); only models of state observations"
+                " can be imported."
+            )
+        if any(key.startswith(("_encoder.", "_dynamics.", "_reward.")) for key in keys):
+            return {key: content[key] for key in keys}
+    raise PwmError(
+        f"{file.path} is no checkpoint of TD-MPC2 or PWM: it has none of _encoder, _dynamics and "
+        "_reward; give a published world model."
+    )
+
+
+def _own_name(key: str) -> str | None:
+    """The parameter's name here, or None for a key that is none."""
+    if key == "_task_emb.weight":
+        return "task_emb.weight"
+    if match := re.fullmatch(rf"_encoder\.(?:state\.)?{_PARAMETER}", key):
+        return f"encoder.{match[1]}.{match[2]}"
+    if match := re.fullmatch(r"_(target_)?Qs\.params\.(\d+)", key):
+        layer, name = divmod(int(match[2]), len(_NAMES))
+        return f"{'q_target' if match[1] else 'q_ensemble'}.{layer}.{_NAMES[name]}"
+    for own, theirs in {**_NETWORKS, **_Q_NETWORKS}.items():
+        if match := re.fullmatch(rf"{re.escape(theirs)}\.{_PARAMETER}", key):
+            return f"{own}.{match[1]}.{match[2]}"
+    return None
+
+
+def _their_name(name: str, layout: Layout) -> str:
+    """The key of one of our parameters in a layout."""
+    network, _, rest = name.partition(".")
+    if network == "task_emb":
+        return f"_task_emb.{rest}"
+    if network == "encoder":
+        return f"_encoder.{rest}" if layout == "pwm" else f"_encoder.state.{rest}"
+    if network in _NETWORKS:
+        return f"{_NETWORKS[network]}.{rest}"
+    if layout == "tdmpc2-old":
+        layer, _, parameter = rest.partition(".")
+        number = int(layer) * len(_NAMES) + _NAMES.index(parameter)
+        return f"{'_target_Qs' if network == 'q_target' else '_Qs'}.params.{number}"
+    return f"{_Q_NETWORKS[network]}.{rest}"
+
+
+def _layout(entries: Iterable[str]) -> Layout:
+    if any(re.match(r"_encoder\.\d", key) for key in entries):
+        return "pwm"
+    is_new = any(re.match(r"_Qs\.params\.\d+\.\D|_detach_Qs_params\.", key) for key in entries)
+    return "tdmpc2-new" if is_new else "tdmpc2-old"
+
+
+def _renamed(file: TorchFile, entries: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The parameters under our names; whatever else is there must be known and not needed."""
+    tensors: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in entries.items():
+        name = _own_name(key)
+        if name is None:
+            if key != "_action_masks" and key not in _LOG_STD and not _REPEATED.fullmatch(key):
+                unknown.append(key)
+        elif name in tensors:
+            raise PwmError(f"{file.path} has {name} twice, as {key} and under another key.")
+        else:
+            tensors[name] = _weights(file, key, value)
+    if unknown:
+        raise PwmError(
+            f"{file.path} has {_listed(unknown)}, which no model here has; it is another kind of "
+            "model, or one of a newer version."
+        )
+    return tensors
+
+
+def _weights(file: TorchFile, key: str, value: Any) -> Tensor:
+    if not isinstance(value, StoredTensor):
+        raise PwmError(f"{file.path} has no numbers for {key}; give a whole checkpoint.")
+    tensor = file.tensor(value)
+    if not tensor.is_floating_point() or not _is_finite(tensor):
+        raise PwmError(f"{file.path} has {key} with values that are no finite numbers.")
+    return tensor.float()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, found without a copy of a large tensor."""
+    return not tensor.numel() or all(bound.isfinite() for bound in torch.aminmax(tensor))
+
+
+def _sizes(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> tuple[ModelSize, int, int]:
+    """The architecture, the observation's and the action's size."""
+    layers = sorted(int(n.split(".")[1]) for n in tensors if re.match(r"encoder\.\d+\.weight", n))
+    last = f"encoder.{layers[-1] if layers else 1}.weight"
+    _require(path, tensors, (*_SIZING, last), layout)
+    embedding, q = tensors.get("task_emb.weight"), tensors.get("q_ensemble.0.weight")
+    for name in ("task_emb.weight", *_SIZING, last):
+        if name in tensors and tensors[name].dim() != 2:
+            shape = tuple(tensors[name].shape)
+            raise PwmError(f"{path} has {_their_name(name, layout)} of shape {shape}, no matrix.")
+    width, inputs = tensors["encoder.0.weight"].shape
+    hidden, joint = tensors["dynamics.0.weight"].shape
+    latent, bins = len(tensors[last]), len(tensors["reward_head.2.weight"])
+    task_dim = 0 if embedding is None else embedding.shape[1]
+    if bins < 2:
+        raise PwmError(f"{path} predicts rewards by regression; only two-hot rewards are read.")
+    if latent % ModelSize.simnorm_dim:
+        raise PwmError(f"{path} has latents of size {latent}, no multiple of 8.")
+    size = ModelSize(width, len(layers) - 1, hidden, latent, task_dim, num_bins=bins)
+    if q is not None:
+        size = replace(size, num_q=len(q))
+    return size, inputs - task_dim, joint - latent - task_dim
+
+
+def _require(
+    path: Path, tensors: Mapping[str, Tensor], names: Iterable[str], layout: Layout
+) -> None:
+    missing = [_their_name(name, layout) for name in names if name not in tensors]
+    if missing:
+        raise PwmError(f"{path} lacks {_listed(missing)}; give a whole checkpoint.")
+
+
+def _listed(keys: list[str]) -> str:
+    shown = ", ".join(f"'{key:.100}'" for key in keys[:6])
+    return shown if len(keys) <= 6 else f"{shown} and {len(keys) - 6} more keys"
+
+
+def _check_suite(
+    path: Path, suite: Suite, tasks: int | None, obs_dim: int, action_dim: int
+) -> None:
+    """Refuse a suite of another number of tasks or of other sizes, with the ones that fit."""
+    wanted = len(suite) if len(suite) > 1 or tasks is not None else None
+    if (tasks, obs_dim, action_dim) == (wanted, suite.obs_dim, suite.action_dim):
+        return
+    if tasks is None:
+        fit = [t.name for t in SUITES["mt80"] if (t.obs_dim, t.action_dim) == (obs_dim, action_dim)]
+    else:
+        own = (tasks, obs_dim, action_dim)
+        fit = [n for n, s in SUITES.items() if (len(s), s.obs_dim, s.action_dim) == own]
+    options = ", ".join(f"suite={name}" for name in fit[:5])
+    advice = f"; give {options}{' or another' if len(fit) > 5 else ''}" if fit else ""
+    raise PwmError(
+        f"{path} is a model of {_counted(tasks or 1, obs_dim, action_dim)}, and suite "
+        f"'{suite.name}' has {_counted(len(suite), suite.obs_dim, suite.action_dim)}{advice}."
+    )
+
+
+def _counted(tasks: int, obs_dim: int, action_dim: int) -> str:
+    noun = "task" if tasks == 1 else "tasks"
+    return f"{tasks} {noun} with observations of {obs_dim} and actions of {action_dim} entries"
+
+
+def _check_complete(
+    path: Path, skeleton: WorldModel, tensors: Mapping[str, Tensor], layout: Layout
+) -> None:
+    expected = skeleton.state_dict()
+    _require(path, tensors, expected, layout)
+    extra = [_their_name(name, layout) for name in tensors if name not in expected]
+    if extra:
+        raise PwmError(f"{path} has {_listed(extra)} beside a model of its sizes.")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise PwmError(
+                f"{path} has {_their_name(name, layout)} of shape {tuple(tensor.shape)}, and "
+                f"{tuple(expected[name].shape)} fits its other sizes."
+            )
+
+
+def _check_buffers(file: TorchFile, entries: Mapping[str, Any], suite: Suite) -> None:
+    masks = entries.get("_action_masks")
+    if isinstance(masks, StoredTensor):
+        found, expected = file.tensor(masks), action_masks(suite)
+        if found.shape != expected.shape or not torch.equal(found.to(expected), expected):
+            raise PwmError(
+                f"{file.path} was trained on other tasks than suite '{suite.name}' has: its action "
+                "masks differ."
+            )
+    for name, value in _LOG_STD.items():
+        stored = entries.get(name)
+        if isinstance(stored, StoredTensor) and float(file.tensor(stored)) != value:
+            raise PwmError(f"{file.path} has {name} other than {value}, which is not read.")
+
+
+def action_masks(suite: Suite) -> Tensor:
+    """(tasks, action_dim) float32: ones for the entries that a task uses."""
+    columns = torch.arange(suite.action_dim)
+    used = torch.tensor([task.action_dim for task in suite])
+    return (columns < used.unsqueeze(1)).float()
+
+
+def published_layout(model: WorldModel) -> Layout:
+    """The layout that can hold a model: ``pwm`` without Q ensemble and prior."""
+    return "tdmpc2-new" if model.has_q else "pwm"
+
+
+def to_published(model: WorldModel, placeholders: bool = False) -> dict[str, Any]:
+    """The model's state dict in the layout that its authors' code loads.
+
+    Args:
+        model: without observation normalization, which no published layout has.
+        placeholders: add the tensors without content that TD-MPC2 expects under recent
+            tensordict releases.
+
+    Raises:
+        PwmError: if the layout cannot express the model.
+    """
+    _check_expressible(model)
+    layout = published_layout(model)
+    parameters = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    state: dict[str, Any] = {}
+    if layout == "tdmpc2-new":
+        if model.size.task_dim:
+            state["_action_masks"] = model.action_mask.detach().cpu()
+        state |= {name: torch.tensor(value) for name, value in _LOG_STD.items()}
+    state |= {_their_name(name, layout): tensor for name, tensor in parameters.items()}
+    if layout == "tdmpc2-new":
+        state |= _q_extras(parameters, model.size.num_q, placeholders)
+    return state
+
+
+def _check_expressible(model: WorldModel) -> None:
+    if model.normalize_obs:
+        raise PwmError(
+            "the model normalizes observations task by task, which a checkpoint of TD-MPC2 cannot "
+            "say; pretrain with normalize_obs=false to export."
+        )
+    size, usual = model.size, ModelSize()
+    for name in ("simnorm_dim", "num_bins", "vmin", "vmax"):
+        if getattr(size, name) != getattr(usual, name):
+            raise PwmError(
+                f"the model has {name}={getattr(size, name)}, and a checkpoint of TD-MPC2 means "
+                f"{getattr(usual, name)}; pretrain with that to export."
+            )
+
+
+def _q_extras(parameters: Mapping[str, Tensor], num_q: int, placeholders: bool) -> dict[str, Any]:
+    """What TD-MPC2 saves beside the two ensembles, and asks for when it loads."""
+    extras: dict[str, Any] = {}
+    for prefix in ("_Qs.params", "_detach_Qs_params", "_target_Qs_params"):
+        extras[f"{prefix}.__batch_size"] = torch.Size([num_q])
+        extras[f"{prefix}.__device"] = None
+    for name, tensor in parameters.items():
+        network, _, rest = name.partition(".")
+        if network != "q_ensemble":
+            continue
+        extras[f"_detach_Qs_params.{rest}"] = tensor
+        if placeholders:
+            extras[f"_Qs.module.{rest}"] = tensor[0].to("meta")
+            extras[f"_detach_Qs.module.{rest}"] = tensor.to("meta")
+            extras[f"_target_Qs.module.{rest}"] = tensor.to("meta")
+    return extras

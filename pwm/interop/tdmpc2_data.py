@@ -1,0 +1,340 @@
+"""TD-MPC2's MT30 and MT80 data files, read without their code and written for its loader.
+
+Each file is a ``torch.save`` of one TensorDict with batch size (episodes, rows): ``obs``,
+``action``, ``reward``, ``task`` and in newer files ``terminated``. Observations and actions are
+zero-padded to the suite's largest, tasks are ids of the suite, and action and reward of row t led
+to observation t, so those of row 0 mean nothing (NaN). MT80's files cut dm_control's episodes of
+500 decision steps into pieces of 100.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwm.core.errors import PwmError
+from pwm.core.files import replacing
+from pwm.core.suites import SUITES, Suite, Task
+from pwm.data.store import Episode, EpisodeStore
+from pwm.interop.torch_archive import StoredTensor, TensorDictRecord, TorchFile
+
+BEHAVIOUR = "replay"  # the published episodes are replay buffers of agents in training
+PUBLISHED_FILES = {"mt30": 4, "mt80": 20}
+
+_ACTION_TOLERANCE = 1e-6
+_FLOATS = (torch.float16, torch.float32, torch.float64)
+_INTEGERS = (torch.int16, torch.int32, torch.int64, torch.uint8)
+
+
+def find_files(source: Path) -> list[Path]:
+    """The data files of a directory in the numeric order of their names, or the one file given.
+
+    Raises:
+        PwmError: if there is none.
+    """
+    if source.is_file():
+        return [source]
+    found = sorted(source.glob("*.pt"), key=_numeric) if source.is_dir() else []
+    if not found:
+        raise PwmError(
+            f"{source} has no .pt file; give the directory of TD-MPC2's chunk_*.pt files, or one "
+            "of them."
+        )
+    return found
+
+
+def _numeric(path: Path) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", path.stem)], path.name
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some of a file's episodes of one task, without padding.
+
+    Attributes:
+        obs: (n, T+1, obs_dim) float32.
+        action: (n, T, action_dim) float32.
+        reward: (n, T) float32.
+        terminated: (n, T) bool.
+        faults: why an episode cannot be used, by its position among the n.
+    """
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    faults: dict[int, str]
+
+    def episodes(self) -> list[Episode]:
+        """As episodes of a store; success is not published, and false here."""
+        unknown = np.zeros(self.reward.shape[1], bool)
+        columns = zip(self.obs, self.action, self.reward, self.terminated, strict=True)
+        return [Episode(*arrays, success=unknown, behaviour=BEHAVIOUR) for arrays in columns]
+
+
+class Chunk:
+    """One data file, memory-mapped.
+
+    Attributes:
+        path: the file.
+        file: its reader.
+        episodes: E, the episodes in it.
+        rows: rows an episode, T+1.
+        row_bytes: size of a row in float32, with its padding.
+    """
+
+    def __init__(self, path: Path, suite: Suite) -> None:
+        """Opens a file made for a suite.
+
+        Raises:
+            PwmError: if it cannot be read, or holds something else than the suite's data.
+        """
+        self.path, self.suite = path, suite
+        self.file = TorchFile(path)
+        tensors = self._tensors()
+        self._obs, self._action = tensors["obs"].numpy(), tensors["action"].numpy()
+        self._reward, self._task = tensors["reward"].numpy(), tensors["task"].numpy()
+        self._terminated = tensors["terminated"].numpy() if "terminated" in tensors else None
+        self.episodes, self.rows = self._reward.shape
+        self.row_bytes = 4 * (suite.obs_dim + suite.action_dim + 2)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        content = self.file.content
+        state = content.state if isinstance(content, TensorDictRecord) else None
+        entries = state.get("_tensordict") if isinstance(state, dict) else None
+        if not isinstance(entries, dict):
+            raise PwmError(
+                f"{self.path} holds no TensorDict of episodes; give TD-MPC2's data files (`pwm "
+                "import` reads checkpoints)."
+            )
+        found = {}
+        for name in ("obs", "action", "reward", "task", "terminated"):
+            stored = entries.get(name)
+            if isinstance(stored, StoredTensor):
+                found[name] = self.file.tensor(stored)
+            elif name != "terminated":
+                raise PwmError(f"{self.path} has no tensor '{name}'; it holds {_listed(entries)}.")
+        self._check(found)
+        return found
+
+    def _check(self, tensors: dict[str, Tensor]) -> None:
+        suite, shape = self.suite, tensors["task"].shape
+        wanted = {
+            "obs": (*shape, suite.obs_dim),
+            "action": (*shape, suite.action_dim),
+            "reward": shape,
+            "task": shape,
+            "terminated": shape,
+        }
+        for name, tensor in tensors.items():
+            kinds = _INTEGERS if name == "task" else _FLOATS
+            if name == "terminated":
+                kinds = (*_FLOATS, torch.bool)
+            if len(shape) != 2 or shape[1] < 2 or tensor.shape != wanted[name]:
+                raise PwmError(
+                    f"{self.path} has {name} of shape {tuple(tensor.shape)}, where suite "
+                    f"'{suite.name}' has (episodes, rows, {suite.obs_dim}) observations, (episodes,"
+                    f" rows, {suite.action_dim}) actions and (episodes, rows) otherwise"
+                    f"{self._other_suite(tensors)}."
+                )
+            if tensor.dtype not in kinds:
+                raise PwmError(f"{self.path} has {name} of {tensor.dtype}, which is not read.")
+
+    def _other_suite(self, tensors: dict[str, Tensor]) -> str:
+        sizes = tuple(tensors[name].shape[-1] for name in ("obs", "action"))
+        for name in PUBLISHED_FILES:
+            own = SUITES[name].obs_dim, SUITES[name].action_dim
+            if sizes == own and name != self.suite.name:
+                return f"; try suite={name}"
+        return ""
+
+    def task_ids(self) -> np.ndarray:
+        """The task id of every episode, (E,) int64.
+
+        Raises:
+            PwmError: if an id is not of the suite, or changes within an episode.
+        """
+        ids = self._task[:, 0].astype(np.int64)
+        changes = np.flatnonzero((self._task != self._task[:, :1]).any(1))
+        if len(changes):
+            raise PwmError(
+                f"{self.path}: the task changes within episode {changes[0]}; give data files of "
+                "whole episodes."
+            )
+        unknown = np.flatnonzero((ids < 0) | (ids >= len(self.suite)))
+        if len(unknown):
+            raise PwmError(
+                f"{self.path}: episode {unknown[0]} has task id {ids[unknown[0]]}, and suite "
+                f"'{self.suite.name}' has ids 0 to {len(self.suite) - 1}; give the suite that the "
+                "file was made for."
+            )
+        return ids
+
+    def read(self, task: Task, which: np.ndarray) -> Block:
+        """Read the episodes at the positions ``which``, all of one task."""
+        obs = self._obs[which].astype(np.float32, copy=False)
+        action = self._action[which][:, 1:].astype(np.float32, copy=False)
+        reward = self._reward[which][:, 1:].astype(np.float32, copy=False)
+        flags = np.zeros(reward.shape, np.float32)
+        if self._terminated is not None:
+            flags = self._terminated[which][:, 1:].astype(np.float32, copy=False)
+        faults: dict[int, str] = {}
+        for reason, bad in _faults(task, obs, action, reward, flags):
+            for position in np.flatnonzero(bad):
+                faults.setdefault(int(position), reason)
+        return Block(
+            np.ascontiguousarray(obs[..., : task.obs_dim]),
+            np.ascontiguousarray(action[..., : task.action_dim]),
+            reward,
+            flags > 0,
+            faults,
+        )
+
+
+def _faults(
+    task: Task, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, flags: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Reasons, and which of the n episodes each concerns."""
+    inner = (1, 2)
+    yield "NaN or infinite observations", ~np.isfinite(obs).all(inner)
+    finite = np.isfinite(action).all(inner) & np.isfinite(reward).all(1)
+    yield "NaN or infinite actions or rewards after row 0", ~finite
+    for what, array, size in (
+        ("observations", obs, task.obs_dim),
+        ("actions", action, task.action_dim),
+    ):
+        padding = array[..., size:]
+        yield f"{what} that are not zero beyond entry {size}", (padding != 0).any(inner)
+    with np.errstate(invalid="ignore"):
+        yield "actions outside [-1, 1]", (np.abs(action) > 1 + _ACTION_TOLERANCE).any(inner)
+    yield "a termination that is neither 0 nor 1", ((flags != 0) & (flags != 1)).any(1)
+
+
+def _listed(entries: dict[object, object]) -> str:
+    names = [str(name)[:50] for name in list(entries)[:20]]
+    return ", ".join(names) or "nothing"
+
+
+def unscorable(store: EpisodeStore, task: Task) -> str | None:
+    """Why the stored episodes of a task have no score, or None if nothing is known against it."""
+    for key, source in store.sources.items():
+        pieces = task.name in source.get("pieces_of_episodes", ())
+        unknown = task.scored_by_success and source.get("success_known") is False
+        if (pieces or unknown) and store.count(task.name, key):
+            return "pieces of episodes" if pieces else "episodes whose success is not known"
+    return None
+
+
+@dataclass(frozen=True)
+class PieceTable:
+    """Where the fixed-length pieces of a task's stored episodes begin.
+
+    Attributes:
+        task: the task.
+        id: its id in the suite that is written.
+        first_rows: (pieces,) rows of the store at which a piece's first observation stands.
+        unfit: episodes whose length is no multiple of the piece's.
+    """
+
+    task: Task
+    id: int
+    first_rows: np.ndarray
+    unfit: int
+
+    @classmethod
+    def of(
+        cls, store: EpisodeStore, task: Task, task_id: int, steps: int, limit: int | None
+    ) -> PieceTable:
+        """Cut a task's episodes, at most ``limit`` of them, into pieces of ``steps`` steps.
+
+        A piece begins with the observation that the one before it ended with.
+        """
+        table = store.episodes(task.name)[:limit]
+        lengths = table["length"].astype(np.int64) - 1
+        fits = lengths % steps == 0
+        pieces = lengths[fits] // steps
+        ends = np.cumsum(pieces)
+        number = np.arange(ends[-1] if len(ends) else 0)
+        within = number - np.repeat(ends - pieces, pieces)
+        first_rows = np.repeat(table["start"][fits], pieces) + within * steps
+        return cls(task, task_id, first_rows, int(np.count_nonzero(~fits)))
+
+
+@dataclass(frozen=True)
+class ChunkFormat:
+    """What all data files of a set have in common.
+
+    Attributes:
+        suite: gives task ids and the padded sizes.
+        steps: T; an entry has T+1 rows.
+        terminated: whether there is a field of that name.
+    """
+
+    suite: Suite
+    steps: int
+    terminated: bool
+
+    def blank(self, count: int) -> dict[str, Tensor]:
+        """The fields of ``count`` entries, zero."""
+        rows = self.steps + 1
+        fields = {
+            "obs": torch.zeros(count, rows, self.suite.obs_dim),
+            "action": torch.zeros(count, rows, self.suite.action_dim),
+            "reward": torch.zeros(count, rows),
+            "task": torch.zeros(count, rows, dtype=torch.int32),
+        }
+        if self.terminated:
+            fields["terminated"] = torch.zeros(count, rows)
+        return fields
+
+
+def write_chunk(
+    path: Path,
+    store: EpisodeStore,
+    pieces: Sequence[tuple[PieceTable, np.ndarray]],
+    layout: ChunkFormat,
+) -> int:
+    """Write one data file that TD-MPC2 loads: at every moment absent, the old one, or the new one.
+
+    Args:
+        path: the file.
+        store: where the episodes are.
+        pieces: of each task the table, and which of its pieces go into this file.
+        layout: what the files have in common.
+
+    Returns:
+        The number of pieces written.
+    """
+    count, rows = sum(len(chosen) for _, chosen in pieces), layout.steps + 1
+    fields = layout.blank(count)
+    end = 0
+    for table, chosen in pieces:
+        task = table.task
+        for first in table.first_rows[chosen].tolist():
+            piece = store.rows(task.name, first, first + rows)
+            fields["obs"][end, :, : task.obs_dim] = torch.from_numpy(piece["obs"].copy())
+            fields["action"][end, :, : task.action_dim] = torch.from_numpy(piece["action"].copy())
+            fields["reward"][end] = torch.from_numpy(piece["reward"].copy())
+            fields["task"][end] = table.id
+            if layout.terminated:
+                flags = piece["terminated"].astype(np.float32)
+                fields["terminated"][end] = torch.from_numpy(flags)
+            end += 1
+    for name in ("action", "reward", "terminated"):
+        if name in fields:
+            fields[name][:, 0] = torch.nan
+    _save(path, fields, (count, rows))
+    return count
+
+
+def _save(path: Path, fields: dict[str, Tensor], batch_size: tuple[int, int]) -> None:
+    from tensordict import TensorDict
+
+    with replacing(path) as file:
+        torch.save(TensorDict(dict(fields), batch_size=batch_size), file)

@@ -1,0 +1,1 @@
+"""World model, actor, critic and the deployable policy; no training loop."""

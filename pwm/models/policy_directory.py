@@ -1,0 +1,74 @@
+"""Where the policies of many tasks are saved: a directory a task, or one policy's own directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pwm.core.errors import PwmError
+from pwm.core.files import unfinished_path, writing
+from pwm.core.suites import get_suite
+from pwm.models.actor_critic import Policy, load_policy
+from pwm.runtime.checkpoint import is_checkpoint
+
+
+def policy_path(directory: Path, task: str) -> Path:
+    """Where a task's policy is, in a directory of policies or the policy's own."""
+    return directory if is_checkpoint(directory) else directory / task
+
+
+def put_policies(source: Path, to: Path, tasks: Iterable[str]) -> None:
+    """Put tasks' policies into another directory of policies, as links to the same files if it can.
+
+    Each appears there whole or not at all, and one that is there is kept.
+
+    Raises:
+        PwmError: if one is missing, or cannot be written.
+    """
+    for name in tasks:
+        if is_checkpoint(to / name):
+            continue
+        if not is_checkpoint(source / name):
+            raise PwmError(f"{source} has no policy for {name}; give the command that makes it.")
+        unfinished = unfinished_path(to / name)
+        with writing(to / name):
+            shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed here
+            shutil.copytree(source / name, unfinished, copy_function=_link_or_copy)
+            os.replace(unfinished, to / name)
+
+
+def _link_or_copy(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # a file system without links
+        shutil.copy2(source, to)
+
+
+def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, Policy]:
+    """Policies by task name, in the suite's order.
+
+    Args:
+        path: a directory of policies, one a task, or a single policy's directory.
+        tasks: the tasks wanted; all that are there by default.
+
+    Raises:
+        PwmError: if there is none, or one that was asked for is missing.
+    """
+    if is_checkpoint(path):
+        policy = load_policy(path)
+        found = {policy.task.name: policy}
+    else:
+        children = sorted(path.iterdir()) if path.is_dir() else []
+        found = {p.name: load_policy(p) for p in children if is_checkpoint(p)}
+    if not found:
+        raise PwmError(f"{path} holds no policy; give what `pwm extract` wrote as out=.")
+    missing = [name for name in tasks or () if name not in found]
+    if missing:
+        raise PwmError(
+            f"{path} has no policy for {', '.join(missing)}; it has {', '.join(sorted(found))}."
+        )
+    order = get_suite("mt80").names
+    names = tasks or sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
+    return {name: found[name] for name in names}

@@ -1,0 +1,441 @@
+"""The multi-task latent world model and its loss (TD-MPC2, ICLR 2024; PWM, ICLR 2025).
+
+Shapes below: ``...`` is any number of leading dimensions, and ``task`` is an integer tensor that
+broadcasts against them, so ``(B,)`` serves both (B, ...) and time-first (H, B, ...) inputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import Suite, suite_from_table, suite_table
+from pwm.core.validation import (
+    from_plain,
+    require_at_least,
+    require_at_most,
+    require_finite,
+    require_share,
+)
+from pwm.data.windows.sampler import Batch
+from pwm.models.angles import angle_periods, wrapped
+from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp
+from pwm.models.math import bin_centers, expected_bin, soft_cross_entropy, symexp
+from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, load_latest, rebuild
+
+KIND = "world_model"
+LARGEST_WIDTH = 2**20  # of a layer; a file or a config that says more is mistaken
+
+
+@dataclass
+class ModelSize:
+    """The architecture apart from a suite's sizes; ``configs/model`` holds the published ones.
+
+    Attributes:
+        encoder_dim, encoder_layers: width and number of the encoder's hidden layers.
+        mlp_dim: width of the two hidden layers of dynamics, reward, Q and prior.
+        latent_dim: latent size, a multiple of ``simnorm_dim``.
+        task_dim: task embedding size; 0 for a model of a single task without embedding.
+        num_q: members of the Q ensemble, if there is one.
+    """
+
+    encoder_dim: int = 256
+    encoder_layers: int = 1
+    mlp_dim: int = 512
+    latent_dim: int = 512
+    task_dim: int = 96
+    num_q: int = 5
+    simnorm_dim: int = 8
+    num_bins: int = 101
+    vmin: float = -10.0
+    vmax: float = 10.0
+    dropout: float = 0.01
+
+    def validate(self) -> None:
+        """Raise PwmError for sizes that cannot work."""
+        require_at_least(self, 1, "encoder_dim", "encoder_layers", "mlp_dim", "num_q")
+        require_at_most(
+            self, LARGEST_WIDTH, "encoder_dim", "mlp_dim", "latent_dim", "task_dim", "num_bins"
+        )
+        require_at_most(self, 2**10, "encoder_layers", "num_q")
+        require_at_least(self, 1, "latent_dim", "simnorm_dim")
+        require_at_least(self, 0, "task_dim")
+        require_at_least(self, 2, "num_bins")
+        require_finite(self, "vmin", "vmax")
+        require_share(self, "dropout")
+        if self.latent_dim % self.simnorm_dim:
+            raise PwmError(
+                f"simnorm_dim={self.simnorm_dim} must divide latent_dim={self.latent_dim}."
+            )
+        if not self.vmin < self.vmax:
+            raise PwmError(f"vmin={self.vmin} must be below vmax={self.vmax}.")
+
+
+class WorldModel(nn.Module):
+    """Encoder, latent dynamics and reward of a task suite, optionally with Q ensemble and prior.
+
+    Args:
+        size: the architecture.
+        suite: fixes padding sizes, the number of task embeddings and the action masks.
+        q_and_prior: add the Q ensemble, its target and the policy prior of TD-MPC2.
+        normalize_obs: subtract and divide by per-task buffers ``obs_mean`` and ``obs_scale``.
+        wrap_angles: of observations that are normalized, first wrap the angles that grow without
+            bound (:mod:`pwm.models.angles`).
+    """
+
+    action_mask: Tensor
+    obs_period: Tensor
+    bins: Tensor
+    obs_mean: Tensor
+    obs_scale: Tensor
+
+    def __init__(
+        self,
+        size: ModelSize,
+        suite: Suite,
+        q_and_prior: bool = False,
+        normalize_obs: bool = False,
+        wrap_angles: bool = True,
+    ) -> None:
+        super().__init__()
+        self.size, self.suite, self.normalize_obs = size, suite, normalize_obs
+        self.wrap_angles = wrap_angles
+        latent, hidden = size.latent_dim, [size.mlp_dim] * 2
+        joint = latent + size.task_dim + suite.action_dim
+        if size.task_dim:
+            self.task_emb = nn.Embedding(len(suite), size.task_dim)
+        self.encoder = mlp(
+            suite.obs_dim + size.task_dim,
+            [size.encoder_dim] * size.encoder_layers,
+            latent,
+            SimNorm(size.simnorm_dim),
+        )
+        self.dynamics = mlp(joint, hidden, latent, SimNorm(size.simnorm_dim))
+        self.reward_head = mlp(joint, hidden, size.num_bins)
+        if q_and_prior:
+            self.prior = mlp(latent + size.task_dim, hidden, 2 * suite.action_dim)
+            self.q_ensemble = StackedMLP(size.num_q, joint, hidden, size.num_bins, size.dropout)
+            self.q_target = StackedMLP(size.num_q, joint, hidden, size.num_bins)
+        self.has_q = q_and_prior
+        mask = torch.zeros(len(suite), suite.action_dim)
+        for i, task in enumerate(suite):
+            mask[i, : task.action_dim] = 1
+        self.register_buffer("action_mask", mask, persistent=False)
+        self.register_buffer(
+            "bins", bin_centers(size.num_bins, size.vmin, size.vmax), persistent=False
+        )
+        if normalize_obs:
+            self.register_buffer("obs_mean", torch.zeros(len(suite), suite.obs_dim))
+            self.register_buffer("obs_scale", torch.ones(len(suite), suite.obs_dim))
+            period = angle_periods(suite, suite.obs_dim)
+            self.register_buffer("obs_period", period, persistent=False)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        self.apply(init_weights)
+        nn.init.zeros_(self._last_weight(self.reward_head))
+        if self.has_q:
+            nn.init.zeros_(self._last_weight(self.q_ensemble))
+            self.q_target.load_state_dict(self.q_ensemble.state_dict())
+            self.q_target.requires_grad_(False)
+
+    def unfreeze(self) -> WorldModel:
+        """Make a model that :func:`load_world_model` opened trainable, except the target Q."""
+        self.train().requires_grad_(True)
+        if self.has_q:
+            self.q_target.requires_grad_(False)
+        return self
+
+    @staticmethod
+    def _last_weight(net: nn.Sequential) -> Tensor:
+        weight = net[-1].weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def task_embedding(self, task: Tensor) -> Tensor:
+        """Embeddings with norm at most 1: (...,) ids -> (..., task_dim)."""
+        if not self.size.task_dim:
+            return torch.empty(*task.shape, 0, device=task.device)
+        embedding = self.task_emb(task)
+        return embedding / embedding.norm(dim=-1, keepdim=True).clamp(min=1.0)
+
+    def _with_task(self, x: Tensor, task: Tensor, *rest: Tensor) -> Tensor:
+        embedding = self.task_embedding(task).to(x.dtype)
+        return torch.cat([x, embedding.expand(*x.shape[:-1], -1), *rest], -1)
+
+    def encode(self, obs: Tensor, task: Tensor) -> Tensor:
+        """Observations (..., obs_dim), zero-padded to the suite's size -> (..., latent)."""
+        if self.normalize_obs:
+            if self.wrap_angles:
+                obs = wrapped(obs, self.obs_period[task])
+            obs = (obs - self.obs_mean[task]) / self.obs_scale[task]
+        return self.encoder(self._with_task(obs, task))
+
+    def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """One step of latent dynamics: (..., latent), (..., action_dim) -> (..., latent)."""
+        return self.dynamics(self._with_task(z, task, action))
+
+    def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """Logits over symlog reward bins for the step taken from z: (..., bins)."""
+        return self.reward_head(self._with_task(z, task, action))
+
+    def symlog_reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """Expected reward in symlog units, differentiable through the softmax: (...)."""
+        return expected_bin(self.reward_logits(z, action, task), self.bins)
+
+    def reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """Predicted reward of a decision step in the environment's units: (..., 1)."""
+        return symexp(self.symlog_reward(z, action, task)).unsqueeze(-1)
+
+    def _stacked(self, net: StackedMLP, x: Tensor, members: Tensor | None) -> Tensor:
+        flat = net(x.reshape(1, -1, x.shape[-1]), members)
+        return flat.reshape(len(flat), *x.shape[:-1], flat.shape[-1])
+
+    def q_logits(
+        self, z: Tensor, action: Tensor, task: Tensor, members: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the Q ensemble, (num_q, ..., bins), or of some members (M,) alone."""
+        return self._stacked(self.q_ensemble, self._with_task(z, task, action), members)
+
+    def target_q_logits(
+        self, z: Tensor, action: Tensor, task: Tensor, members: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the slowly moving target ensemble, as :meth:`q_logits`."""
+        return self._stacked(self.q_target, self._with_task(z, task, action), members)
+
+    def q(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """Value of every member of the Q ensemble in reward units: (num_q, ..., 1)."""
+        logits = self.q_logits(z, action, task)
+        return symexp(expected_bin(logits, self.bins)).unsqueeze(-1)
+
+    def policy_prior(self, z: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """The prior's mean action after tanh and its log-std, unused dimensions zero.
+
+        Returns:
+            Two tensors (..., action_dim).
+        """
+        mean, log_std = self._prior_parameters(z, task)
+        return torch.tanh(mean), log_std
+
+    def _prior_parameters(self, z: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.prior(self._with_task(z, task)).chunk(2, -1)
+        log_std = -10 + 6 * (torch.tanh(log_std) + 1)
+        mask = self.action_mask[task]
+        return mean * mask, log_std * mask
+
+    def sample_prior(self, z: Tensor, task: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A reparameterized action of the policy prior and its log-probability.
+
+        Args:
+            z: (..., latent).
+            task: ids that broadcast against the leading dimensions.
+            noise: standard normal, (..., action_dim).
+
+        Returns:
+            action (..., action_dim) in [-1, 1], log-probability (...) over the used dimensions.
+        """
+        mean, log_std = self._prior_parameters(z, task)
+        mask = self.action_mask[task]
+        pre_tanh = mean + noise * mask * log_std.exp()
+        normal = -0.5 * noise**2 - log_std - 0.9189385332046727
+        squash = 2 * (0.6931471805599453 - pre_tanh - F.softplus(-2 * pre_tanh))
+        return torch.tanh(pre_tanh), ((normal - squash) * mask).sum(-1)
+
+
+@dataclass
+class LossWeights:
+    """Coefficients of the world model's loss (TD-MPC2, appendix on hyperparameters)."""
+
+    consistency: float = 20.0
+    reward: float = 0.1
+    value: float = 0.1
+
+
+class Rollout(NamedTuple):
+    """Open-loop latents of a batch and the encoder's targets, time first."""
+
+    latents: Tensor  # (H+1, B, latent)
+    targets: Tensor  # (H, B, latent), no gradient
+
+
+def roll_out(
+    model: WorldModel, batch: Batch, next_latent: Callable[..., Tensor] | None = None
+) -> Rollout:
+    """Encode the first observation and follow the recorded actions through the dynamics.
+
+    Args:
+        model: the world model.
+        batch: windows of H steps.
+        next_latent: computes what ``model.next`` does, compiled for instance.
+    """
+    follow = next_latent or model.next
+    with torch.no_grad():
+        targets = model.encode(batch.obs[1:], batch.task)
+    z = model.encode(batch.obs[0], batch.task)
+    latents = [z]
+    for action in batch.action:
+        z = follow(z, action, batch.task)
+        latents.append(z)
+    return Rollout(torch.stack(latents), targets)
+
+
+def horizon_weights(steps: Tensor, rho: float) -> Tensor:
+    """rho^t / H for t = 0..H-1, where H is the length, and the dtype that, of ``steps``."""
+    return rho ** torch.arange(len(steps), device=steps.device, dtype=steps.dtype) / len(steps)
+
+
+def world_model_loss(
+    model: WorldModel, batch: Batch, rollout: Rollout, rho: float, weights: LossWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Latent consistency and reward loss of a batch of windows (TD-MPC2, eq. 3).
+
+    Args:
+        model: the world model.
+        batch: windows of H steps.
+        rollout: their :func:`roll_out`.
+        rho: weight of a step relative to the one before it.
+        weights: coefficients of the terms.
+
+    Returns:
+        The weighted scalar loss, and its unweighted parts as detached scalars.
+    """
+    steps = horizon_weights(batch.action, rho)
+    error = F.mse_loss(rollout.latents[1:], rollout.targets, reduction="none")
+    consistency = error.mean((1, 2)) @ steps
+    logits = model.reward_logits(rollout.latents[:-1], batch.action, batch.task)
+    reward = soft_cross_entropy(logits, batch.reward, model.bins).mean(1) @ steps
+    loss = weights.consistency * consistency + weights.reward * reward
+    return loss, {"consistency_loss": consistency.detach(), "reward_loss": reward.detach()}
+
+
+class PriorNoise(NamedTuple):
+    """The random numbers of one update of Q ensemble and policy prior."""
+
+    target: Tensor  # (H, B, action_dim) standard normal
+    policy: Tensor  # (H+1, B, action_dim) standard normal
+    members: Tensor  # (4,) ensemble members: two for the TD target, two for the policy
+
+
+def value_loss(
+    model: WorldModel,
+    batch: Batch,
+    rollout: Rollout,
+    discount: Tensor,
+    rho: float,
+    noise: PriorNoise,
+) -> Tensor:
+    """Cross-entropy of every Q member to the one-step TD target of the policy prior.
+
+    Args:
+        model: a world model with Q ensemble and prior.
+        batch: windows of H steps.
+        rollout: their :func:`roll_out`.
+        discount: (B,) per-task discount.
+        rho: weight of a step relative to the one before it.
+        noise: the update's random numbers.
+
+    Returns:
+        A scalar, averaged over members and steps with the weights rho^t.
+    """
+    with torch.no_grad():
+        action, _ = model.sample_prior(rollout.targets, batch.task, noise.target)
+        logits = model.target_q_logits(rollout.targets, action, batch.task, noise.members[:2])
+        pair = symexp(expected_bin(logits, model.bins))
+        target = batch.reward + discount * pair.amin(0)
+    logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
+    loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
+    return loss.mean((0, 2)) @ horizon_weights(batch.action, rho)
+
+
+def prior_loss(
+    model: WorldModel,
+    rollout: Rollout,
+    task: Tensor,
+    q_scale: Tensor,
+    rho: float,
+    noise: PriorNoise,
+    entropy_weight: float = 1e-4,
+) -> tuple[Tensor, Tensor]:
+    """Maximum-entropy objective of the policy prior on detached latents (TD-MPC2, eq. 4).
+
+    Args:
+        model: a world model with Q ensemble and prior.
+        rollout: a batch's :func:`roll_out`.
+        task: (B,) ids.
+        q_scale: scalar that Q-values are divided by.
+        rho: weight of a step relative to the one before it.
+        noise: the update's random numbers.
+        entropy_weight: of the prior's log-probability.
+
+    Returns:
+        The scalar loss, and the detached Q-values at t = 0, (B,), for the running scale.
+    """
+    z = rollout.latents.detach()
+    action, log_prob = model.sample_prior(z, task, noise.policy)
+    logits = model.q_logits(z, action, task, noise.members[2:])
+    q = symexp(expected_bin(logits, model.bins)).mean(0)
+    loss = (entropy_weight * log_prob - q / q_scale).mean(1) @ horizon_weights(z, rho)
+    return loss, q[0].detach()
+
+
+def model_meta(model: WorldModel) -> dict[str, Any]:
+    """What a checkpoint's JSON must say for the model to be rebuilt."""
+    return {
+        "size": asdict(model.size),
+        "suite": suite_table(model.suite),
+        "q_and_prior": model.has_q,
+        "normalize_obs": model.normalize_obs,
+        "wrap_angles": model.wrap_angles,
+    }
+
+
+def load_world_model(path: str | Path, device: str | torch.device = "cpu") -> WorldModel:
+    """Open a world model, frozen and in evaluation mode.
+
+    Args:
+        path: a pretraining run directory (its newest whole checkpoint is taken) or one checkpoint.
+        device: where it runs.
+
+    Raises:
+        PwmError: if there is none, or it is damaged.
+    """
+    checkpoint = _find_world_model(Path(path))
+    meta = checkpoint.meta
+    model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _described(meta: Mapping[str, Any]) -> WorldModel:
+    """The model that :func:`model_meta` described, with other weights."""
+    size = from_plain(ModelSize, meta["size"])
+    size.validate()
+    suite = suite_from_table(meta["suite"])
+    return WorldModel(
+        size,
+        suite,
+        bool(meta["q_and_prior"]),
+        bool(meta["normalize_obs"]),
+        wraps_angles(meta),
+    )
+
+
+def wraps_angles(meta: Mapping[str, Any]) -> bool:
+    """What :func:`model_meta` said of it; models of before it could be said do not."""
+    return bool(meta.get("wrap_angles", False))
+
+
+def _find_world_model(path: Path) -> Checkpoint:
+    if (path / "checkpoints").is_dir():
+        found = load_latest(path / "checkpoints", KIND, warnings.warn)
+        if found is None:
+            raise PwmError(f"{path} holds no whole checkpoint yet; let pretraining save one.")
+        return found
+    return load_checkpoint(path, KIND, groups=("model",))

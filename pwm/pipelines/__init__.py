@@ -1,0 +1,1 @@
+"""Many commands as one: quickstart, growth in rounds, jobs."""

@@ -1,0 +1,112 @@
+"""The whole pipeline in one command: collect, pretrain, extract, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from pwm.core.errors import PwmError
+from pwm.core.files import write_atomically
+from pwm.core.progress import console
+from pwm.core.suites import get_suite
+from pwm.core.validation import require_exists, require_writable, within
+from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.extraction.extract import ExtractConfig, extract
+from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
+from pwm.reporting.html_page import report
+from pwm.simulation.collect import CollectConfig, collect
+
+
+@dataclass
+class QuickstartConfig:
+    """Settings of ``pwm quickstart``: one block a stage, each that of the stage's own command.
+
+    Attributes:
+        out: the run directory; the store, the world model, the policies, results.json and
+            report.html go there.
+        seed: of every stage.
+        device: of pretraining and extraction.
+    """
+
+    out: str = MISSING
+    seed: int = 0
+    device: str = "auto"
+    collect: CollectConfig = field(default_factory=lambda: CollectConfig(out=MISSING))
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    extract: ExtractConfig = field(default_factory=ExtractConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def validate(self) -> None:
+        """Raise PwmError for what any stage could not work with, before the first one begins."""
+        require_writable(self.out)
+        stages = {name: getattr(self, name) for name in _INPUTS}
+        for name, stage in stages.items():
+            within(name, stage.validate)
+        outputs = {stage.out for name, stage in stages.items() if name != "evaluate"}
+        if len(outputs) < 3:
+            raise PwmError("two stages have the same out=; give each its own directory.")
+        for name, inputs in _INPUTS.items():
+            for setting in inputs:
+                path = getattr(stages[name], setting)
+                if path not in outputs:
+                    within(name, require_exists, path)
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        """Compare what is asked of later stages with the tasks that are collected for them."""
+        suite = get_suite(self.collect.suite)
+        if self.pretrain.data == self.collect.out and self.pretrain.init is None:
+            within("pretrain", require_horizons_fit, self.pretrain, suite)
+        for name, stage, source in (
+            ("extract", self.extract, self.collect.out == self.extract.data),
+            ("evaluate", self.evaluate, self.evaluate.policy == self.extract.out),
+        ):
+            if stage.tasks is not None and source:
+                for task in get_suite(stage.tasks):
+                    within(f"{name}.tasks", suite.id, task.name)
+
+
+# The paths that each stage reads; those that an earlier stage makes are not there yet.
+_INPUTS = {
+    "collect": ("policy",),
+    "pretrain": ("data", "init"),
+    "extract": ("checkpoint", "data"),
+    "evaluate": ("policy_directory", "data", "checkpoint"),
+}
+
+
+def quickstart(config: QuickstartConfig) -> Path:
+    """Collect, pretrain, extract, evaluate and report, each stage where it last stopped.
+
+    Returns:
+        The path of the HTML report.
+
+    Raises:
+        PwmError, Interrupted: as the stages do.
+    """
+    config.validate()
+    out = Path(config.out)
+    started = time.time()
+    seconds: dict[str, float] = {}
+    stages = {
+        "collect": lambda: collect(config.collect),
+        "pretrain": lambda: pretrain(config.pretrain),
+        "extract": lambda: extract(config.extract),
+        "evaluate": lambda: evaluate(config.evaluate),
+    }
+    for number, (name, stage) in enumerate(stages.items(), 1):
+        console.rule(f"{number}/{len(stages)} {name}", align="left")
+        begun = time.time()
+        stage()
+        seconds[name] = round(time.time() - begun, 1)
+    seconds["total"] = round(time.time() - started, 1)
+    write_atomically(out / "timing.json", json.dumps(seconds, indent=1).encode())
+    page = report(out)
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    console.print(f"Time: {spent}.")
+    console.print(f"Report: {page}", soft_wrap=True)
+    return page

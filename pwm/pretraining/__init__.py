@@ -1,0 +1,1 @@
+"""One world model from an episode store."""

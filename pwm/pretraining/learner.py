@@ -1,0 +1,298 @@
+"""One update of the world model: losses, optimizers, target network, learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pwm.core.validation import require_at_least, require_positive, require_share
+from pwm.data.windows.sampler import Batch
+from pwm.models.math import percentile_range
+from pwm.models.world_model import (
+    KIND,
+    LossWeights,
+    PriorNoise,
+    Rollout,
+    WorldModel,
+    prior_loss,
+    roll_out,
+    value_loss,
+    world_model_loss,
+)
+from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.checkpoint import (
+    Checkpoint,
+    Groups,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_step,
+)
+
+
+@dataclass
+class LearnerConfig:
+    """What an update depends on (TD-MPC2 and PWM, appendices on hyperparameters).
+
+    Attributes:
+        steps: updates in all; the learning rate reaches ``lr_final`` at the last.
+        rho: weight of a predicted step relative to the one before it.
+        loss: coefficients of the loss terms.
+        lr, lr_final, warmup: linear warm-up over ``warmup`` updates, then linear decay.
+        encoder_lr_scale: factor on the encoder's learning rate.
+        grad_clip: largest gradient norm.
+        target_tau: rate of the target Q ensemble and of the running Q scale.
+    """
+
+    steps: int = 100_000
+    rho: float = 0.99
+    loss: LossWeights = field(default_factory=LossWeights)
+    lr: float = 3e-4
+    lr_final: float = 3e-5
+    warmup: int = 500
+    encoder_lr_scale: float = 0.3
+    grad_clip: float = 20.0
+    target_tau: float = 0.01
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 1, "steps")
+        require_at_least(self, 0, "lr", "lr_final", "warmup", "encoder_lr_scale")
+        require_at_least(self, 0, "loss.consistency", "loss.reward", "loss.value")
+        require_positive(self, "rho", "grad_clip")
+        require_share(self, "rho", "target_tau")
+
+
+class WorldModelLearner:
+    """The world model with everything an update changes.
+
+    An update whose loss or gradient is not finite is skipped on the device: weights, moments,
+    target network and running scale stay as they were, and it is counted.
+
+    Args:
+        discount: (tasks,) per-task discounts of the Q ensemble's targets.
+        accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
+
+    Attributes:
+        skipped: () int64, updates skipped so far.
+        skipped_in_a_row: () int64, updates skipped since the last that was not.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: LearnerConfig,
+        discount: Tensor,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.model, self.config, self.discount = model, config, discount
+        self.accelerator = accelerator or Accelerator(discount.device)
+        self._next = self.accelerator.compile(model.next)
+        self._world_model_loss = self.accelerator.compile(world_model_loss)
+        self._value_loss = self.accelerator.compile(value_loss)
+        self._prior_loss = self.accelerator.compile(prior_loss)
+        self._apply = self.accelerator.capture(self._update)
+        apart = set(model.encoder.parameters())
+        if model.has_q:
+            apart |= {*model.prior.parameters(), *model.q_target.parameters()}
+        rest = [p for p in model.parameters() if p not in apart]
+        encoder = list(model.encoder.parameters())
+        self.trained = [*encoder, *rest]
+        self.optimizer = self.accelerator.adam(encoder, rest, lr=config.lr)
+        self.prior_parameters = list(model.prior.parameters()) if model.has_q else []
+        self.prior_optimizer = (
+            self.accelerator.adam(self.prior_parameters, lr=config.lr, eps=1e-5)
+            if model.has_q
+            else None
+        )
+        self.q_scale = torch.ones((), device=discount.device)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=discount.device)
+        self.skipped_in_a_row = torch.zeros_like(self.skipped)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One gradient step on a batch of windows.
+
+        Returns:
+            Scalar metrics on the device, good until the next call.
+        """
+        noise = self._noise(batch) if self.model.has_q else ()
+        with self.accelerator.autocast():
+            return self._apply(*batch, *noise)
+
+    def _update(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The update of a batch and, with Q and prior, its noise, all as tensors."""
+        batch = Batch(*inputs[:4])
+        noise = PriorNoise(*inputs[4:]) if self.model.has_q else None
+        loss, metrics, rollout = self._gradients(batch, noise)
+        norm = self._clip(self.trained)
+        skip = ~(loss.isfinite() & norm.isfinite())
+        _step_unless(skip, self.optimizer)
+        metrics |= {"grad_norm": norm, **self._latent_statistics(rollout)}
+        if noise is not None:
+            prior_metrics, skip = self._update_prior(batch, rollout, noise, skip)
+            metrics |= prior_metrics
+            self._update_target(skip)
+        self.skipped += skip
+        self.skipped_in_a_row.add_(1).mul_(skip)
+        return metrics | {"skipped_steps": self.skipped.clone()}
+
+    def _loss(
+        self, batch: Batch, noise: PriorNoise | None
+    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+        """The loss of all but the prior, its parts as metrics, and the rollout it was taken on."""
+        config = self.config
+        rollout = roll_out(self.model, batch, self._next)
+        loss, metrics = self._world_model_loss(self.model, batch, rollout, config.rho, config.loss)
+        if noise is not None:
+            discount = self.discount[batch.task]
+            value = self._value_loss(self.model, batch, rollout, discount, config.rho, noise)
+            loss = loss + config.loss.value * value
+            metrics["value_loss"] = value.detach()
+        return loss, metrics, rollout
+
+    def _gradients(
+        self, batch: Batch, noise: PriorNoise | None
+    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+        """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
+        loss, metrics, rollout = self._loss(batch, noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach(), metrics, rollout
+
+    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Clip the parameters' gradients; returns their norm before that."""
+        return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+
+    @torch.no_grad()
+    def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
+        """How far the representation is from collapse, and imagined latents from uniform.
+
+        ``latent_std`` is the encoder's standard deviation over the batch, 0 where all observations
+        look alike. ``latent_peak`` is the largest entry of a simplex at the last imagined step,
+        from 1 / simnorm_dim (says nothing) to 1 (one-hot).
+        """
+        groups = rollout.latents[-1].unflatten(-1, (-1, self.model.size.simnorm_dim))
+        return {
+            "latent_std": rollout.targets[0].std(0, correction=0).mean(),
+            "latent_peak": groups.amax(-1).mean(),
+        }
+
+    def _noise(self, batch: Batch) -> PriorNoise:
+        return self._draw_noise(*batch.action.shape)
+
+    def _draw_noise(self, horizon: int, size: int, action_dim: int) -> PriorNoise:
+        device = self.discount.device
+        members = torch.rand(2, self.model.size.num_q, device=device).argsort(-1)[:, :2]
+        return PriorNoise(
+            torch.randn(horizon, size, action_dim, device=device),
+            torch.randn(horizon + 1, size, action_dim, device=device),
+            members.flatten(),
+        )
+
+    def _update_prior(
+        self, batch: Batch, rollout: Rollout, noise: PriorNoise, skip: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Step the prior unless ``skip``; returns its metrics, and ``skip`` or its own fault."""
+        assert self.prior_optimizer is not None
+        loss, q = self._prior_gradients(batch, rollout, noise)
+        norm = self._clip(self.prior_parameters)
+        skip = skip | ~(loss.isfinite() & norm.isfinite())
+        _step_unless(skip, self.prior_optimizer)
+        scale = self.q_scale.lerp(percentile_range(q), self.config.target_tau)
+        self.q_scale.copy_(torch.where(skip, self.q_scale, scale))
+        metrics = {"prior_loss": loss, "prior_grad_norm": norm}
+        return metrics | {"q_scale": self.q_scale.clone()}, skip
+
+    def _prior_gradients(
+        self, batch: Batch, rollout: Rollout, noise: PriorNoise
+    ) -> tuple[Tensor, Tensor]:
+        """Put the prior's gradients in place; returns its loss, and Q-values for their scale."""
+        loss, q = self._prior_loss(
+            self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
+        )
+        grads = torch.autograd.grad(loss, self.prior_parameters)
+        for parameter, grad in zip(self.prior_parameters, grads, strict=True):
+            parameter.grad = grad
+        return loss.detach(), q
+
+    @torch.no_grad()
+    def _update_target(self, skip: Tensor) -> None:
+        target: list[Tensor] = list(self.model.q_target.parameters())
+        online: list[Tensor] = list(self.model.q_ensemble.parameters())
+        distance = torch._foreach_sub(online, target)
+        torch._foreach_mul_(distance, self.config.target_tau * ~skip)
+        torch._foreach_add_(target, distance)
+
+    def set_learning_rate(self, step: int) -> float:
+        """Linear warm-up, then linear decay to ``lr_final`` at the last step."""
+        config = self.config
+        progress = min(step / max(config.steps, 1), 1.0)
+        lr = config.lr + (config.lr_final - config.lr) * progress
+        lr *= min((step + 1) / max(config.warmup, 1), 1.0)
+        encoder, rest = self.optimizer.param_groups
+        encoder["lr"].fill_(lr * config.encoder_lr_scale)
+        rest["lr"].fill_(lr)
+        if self.prior_optimizer is not None:
+            self.prior_optimizer.param_groups[0]["lr"].fill_(lr)
+        return lr
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Where the model can be called: anywhere, unless its weights are divided among ranks."""
+        return nullcontext()
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All state as named tensors, for a checkpoint."""
+        groups = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "random": {"cpu": torch.get_rng_state()},
+            "skipped": {"total": self.skipped, "in_a_row": self.skipped_in_a_row},
+        }
+        if self.prior_optimizer is not None:
+            groups["prior_optimizer"] = optimizer_tensors(self.prior_optimizer)
+            groups["scale"] = {"q": self.q_scale}
+        if self.discount.is_cuda:
+            groups["random"]["cuda"] = torch.cuda.get_rng_state(self.discount.device)
+        return groups
+
+    def broken_weights(self) -> list[str]:
+        """Names of the model's tensors that are not finite."""
+        state = self.model.state_dict()
+        return [name for name, tensor in state.items() if not tensor.isfinite().all()]
+
+    def save(self, directory: Path, step: int, meta: Mapping[str, Any], keep_last: int) -> None:
+        """Write a training checkpoint as `pwm.runtime.checkpoint.save_step` does."""
+        save_step(directory, KIND, step, self.tensors(), meta, keep_last)
+
+    def layout(self) -> Groups | None:
+        """The tensors to read a checkpoint's shards into; None for whole ones on the CPU."""
+        return None
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore what :meth:`tensors` gave."""
+        groups = checkpoint.tensors
+        self.model.load_state_dict(groups["model"])
+        load_optimizer_tensors(self.optimizer, groups["optimizer"])
+        if self.prior_optimizer is not None:
+            load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])
+            self.q_scale.copy_(groups["scale"]["q"])
+        if "skipped" in groups:  # checkpoints of before it was counted do not have it
+            self.skipped.copy_(groups["skipped"]["total"])
+            self.skipped_in_a_row.copy_(groups["skipped"]["in_a_row"])
+        torch.set_rng_state(groups["random"]["cpu"])
+        if self.discount.is_cuda and "cuda" in groups["random"]:
+            torch.cuda.set_rng_state(groups["random"]["cuda"], self.discount.device)
+
+
+def _step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Step a fused optimizer, or where ``skip`` is true leave weights, moments and count alone.
+
+    The fused kernels look at ``found_inf`` on the device, as they do for `torch.amp.GradScaler`.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+    optimizer.step()

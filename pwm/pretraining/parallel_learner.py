@@ -1,0 +1,309 @@
+"""Updates of the world model by several ranks, or in several passes, as if by one.
+
+The model stays the plain one: `torch.nn.parallel.DistributedDataParallel` or
+`torch.distributed.fsdp.fully_shard` are put around its loss from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from pwm.data.windows.sampler import Batch
+from pwm.models.world_model import KIND, PriorNoise, Rollout, WorldModel
+from pwm.pretraining.fsdp import divide
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.sharded_checkpoint import save_sharded_step
+from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.checkpoint import Checkpoint, Groups, save_step
+from pwm.runtime.distributed import Ranks
+from pwm.runtime.seeding import stream_seed
+
+
+class ParallelLearner(WorldModelLearner):
+    """A learner whose gradients are means over ranks, and on each over passes one after the other.
+
+    A batch is divided into as many parts as there are ranks times passes: rank i of n takes the
+    windows i, i + n, ... (the sampler's share), and of these pass j of m takes j, j + m, ... Random
+    numbers of the loss are drawn for the whole batch and divided likewise; dropout has a stream for
+    each part of each update. So n ranks with m passes do what one rank with n m passes does, and
+    without dropout what the plain learner does with the whole batch, up to rounding.
+
+    Args:
+        model: on the device, or, to be divided among ranks, as :func:`pwm.pretraining.fsdp.divide`
+            takes it.
+        ranks: the processes that take part.
+        passes: parts that a rank takes one after the other before each optimizer step.
+        seed: of the run, for dropout.
+        others: as the plain learner's.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: LearnerConfig,
+        discount: Tensor,
+        accelerator: Accelerator,
+        ranks: Ranks,
+        passes: int,
+        seed: int,
+    ) -> None:
+        self._ranks, self._passes, self._seed = ranks, passes, seed
+        self._sharded = ranks.parallel == "fsdp"
+        self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
+        if self._sharded:
+            accelerator = replace(accelerator, compiles=False)  # hooks do the sharding
+        super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
+        self._apply = self._update  # collectives stay out of CUDA graphs
+        self._step = 0
+
+    # --- an update -------------------------------------------------------------------------------
+
+    def set_learning_rate(self, step: int) -> float:
+        """As the plain learner; dropout follows the step."""
+        self._step = step
+        return super().set_learning_rate(step)
+
+    def _noise(self, batch: Batch) -> PriorNoise:
+        """This rank's share of the numbers of the whole batch, which all ranks draw alike."""
+        horizon, size, action_dim = batch.action.shape
+        whole = self._draw_noise(horizon, size * self._ranks.size, action_dim)
+        share = slice(self._ranks.rank, None, self._ranks.size)
+        return PriorNoise(whole.target[:, share], whole.policy[:, share], whole.members)
+
+    def _gradients(
+        self, batch: Batch, noise: PriorNoise | None
+    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+        self.optimizer.zero_grad(set_to_none=True)
+        values, rollouts = [], []
+        metrics: dict[str, Tensor] = {}
+        for i in range(self._passes):
+            share = slice(i, None, self._passes)
+            part = None if noise is None else _noise_part(noise, share)
+            with self._synchronizing(i == self._passes - 1), self._own_stream("loss", i):
+                loss, metrics, rollout = self._whole_loss(_batch_part(batch, share), part)
+                (loss / self._passes).backward()
+            values.append(torch.stack([loss.detach(), *metrics.values()]))
+            rollouts.append(rollout)
+        loss, *parts = self._ranks.mean(torch.stack(values).mean(0))
+        latents = _interleaved([rollout.latents.detach() for rollout in rollouts])
+        targets = _interleaved([rollout.targets for rollout in rollouts])
+        return loss, dict(zip(metrics, parts, strict=True)), Rollout(latents, targets)
+
+    def _prior_gradients(
+        self, batch: Batch, rollout: Rollout, noise: PriorNoise
+    ) -> tuple[Tensor, Tensor]:
+        losses, values = [], []
+        total = torch.zeros((), device=self.discount.device)
+        for i in range(self._passes):
+            share = slice(i, None, self._passes)
+            part = Rollout(rollout.latents[:, share], rollout.targets[:, share])
+            with self._own_stream("prior", i):
+                loss, q = self._prior_loss(
+                    self.model, part, batch.task[share], self.q_scale, self.config.rho,
+                    _noise_part(noise, share),
+                )  # fmt: skip
+            grads = torch.autograd.grad(loss, self.prior_parameters)
+            total = total + torch.cat([grad.flatten() for grad in grads]) / self._passes
+            losses.append(loss.detach())
+            values.append(q)
+        sizes = [parameter.numel() for parameter in self.prior_parameters]
+        for parameter, grad in zip(
+            self.prior_parameters, self._ranks.mean(total).split(sizes), strict=True
+        ):
+            parameter.grad = grad.view_as(parameter)
+        self._reshard()
+        return self._ranks.mean(torch.stack(losses).mean(0)), self._ranks.joined(torch.cat(values))
+
+    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
+        norm = super()._clip(parameters)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    @torch.no_grad()
+    def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Those of the whole batch."""
+        statistics = super()._latent_statistics(rollout)
+        if self._ranks.size == 1:
+            return statistics
+        var, mean = torch.var_mean(rollout.targets[0], 0, correction=0)
+        shift = mean - self._ranks.mean(mean.clone())
+        std = self._ranks.mean(var + shift.square()).sqrt().mean()
+        return {"latent_std": std, "latent_peak": self._ranks.mean(statistics["latent_peak"])}
+
+    def _synchronizing(self, last: bool) -> Any:
+        """Where gradients are added up, and in the last pass also averaged over the ranks."""
+        if isinstance(self._whole_loss, FSDPModule):
+            self._whole_loss.set_requires_gradient_sync(last)
+        elif isinstance(self._whole_loss, DistributedDataParallel) and not last:
+            return self._whole_loss.no_sync()
+        return nullcontext()
+
+    @contextmanager
+    def _own_stream(self, name: str, number: int) -> Iterator[None]:
+        """Inside, dropout draws from a stream of this part of the batch in this update."""
+        parts = self._ranks.size * self._passes
+        if not self.model.has_q or parts == 1:
+            yield
+            return
+        part = self._ranks.rank + self._ranks.size * number
+        device = self.discount.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(self._seed, f"{name}/{self._step}/{part}"))
+            yield
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """As the plain learner's; of a sharded model every rank gathers what it calls."""
+        if isinstance(self._whole_loss, FSDPModule):
+            self._whole_loss.unshard()
+        yield
+        self._reshard()
+
+    def _reshard(self) -> None:
+        """Let go of gathered weights, which are not to be used again when the shards have changed.
+
+        After a backward pass to all weights that has been done.
+        """
+        for module in self._whole_loss.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    # --- saving and going on ---------------------------------------------------------------------
+
+    def broken_weights(self) -> list[str]:
+        """As the plain learner's; of all ranks."""
+        found = [
+            name
+            for name, tensor in self.model.state_dict().items()
+            if not _local(tensor).isfinite().all()
+        ]
+        return sorted({name for names in self._ranks.collect(found) for name in names})
+
+    def save(self, directory: Path, step: int, meta: Mapping[str, Any], keep_last: int) -> None:
+        """As the plain learner's; of a sharded model every rank writes its part.
+
+        What the last step leaves is written in one piece.
+        """
+        if not self._sharded:
+            with self._ranks.same_fate():
+                if self._ranks.main:
+                    super().save(directory, step, meta, keep_last)
+            return
+        if step < self.config.steps:
+            save_sharded_step(directory, KIND, step, self.tensors(), meta, keep_last, self._ranks)
+            return
+        whole: Groups = {}
+        for group, tensors in self.tensors().items():
+            names = sorted(tensors)  # the order of all ranks, whatever they were loaded from
+            whole[group] = {name: _whole(tensors[name], self._ranks.main) for name in names}
+        with self._ranks.same_fate():
+            if self._ranks.main:
+                save_step(directory, KIND, step, whole, meta, keep_last)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """As the plain learner's; whole tensors are divided among the ranks."""
+        super().load(replace(checkpoint, tensors=self._laid_out(checkpoint.tensors)))
+
+    def layout(self) -> Groups | None:
+        """As the plain learner's."""
+        if not self._sharded:
+            return None
+        for optimizer in (self.optimizer, self.prior_optimizer):
+            if optimizer is not None:
+                _fill_state(optimizer)
+        return self.tensors()
+
+    def _laid_out(self, groups: Groups) -> Groups:
+        layout = self.layout()
+        if layout is None:
+            return groups
+        return {
+            group: {
+                name: _laid_out_like(tensor, layout.get(group, {}).get(name))
+                for name, tensor in tensors.items()
+            }
+            for group, tensors in groups.items()
+        }
+
+
+class _Loss(nn.Module):
+    """The loss as a module of the parts that it calls, for what is put around modules.
+
+    The prior is left out: its gradients are taken apart from the others.
+    """
+
+    def __init__(self, model: WorldModel, loss: Callable[..., Any]) -> None:
+        super().__init__()
+        self._loss = loss
+        self.parts = nn.ModuleList(part for name, part in model.named_children() if name != "prior")
+
+    def forward(self, batch: Batch, noise: PriorNoise | None) -> Any:
+        """What :meth:`WorldModelLearner._loss` gives."""
+        return self._loss(batch, noise)
+
+
+def _wrapped(loss: nn.Module, model: WorldModel, device: torch.device, ranks: Ranks) -> nn.Module:
+    if ranks.parallel == "ddp":
+        on_gpu = device.type == "cuda"
+        return DistributedDataParallel(
+            loss, device_ids=[device] if on_gpu else None, gradient_as_bucket_view=True
+        )
+    if ranks.parallel == "fsdp":
+        divide(loss, model, device, ranks)
+    return loss
+
+
+def _batch_part(batch: Batch, share: slice) -> Batch:
+    return Batch(
+        batch.obs[:, share], batch.action[:, share], batch.reward[:, share], batch.task[share]
+    )
+
+
+def _noise_part(noise: PriorNoise, share: slice) -> PriorNoise:
+    return PriorNoise(noise.target[:, share], noise.policy[:, share], noise.members)
+
+
+def _interleaved(parts: list[Tensor]) -> Tensor:
+    """Parts (T, B / m, ...), of which the j-th has the entries j, j + m, ... -> (T, B, ...)."""
+    return torch.stack(parts, 2).flatten(1, 2)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _whole(tensor: Tensor, keep: bool) -> Tensor:
+    """A sharded tensor put together by all ranks, on the CPU; nothing of it unless ``keep``."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    whole = tensor.full_tensor()
+    return whole.cpu() if keep else torch.empty(0)
+
+
+def _laid_out_like(tensor: Tensor, like: Tensor | None) -> Tensor:
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(
+        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )
+
+
+def _fill_state(optimizer: torch.optim.Optimizer) -> None:
+    """Have an optimizer that has not stepped yet make its moments, zeros."""
+    if optimizer.state:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.found_inf = torch.ones((), device=parameter.device)  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,384 @@
+"""Pretraining: one world model on offline episodes of many tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+
+from pwm.core.errors import PwmError
+from pwm.core.files import write_atomically
+from pwm.core.progress import console, progress_bar
+from pwm.core.signals import StopSignals
+from pwm.core.suites import Suite, get_suite
+from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
+from pwm.data.checked_store import open_checked
+from pwm.data.problems import ON_ERROR, BadData
+from pwm.data.store import EpisodeStore
+from pwm.data.windows.sampler import (
+    BALANCES,
+    DEFAULT_MEMORY,
+    Batch,
+    WindowSampler,
+    require_data_device,
+)
+from pwm.models.world_model import (
+    KIND,
+    ModelSize,
+    WorldModel,
+    load_world_model,
+    model_meta,
+    wraps_angles,
+)
+from pwm.pretraining.diagnostics import diagnose, held_out_windows
+from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.normalization import observation_moments, widened_moments
+from pwm.runtime.acceleration import Acceleration, FirstStep
+from pwm.runtime.checkpoint import load_latest, require_same_data
+from pwm.runtime.device import resolve_device
+from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
+from pwm.runtime.memory import require_room
+from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
+from pwm.runtime.run_dir import open_run, require_output, resolved_config
+
+INIT_MOMENTS = ("keep", "widen", "data")
+
+
+@dataclass
+class HorizonSchedule:
+    """Horizons over training: ``lengths[i]`` from the fraction ``starts[i]`` of all steps on."""
+
+    lengths: list[int] = field(default_factory=lambda: [16])
+    starts: list[float] = field(default_factory=lambda: [0.0])
+
+    def validate(self) -> None:
+        """Raise PwmError unless the two lists describe a schedule that begins at 0."""
+        ordered = self.starts == sorted(self.starts) and all(0 <= s < 1 for s in self.starts)
+        if len(self.lengths) != len(self.starts) or not ordered or self.starts[:1] != [0.0]:
+            raise PwmError(
+                f"horizon.starts={self.starts} must begin with 0.0, ascend below 1.0 and have one "
+                f"entry for each of horizon.lengths={self.lengths}."
+            )
+        if min(self.lengths, default=0) < 1:
+            raise PwmError(f"horizon.lengths={self.lengths} must all be at least 1.")
+
+    def phases(self, start: int, steps: int) -> Iterator[tuple[int, int, int]]:
+        """(first, end, horizon) of the stretches that remain from ``start`` on."""
+        bounds = [round(fraction * steps) for fraction in self.starts] + [steps]
+        for horizon, first, end in zip(self.lengths, bounds, bounds[1:], strict=False):
+            if end > max(first, start):
+                yield max(first, start), end, horizon
+
+
+@dataclass
+class PretrainConfig(LearnerConfig):
+    """Settings of ``pwm pretrain``; the values are those of the paper unless a config differs.
+
+    Attributes:
+        init: a world model to start from: a pretraining run, a checkpoint or an imported model.
+            Its architecture, task ids, normalization, and Q and prior if it has them, hold in
+            place of ``model``, ``normalize_obs`` and ``q_and_prior``.
+        init_moments: the normalization of observations that ``init`` has: ``keep`` it, or
+            ``widen`` it where the data have outgrown it
+            (:func:`pwm.pretraining.normalization.widened_moments`), or take that of the ``data``,
+            angles wrapped, as a new model does.
+        suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
+        on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
+        batch_size: windows of an update, over all ranks and passes.
+        accumulate: passes in which each rank goes through its share of the windows before it takes
+            a step, for less memory.
+        parallel: how the processes that torchrun started share the work: ``ddp``, each with the
+            whole model; ``fsdp``, each with a part of weights and optimizer, and eagerly; ``auto``,
+            ddp if there are several.
+        data_device: where the data live: ``cuda``, ``cpu``, or ``auto``, on the GPU if they fit.
+        data_memory: GiB of memory that the data may take; more are read from their files.
+        compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
+        max_skipped: updates in a row whose loss or gradient may be not finite, and which are
+            skipped, before training stops.
+    """
+
+    data: str = MISSING
+    out: str = MISSING
+    init: str | None = None
+    init_moments: str = "keep"
+    suite: Any = None
+    seed: int = 0
+    device: str = "auto"
+    compile: str = "auto"
+    precision: str = "auto"
+    resume: str = "auto"
+
+    model: ModelSize = field(default_factory=ModelSize)
+    normalize_obs: bool = True
+    q_and_prior: bool = False
+
+    batch_size: int = 1024
+    accumulate: int = 1
+    parallel: str = "auto"
+    horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
+    balance: str = "task"
+    on_error: str = "stop"
+    data_device: str = "auto"
+    data_memory: float = DEFAULT_MEMORY / 2**30
+
+    log_every: int = 50
+    diagnose_every: int = 10_000
+    save_every: int = 5_000
+    keep_last: int = 2
+    max_skipped: int = 100
+    wandb_project: str | None = None
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        super().validate()
+        self.horizon.validate()
+        self.model.validate()
+        Acceleration(self.compile, self.precision).validate()
+        require_at_least(self, 1, "batch_size", "accumulate")
+        require_at_least(self, 0, "data_memory")
+        require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
+        require_at_least(self, 1, "max_skipped")
+        require_seed(self, "seed")
+        require_choice(self, "init_moments", INIT_MOMENTS)
+        require_choice(self, "parallel", PARALLEL)
+        if self.parallel == "fsdp" and self.compile == "always":
+            raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
+        require_choice(self, "balance", BALANCES)
+        require_resume(self)
+        require_choice(self, "on_error", ON_ERROR)
+        require_wandb(self.wandb_project)
+        require_data_device(self.data_device, resolve_device(self.device))
+        if self.suite is not None:
+            get_suite(self.suite)
+        require_output(self)
+        if self.q_and_prior and self.model.num_q < 2:
+            raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
+
+
+def require_horizons_fit(config: PretrainConfig, suite: Suite) -> None:
+    """Raise PwmError if an episode of a task cannot hold the windows that a config asks for."""
+    longest = max(config.horizon.lengths)
+    for task in suite:
+        if task.episode_length < longest:
+            raise PwmError(
+                f"a horizon of {longest} steps does not fit into the episodes of {task.name}, "
+                f"which have {task.episode_length}; lower horizon.lengths."
+            )
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train a world model as configured, going on from the newest checkpoint if there is one.
+
+    Returns:
+        The run directory, which :func:`load_world_model` opens.
+
+    Raises:
+        PwmError: for settings or data that do not fit.
+        Interrupted: after saving, when SIGINT or SIGTERM asked for it.
+    """
+    with join_ranks(config) as ranks:
+        _pretrain(config, ranks)
+    return Path(config.out)
+
+
+def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
+    with ranks.same_fate():
+        config.validate()
+        device = ranks.device(resolve_device(config.device))
+        parts = ranks.size * config.accumulate
+        if config.batch_size % parts:
+            raise PwmError(
+                f"batch_size={config.batch_size} must be a multiple of {parts}, the number of "
+                f"ranks ({ranks.size}) times accumulate ({config.accumulate})."
+            )
+        bad = BadData(config.on_error)
+        store = open_checked(config.data, bad)
+        given = None if config.init is None else load_world_model(config.init).unfreeze()
+        if given is not None and config.q_and_prior and not given.has_q:
+            raise PwmError(
+                f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or "
+                "begin without init=."
+            )
+        chosen = store.suite if config.suite is None else get_suite(config.suite)
+        suite, names = chosen, None
+        if given is not None:
+            suite, names = given.suite, None if config.suite is None else chosen.names
+        # Both refuse data that lack windows, now rather than after hours of training.
+        sampler = WindowSampler(
+            store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
+            tasks=names, balance=config.balance, device=device, data_device=config.data_device,
+            memory=int(config.data_memory * 2**30), bad=bad, share=(ranks.rank, ranks.size),
+        )  # fmt: skip
+        held_out = held_out_windows(store, suite, config.seed, device, names, bad)
+        build = partial(WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs)
+        if given is None:
+            require_room(build)
+    for task, short in sampler.short_episodes().items() if ranks.main else ():
+        ranks.say(
+            f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "
+            f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
+        )
+    out = Path(config.out)
+    with ExitStack() as held:
+        with ranks.same_fate():
+            if ranks.main:
+                held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
+        torch.manual_seed(config.seed)
+        model = _built(build, ranks) if given is None else given
+        learner = _learner(model, config, device, ranks)
+        with ranks.same_fate():
+            start = _restore_or_begin(learner, store, config, bad)
+        try:
+            _train(learner, config, sampler, held_out, out, start, ranks)
+        finally:
+            bad.report(ranks.say)
+
+
+def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
+    """A new model; of one that is to be divided among ranks only the main one takes the memory."""
+    if ranks.parallel != "fsdp":
+        return build()
+    with nullcontext() if ranks.main else torch.device("meta"):
+        model = build()
+    torch.set_rng_state(ranks.of_main(torch.get_rng_state()))
+    return model
+
+
+def _learner(
+    model: WorldModel, config: PretrainConfig, device: torch.device, ranks: Ranks
+) -> WorldModelLearner:
+    discount = torch.tensor([task.discount for task in model.suite], device=device)
+    accelerator = Acceleration(config.compile, config.precision).prepare(device)
+    if ranks.parallel is None and config.accumulate == 1:
+        return WorldModelLearner(model.to(device), config, discount, accelerator)
+    from pwm.pretraining.parallel_learner import ParallelLearner
+
+    if ranks.parallel != "fsdp":
+        model = model.to(device)
+    return ParallelLearner(
+        model, config, discount, accelerator, ranks, config.accumulate, config.seed
+    )
+
+
+_MAY_CHANGE = (
+    "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
+    "on_error", "data_device", "data_memory", "accumulate", "parallel",
+)  # fmt: skip
+
+
+def _restore_or_begin(
+    learner: WorldModelLearner, store: EpisodeStore, config: PretrainConfig, bad: BadData
+) -> int:
+    directory = Path(config.out) / "checkpoints"
+    checkpoint = load_latest(directory, KIND, console.print, learner.layout)
+    if checkpoint is not None:
+        require_same_data(checkpoint, store.digest, str(store.path))
+        learner.load(checkpoint)
+        learner.model.wrap_angles = wraps_angles(checkpoint.meta)
+        return int(checkpoint.meta["step"])
+    model = learner.model
+    if not model.normalize_obs or (config.init is not None and config.init_moments == "keep"):
+        return 0
+    if config.init is not None and config.init_moments == "widen":
+        before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()
+        moments = widened_moments(store, model.suite, *before, bad, model.wrap_angles)
+    else:
+        model.wrap_angles = True
+        moments = observation_moments(store, model.suite, bad, model.wrap_angles)
+    model.obs_mean.copy_(torch.as_tensor(moments[0]))
+    model.obs_scale.copy_(torch.as_tensor(moments[1]))
+    return 0
+
+
+def _train(
+    learner: WorldModelLearner,
+    config: PretrainConfig,
+    sampler: WindowSampler,
+    held_out: Batch,
+    out: Path,
+    start: int,
+    ranks: Ranks,
+) -> None:
+    step = start
+    logger = MetricsLogger(out, start, config.wandb_project) if ranks.main else NoMetrics()
+    signals = StopSignals(patient=ranks.size > 1)
+    with closing(logger), signals, progress_bar() as progress:
+        bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")
+        first = FirstStep(learner.accelerator)
+        for begin, end, horizon in config.horizon.phases(start, config.steps):
+            for batch in sampler.iterate(begin, end, horizon=horizon):
+                lr = learner.set_learning_rate(step)
+                metrics = learner.update(batch)
+                step += 1
+                first.report(metrics["grad_norm"])
+                if step % config.log_every == 0 or step == config.steps:
+                    logger.log(step, {**metrics, "lr": lr, "horizon": horizon})
+                    _require_progress(learner, config, step, out, ranks)
+                    progress.update(bar, note=f"loss {_summary(metrics)}")
+                progress.update(bar, completed=step)
+                if step % config.diagnose_every == 0 or step == config.steps:
+                    _write_diagnostics(learner, held_out, out, step, ranks)
+                stop = ranks.agree(signals.requested)
+                if stop or step % config.save_every == 0 or step == config.steps:
+                    logger.flush()
+                    _require_progress(learner, config, step, out, ranks)
+                    _save(learner, config, sampler.store, step, out, ranks)
+                    ranks.raise_if_requested(
+                        signals,
+                        f"pretraining saved at step {step} of {config.steps} in {out}; "
+                        "the same command goes on from there.",
+                    )
+
+
+def _summary(metrics: dict[str, Tensor]) -> str:
+    return f"{float(metrics['consistency_loss']):.4f} + {float(metrics['reward_loss']):.3f}"
+
+
+def _require_progress(
+    learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path, ranks: Ranks
+) -> None:
+    skipped = int(learner.skipped_in_a_row)
+    with ranks.same_fate():
+        if skipped >= config.max_skipped:
+            raise PwmError(
+                f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
+                f"were not finite. The checkpoints in {out} are from before; begin anew with a "
+                "lower lr or a shorter first horizon, or look at the data with `pwm data verify`."
+            )
+
+
+def _save(
+    learner: WorldModelLearner,
+    config: PretrainConfig,
+    store: EpisodeStore,
+    step: int,
+    out: Path,
+    ranks: Ranks,
+) -> None:
+    with ranks.same_fate():
+        if broken := learner.broken_weights():
+            raise PwmError(
+                f"training diverged: the weights {broken[0]} are not finite by step {step}. The "
+                f"checkpoints in {out} are from before; begin anew with a lower lr."
+            )
+    meta = {
+        **model_meta(learner.model), "config": resolved_config(config), "data": store.digest,
+    }  # fmt: skip
+    learner.save(out / "checkpoints", step, meta, config.keep_last)
+
+
+def _write_diagnostics(
+    learner: WorldModelLearner, held_out: Batch, out: Path, step: int, ranks: Ranks
+) -> None:
+    with learner.whole_weights():
+        report = {"step": step, **diagnose(learner.model, held_out)}
+    if ranks.main:
+        write_atomically(out / "diagnostics.json", json.dumps(report, indent=1).encode())

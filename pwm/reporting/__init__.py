@@ -1,0 +1,1 @@
+"""Pages, plots, model cards and bundles of finished runs."""

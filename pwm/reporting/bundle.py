@@ -1,0 +1,119 @@
+"""What ships of a run: its world model and policies as small files that every command opens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pwm.core.errors import PwmError
+from pwm.models.policy_directory import find_policies, policy_path
+from pwm.models.world_model import KIND, load_world_model, model_meta
+from pwm.pipelines.best_policies import BEST
+from pwm.reporting.growth_rounds import read_rounds
+from pwm.runtime.checkpoint import (
+    halved,
+    is_checkpoint,
+    list_steps,
+    read_meta,
+    save_checkpoint,
+    shared_files,
+)
+
+_DIRECTORIES = re.compile(r"(?<![\w.~])/(?:[\w.@+-]+/)+")
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """Where a run keeps what ships of it.
+
+    Attributes:
+        run: its directory.
+        world_models: one a round, or the only one; the last one ships. Empty for a run without.
+        policies: likewise directories of policies.
+        data: the episode store.
+        best: the best policies of all rounds, which ship in the place of the last round's.
+    """
+
+    run: Path
+    world_models: tuple[Path, ...]
+    policies: tuple[Path, ...]
+    data: Path
+    best: Path | None = None
+
+    @classmethod
+    def of(cls, run: Path) -> RunParts:
+        """The parts of a run of ``pwm grow`` or ``pwm quickstart``, or of one laid out like those.
+
+        Raises:
+            PwmError: if there is no such run.
+        """
+        if not run.is_dir():
+            raise PwmError(f"there is no run directory {run}; give that of pwm grow or quickstart.")
+        rounds = [run / f"round_{entry.number:02d}" for entry in read_rounds(run)] or [run]
+        return cls(
+            run,
+            tuple(path / "world_model" for path in rounds if (path / "world_model").is_dir()),
+            tuple(path / "policies" for path in rounds if (path / "policies").is_dir()),
+            run / "data",
+            run / BEST if (run / BEST).is_dir() else None,
+        )
+
+
+def ship_world_model(source: Path, out: Path) -> None:
+    """Write a world model with its weight matrices in float16.
+
+    Args:
+        source: a pretraining run or one checkpoint.
+        out: the checkpoint's directory.
+
+    Raises:
+        PwmError: if there is no world model.
+    """
+    model = load_world_model(source)
+    steps = list_steps(source / "checkpoints")
+    made_by = read_meta(steps[-1] if steps else source, KIND)
+    meta = {**model_meta(model), "step": made_by.get("step")}
+    save_checkpoint(out, KIND, {"model": halved(model.state_dict())}, meta)
+
+
+def ship_policies(source: Path, out: Path) -> list[str]:
+    """Write policies compactly: without critics, matrices in float16, an encoder once for all.
+
+    Args:
+        source: what extraction wrote.
+        out: gets a directory a task, and the encoders that they share.
+
+    Returns:
+        The tasks' names.
+
+    Raises:
+        PwmError: if there is no policy.
+    """
+    policies = find_policies(source)
+    for name, policy in policies.items():
+        made_by = read_meta(policy_path(source, name), "policy")["made_by"]
+        policy.save(out / name, without_places(made_by), compact=True)
+    _delete_others(out, set(policies))
+    return list(policies)
+
+
+def without_places(value: Any) -> Any:
+    """Plain data whose absolute paths have lost the directories that only one machine has."""
+    if isinstance(value, Mapping):
+        return {key: without_places(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_places(entry) for entry in value]
+    return _DIRECTORIES.sub("", value) if isinstance(value, str) else value
+
+
+def _delete_others(out: Path, names: set[str]) -> None:
+    """Delete shared files that no policy names any more; refuse policies of an earlier shipping."""
+    if others := sorted(p.name for p in out.iterdir() if is_checkpoint(p) and p.name not in names):
+        raise PwmError(f"{out} also has a policy of {others[0]}, which the run lacks; delete it.")
+    wanted = {file for name in names for file in shared_files(out / name, "policy")}
+    for file in out.glob("*.safetensors"):
+        if file.name not in wanted:
+            file.unlink()

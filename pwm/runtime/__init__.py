@@ -1,0 +1,1 @@
+"""What every training run needs, whatever it trains: devices, checkpoints, metrics."""

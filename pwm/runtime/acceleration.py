@@ -1,0 +1,138 @@
+"""How a loop's arithmetic runs: compiled or eager, and in which precision. No model knows of it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pwm.core.progress import console
+from pwm.core.validation import require_choice
+from pwm.runtime.cuda_graph import CapturedFunction, Metrics
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+COMPILE = ("auto", "always", "never")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
+
+
+@dataclass
+class Acceleration:
+    """Settings that change speed and rounding, and nothing else.
+
+    Attributes:
+        compile: run the inner functions under torch.compile; ``auto`` does so on a GPU.
+        precision: of matrix products. ``float32`` is exact; ``tf32`` lets a GPU round their inputs
+            to 10 bits of mantissa (a CPU computes in float32); in ``bfloat16`` they run in that,
+            while normalization, softmax, a critic's output layer, weights, gradients and optimizer
+            stay in float32. ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+    """
+
+    compile: str = "auto"
+    precision: str = "auto"
+
+    def validate(self) -> None:
+        """Raise PwmError for values that mean nothing."""
+        require_choice(self, "compile", COMPILE)
+        require_choice(self, "precision", PRECISIONS)
+
+    def prepare(self, device: torch.device) -> Accelerator:
+        """What the settings come to on a device; sets torch's precision of matrix products."""
+        precision = self.precision
+        if precision == "auto":
+            precision = "bfloat16" if device.type == "cuda" else "float32"
+        exact = precision == "float32" or device.type != "cuda"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        wanted = self.compile == "always" or (self.compile == "auto" and device.type == "cuda")
+        return Accelerator(
+            device, bfloat16=precision == "bfloat16", compiles=wanted and can_compile(device.type)
+        )
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """:class:`Acceleration` on a device.
+
+    Attributes:
+        bfloat16: whether :meth:`autocast` changes anything.
+        compiles: whether :meth:`compile` does.
+    """
+
+    device: torch.device
+    bfloat16: bool = False
+    compiles: bool = False
+
+    def compile(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The function under torch.compile, for inputs of one shape, or as it is."""
+        if not self.compiles:
+            return function
+        return torch.compile(function, dynamic=False)
+
+    def capture(self, function: Callable[..., Metrics]) -> Callable[..., Metrics]:
+        """The function replayed as a CUDA graph, where compiling is on and there is a GPU.
+
+        Its arguments are tensors whose shapes never change, and it reads and writes all other
+        state in place; what it returns is overwritten by the next call.
+        """
+        if not self.compiles or self.device.type != "cuda":
+            return function
+        return CapturedFunction(function)
+
+    def adam(self, *groups: Iterable[nn.Parameter], lr: float, **options: Any) -> torch.optim.Adam:
+        """Adam as one kernel, each group with a learning rate of its own to be set by ``fill_``."""
+        described = [
+            {"params": list(group), "lr": torch.tensor(lr, device=self.device)} for group in groups
+        ]
+        on_gpu = self.device.type == "cuda"
+        return torch.optim.Adam(described, fused=True, capturable=on_gpu, **options)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Where matrix products run in bfloat16."""
+        if not self.bfloat16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+class FirstStep:
+    """Says once how long a compiled loop's first step took, apart from the rate of the others.
+
+    Make it right before the loop. Torch keeps what it compiled: a second run starts faster.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._wanted, self._start = accelerator.compiles, time.perf_counter()
+
+    def report(self, result: Tensor) -> None:
+        """After a step, with one of its results."""
+        if self._wanted:
+            self._wanted = False
+            result.sum().item()  # the device has finished
+            seconds = time.perf_counter() - self._start
+            console.print(f"first step: {seconds:.1f} s, with compiling")
+
+
+@cache
+def can_compile(device: str) -> bool:
+    """Whether torch.compile works here, found by compiling a small layer forward and backward.
+
+    Warns, once, with the reason if it does not: a C++ compiler is missing, or Triton.
+    """
+    x = torch.ones(4, 8, device=device)
+    weight = torch.ones(8, 8, device=device, requires_grad=True)
+    layer = torch.compile(lambda x, w: F.mish(F.layer_norm(x @ w, (8,))).sum(), dynamic=False)
+    try:
+        torch.autograd.grad(layer(x, weight), weight)
+    except Exception as error:  # whatever the tool chain raises means the same to us
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"torch.compile does not work here, going on eagerly: {reason}", stacklevel=2)
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Scalars of a training loop: a JSON-lines file, TensorBoard, and W&B by a switch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from pwm.core.errors import PwmError
+from pwm.core.files import write_all, write_atomically, writing
+
+
+class MetricsLogger:
+    """Appends to ``metrics.jsonl`` in a run directory; lines past ``step`` are dropped on resume.
+
+    Args:
+        directory: the run directory.
+        step: the step that the run goes on from; 0 for a new one.
+        wandb_project: also log to this Weights & Biases project if given.
+
+    Raises:
+        PwmError: if a file cannot be written, as every method does.
+    """
+
+    def __init__(self, directory: Path, step: int = 0, wandb_project: str | None = None) -> None:
+        from pwm.runtime.tensorboard import EventFile
+
+        self.path = directory / "metrics.jsonl"
+        _keep_until(self.path, step)
+        self._board = EventFile(directory / "tensorboard", purge_from=step + 1)
+        with writing(self.path):
+            self._file = self.path.open("ab", buffering=0)
+        self._wandb = _start_wandb(directory, wandb_project) if wandb_project else None
+
+    def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        """Write one line; tensors are scalar and are brought to the host here."""
+        values = {name: float(value) for name, value in scalars.items()}
+        with writing(self.path):
+            write_all(self._file, (json.dumps({"step": step, **values}) + "\n").encode())
+        self._board.add(step, values)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def flush(self) -> None:
+        """Bring what was logged to disk, so that a checkpoint is never ahead of its metrics."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close all sinks."""
+        self._file.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+class NoMetrics:
+    """In the place of a logger where another process logs."""
+
+    def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        """Writes nothing."""
+
+    def flush(self) -> None:
+        """Writes nothing."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl``, up to one that a crash left unfinished or unreadable."""
+    if not path.is_file():
+        return []
+    whole: list[dict[str, float]] = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            values = json.loads(line)
+            int(values["step"])
+        except (ValueError, TypeError, KeyError):
+            break
+        whole.append(values)
+    return whole
+
+
+def _keep_until(path: Path, step: int) -> None:
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def require_wandb(project: str | None) -> None:
+    """Raise PwmError if a W&B project is given and wandb is not installed."""
+    if project is not None:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise PwmError(
+                "W&B logging was asked for, but wandb is not installed; pip install 'pwm[wandb]'."
+            ) from error
+
+
+def _start_wandb(directory: Path, project: str):  # type: ignore[no-untyped-def]
+    require_wandb(project)
+    import wandb
+
+    return wandb.init(project=project, dir=str(directory), resume="allow", name=directory.name)

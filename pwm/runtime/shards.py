@@ -1,0 +1,94 @@
+"""Tensors in several safetensors files, written and read by torch's distributed checkpoint.
+
+Each file is written by one rank. Whatever number of ranks wrote them, any number reads them, each
+the parts that it holds. A file is plain safetensors, whose header says where its parts belong in
+the whole tensors; none is pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from pwm.core.errors import PwmError
+from pwm.core.files import fsync_directory
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+def write_shards(directory: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
+    """Write this rank's part of tensors into a directory without safetensors files.
+
+    To be called by all ranks. What all of them hold is written by one of them.
+
+    Returns:
+        The names of the files that this rank wrote, and their SHA-256; they are on the disk.
+
+    Raises:
+        PwmError: if a rank cannot write.
+    """
+    writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
+    try:
+        dcp.save(_flat(groups), storage_writer=writer)
+    except dcp.CheckpointException as error:
+        reasons = {str(failure[0]) for failure in error.failures.values()}
+        raise PwmError(
+            f"cannot write {directory} ({'; '.join(sorted(reasons))}); the checkpoints of before "
+            "are whole. Make room, and give the command again."
+        ) from error
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    mine = sorted(directory.glob(f"shard-{rank + 1:05d}-*.safetensors"))
+    for path in mine:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    fsync_directory(directory)
+    return {path.name: file_sha256(path) for path in mine}
+
+
+def read_shards(directory: Path, wanted: Iterable[str] | None, into: Groups | None) -> Groups:
+    """The tensors of a directory.
+
+    Args:
+        directory: with the files of :func:`write_shards`.
+        wanted: the groups to read; all by default.
+        into: tensors, sharded or not, to read into; whole ones on the CPU by default, for which no
+            process group is needed. What it has must be in the files, and the other way.
+    """
+    reader = HuggingFaceStorageReader(str(directory))
+    if into is None:
+        stored = reader.read_metadata().state_dict_metadata
+        into = {}
+        for key, entry in stored.items():
+            assert isinstance(entry, TensorStorageMetadata)
+            group, name = key.split("/", 1)
+            if wanted is None or group in wanted:
+                empty = torch.empty(entry.size, dtype=entry.properties.dtype)
+                into.setdefault(group, {})[name] = empty
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(_flat(into), storage_reader=reader, no_dist=not dist.is_initialized())
+    return into
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flat(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        f"{group}/{name}": tensor
+        for group, items in groups.items()
+        for name, tensor in items.items()
+    }

@@ -1,0 +1,1 @@
+"""Stepping simulators to make data."""

@@ -1,0 +1,359 @@
+"""Making offline data on the spot: behaviours acting in the simulators, into an episode store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pwm.core.errors import PwmError
+from pwm.core.processes import available_cores
+from pwm.core.progress import console, progress_bar
+from pwm.core.signals import StopSignals
+from pwm.core.suites import Suite, Task, get_suite
+from pwm.core.validation import (
+    require_at_least,
+    require_choice,
+    require_positive,
+    require_resume,
+    require_seed,
+    require_writable,
+    within,
+)
+from pwm.core.worker_pool import Job, WorkerPool
+from pwm.data.inspection import info
+from pwm.data.manifest import MANIFEST_NAME
+from pwm.data.store import Episode, EpisodeStore
+from pwm.evaluation.agents import SavedPolicies
+from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
+from pwm.simulation.rollout import Recipe, collect_episode, episode_seed, require_environments
+from pwm.simulation.sac_collection import (
+    LEARNERS,
+    SacConfig,
+    Training,
+    describe_learner,
+    record_training,
+    require_learner,
+    require_prior,
+)
+from pwm.simulation.simulator_mpc import PlannerSize, can_plan
+
+_COMMIT_EVERY = 50
+_JOBS_AHEAD = 8  # a worker, of the episode that is to be stored next
+
+
+@dataclass
+class CollectConfig:
+    """Settings of ``pwm collect``.
+
+    Attributes:
+        out: the store's directory; made if it does not exist, appended to if it does.
+        suite: a suite, a task, or several tasks, in a list or joined with commas.
+        episodes: episodes a task, or a mapping from task name to episodes.
+        seed: everything drawn follows from it; another seed adds other episodes.
+        workers: processes, 0 for one per available core. Does not change the data.
+        behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
+            ``held`` (Meta-World's scripts, which hold still while they succeed), ``mpc``
+            (planning on dm_control's simulator), ``policy``, or an agent that learns from its
+            episodes: ``sac`` or ``tqc``.
+        policy: for ``policy``, the directory of the policy, or of many tasks' policies.
+        policy_noise: standard deviation of the noise on the policy's actions; of a list each
+            episode draws one.
+        policy_noise_correlation: of the noise from one step to the next, at least 0 and below 1;
+            likewise.
+        worker_timeout: seconds that a simulator may take for one step before its worker counts
+            as hung and is replaced; likewise one that dies or fails.
+        max_faults: of one episode, which is run again after each; this many end the command.
+        resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
+        mpc: of behaviour ``mpc``, how much it tries.
+        sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
+    """
+
+    out: str
+    suite: Any = "quick"
+    episodes: Any = 100
+    seed: int = 0
+    workers: int = 0
+    behaviour: str = "mixed"
+    policy: str | None = None
+    policy_noise: Any = 0.1
+    policy_noise_correlation: Any = 0.0
+    worker_timeout: float = 120.0
+    max_faults: int = 5
+    resume: str = "auto"
+    mpc: PlannerSize = field(default_factory=PlannerSize)
+    sac: SacConfig = field(default_factory=SacConfig)
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_seed(self, "seed")
+        require_at_least(self, 0, "workers")
+        require_positive(self, "worker_timeout")
+        require_at_least(self, 1, "max_faults")
+        require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
+        within("mpc", self.mpc.validate)
+        within("sac", self.sac.validate)
+        if self.behaviour in LEARNERS:
+            require_learner(self.behaviour, self.sac)
+        if (self.behaviour == "policy") != (self.policy is not None):
+            raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
+        suite = get_suite(self.suite)
+        wanted = _episodes_per_task(self.episodes, suite)
+        for behaviour, possible, what in (
+            ("scripted", has_controller, "no scripted controller"),
+            ("held", can_hold, "no script that could hold still"),
+            ("mpc", can_plan, "no planning on the simulator"),
+        ):
+            lacking = [name for name, n in wanted.items() if n and not possible(suite[name])]
+            if self.behaviour == behaviour and lacking:
+                raise PwmError(
+                    f"there is {what} for {', '.join(lacking)}; use behaviour=mixed, or leave "
+                    "these tasks out."
+                )
+        self.noise()
+        require_writable(self.out)
+        require_resume(self, Path(self.out) / MANIFEST_NAME)
+
+    def as_job(self) -> CollectConfig:
+        """These settings for one of several jobs, which has some of the tasks."""
+        if not isinstance(self.episodes, Mapping):
+            return self
+        own = get_suite(self.suite)
+        return replace(self, episodes={t: n for t, n in self.episodes.items() if str(t) in own})
+
+    def noise(self) -> PolicyNoise:
+        """What is added to a policy's actions.
+
+        Raises:
+            PwmError: for values that cannot work.
+        """
+        return PolicyNoise(
+            _numbers("policy_noise", self.policy_noise, math.inf),
+            _numbers("policy_noise_correlation", self.policy_noise_correlation, 1.0),
+        )
+
+
+# Beside ``out`` and ``resume``, what may differ where one collection goes on with another.
+MAY_CHANGE = ("suite", "episodes", "workers", "worker_timeout", "max_faults")
+
+
+def collect(config: CollectConfig) -> Path:
+    """Collects episodes into a store and prints a summary of it.
+
+    The same settings give the byte-identical store whatever the number of workers. Run again,
+    the same settings go on where an interrupted collection stopped, and more episodes add to it;
+    another seed or behaviour adds another source to the same store.
+
+    Returns:
+        The store's directory.
+
+    Raises:
+        PwmError: for settings that do not fit, or when an episode fails ``max_faults`` times.
+        Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
+    """
+    config.validate()
+    suite = get_suite(config.suite)
+    wanted = _episodes_per_task(config.episodes, suite)
+    recipe = _recipe(config)
+    if recipe.behaviour == "policy":
+        for task in suite:
+            recipe.make("policy", task)  # raises for a policy that is not of this task
+    require_environments(suite)
+    description = _describe(recipe, suite)
+    if config.behaviour in LEARNERS:
+        description |= describe_learner(config.behaviour, config.sac)
+    with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
+        source = _source_key(recipe, description)
+        if config.behaviour in LEARNERS:
+            require_prior(store, config.sac)
+        store.add_source(source, description)
+        with WorkerPool(
+            config.workers or available_cores(),
+            config.worker_timeout,
+            config.max_faults,
+            ahead=2,
+            notify=console.print,
+        ) as pool:
+            if config.behaviour in LEARNERS:
+                training = Training(config.behaviour, config.seed, store.path, source, config.sac)
+                record_training(store, training, wanted, pool, signals)
+            else:
+                _collect(store, source, recipe, wanted, pool, signals)
+        signals.raise_if_requested(
+            f"stopped; every whole episode is in {config.out}. The same command goes on from there."
+        )
+        console.print(info(store))
+        if report := pool.report():
+            console.print(report)
+    return Path(config.out)
+
+
+def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
+    """Fills a store with what was collected task by task, as :func:`collect` would have filled it.
+
+    Args:
+        config: of the collection of all tasks; the store is its ``out``.
+        parts: by task name, a store that has this task's episodes of the same settings.
+
+    Raises:
+        PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
+    """
+    suite = get_suite(config.suite)
+    wanted = _episodes_per_task(config.episodes, suite)
+    recipe = _recipe(config)
+    description = _describe(recipe, suite)
+    source = _source_key(recipe, description)
+    with _open_or_create(Path(config.out), suite) as store:
+        store.add_source(source, description)
+        made = {task: store.count(task, source) for task in wanted}
+        opened = {path: EpisodeStore.open(path) for path in set(parts.values())}
+        batch: list[Episode] = []
+        for entry in _episodes(suite, made, wanted):
+            name = entry.task.name
+            batch.append(opened[parts[name]].episode(name, entry.index))
+            if entry.commit:
+                store.append(name, batch, source)
+                batch = []
+
+
+def _recipe(config: CollectConfig) -> Recipe:
+    return Recipe(config.seed, config.behaviour, config.policy, config.noise(), config.mpc)
+
+
+def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
+    if isinstance(episodes, Mapping):
+        wanted = {suite[str(name)].name: count for name, count in episodes.items()}
+    else:
+        wanted = dict.fromkeys(suite.names, episodes)
+    for task, count in wanted.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise PwmError(
+                f"episodes={count!r} for task '{task}' is not a number of episodes; give a whole "
+                "number, or one for each task such as '{walker-run: 50}'."
+            )
+    if not any(wanted.values()):
+        raise PwmError(f"episodes={episodes} asks for no episode; give a number of at least 1.")
+    return wanted
+
+
+def _numbers(name: str, given: Any, below: float) -> tuple[float, ...]:
+    """A setting that is a number or a list of them, each at least 0 and below a bound."""
+    values = given if isinstance(given, list | tuple) else [given]
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not values or not numeric or not all(0 <= value < below for value in values):
+        most = "" if below == math.inf else f" and below {below:g}"
+        raise PwmError(
+            f"{name}={given} must be a number of at least 0{most}, or a list of such numbers."
+        )
+    return tuple(float(value) for value in values)
+
+
+def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
+    """How the episodes are made; a policy is named by its content, since its path may change."""
+    description = {"made_by": "pwm collect", "behaviour": recipe.behaviour, "seed": recipe.seed}
+    if recipe.policy is not None:
+        from pwm.models.policy_directory import policy_path  # here, for workers do without torch
+
+        directory, noise = Path(recipe.policy), recipe.policy_noise or PolicyNoise()
+        paths = {task.name: policy_path(directory, task.name) for task in suite}
+        description["policy_sha256"] = SavedPolicies.at(paths).digests
+        description["policy_noise"] = list(noise.sigmas)
+        description["policy_noise_correlation"] = list(noise.correlations)
+    if recipe.behaviour == "mpc" and recipe.planner != PlannerSize():
+        description["planner"] = asdict(recipe.planner)
+    return description
+
+
+def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    return f"collect-{recipe.behaviour}-seed{recipe.seed}-{digest[:8]}"
+
+
+def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
+    if not (path / MANIFEST_NAME).exists():
+        return EpisodeStore.create(path, suite)
+    store = EpisodeStore.open(path, "a")
+    for task in suite:
+        if task.name not in store.suite or store.suite[task.name] != task:
+            store.close()
+            raise PwmError(
+                f"{path} was made for suite '{store.suite.name}', whose tasks do not include "
+                f"'{task.name}' as it is here; collect into another directory."
+            )
+    return store
+
+
+@dataclass(frozen=True)
+class _Next:
+    """An episode to make, and whether a commit follows it."""
+
+    task: Task
+    index: int
+    commit: bool
+
+
+def _episodes(suite: Suite, first: Mapping[str, int], wanted: Mapping[str, int]) -> Iterator[_Next]:
+    """Task after task; commits fall on the same episodes however often the run was stopped."""
+    for task, count in wanted.items():
+        for index in range(first[task], count):
+            yield _Next(suite[task], index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
+
+
+def _collect(
+    store: EpisodeStore,
+    source: str,
+    recipe: Recipe,
+    wanted: Mapping[str, int],
+    pool: WorkerPool,
+    signals: StopSignals,
+) -> None:
+    made = {task: store.count(task, source) for task in wanted}
+    total = sum(max(wanted[task] - made[task], 0) for task in wanted)
+    if not total:
+        return
+    whole: list[Episode] = []
+    with progress_bar() as progress:
+        bar = progress.add_task("collect", total=total, note="")
+        task = ""
+        try:
+            for entry, episode in _in_order(
+                pool, recipe, _episodes(store.suite, made, wanted), signals
+            ):
+                whole.append(episode)
+                task = entry.task.name
+                if entry.commit:
+                    store.append(task, whole, source)
+                    whole = []
+                progress.update(bar, advance=1, note=task)
+        finally:
+            if whole:
+                store.append(task, whole, source)
+
+
+def _in_order(
+    pool: WorkerPool, recipe: Recipe, entries: Iterator[_Next], signals: StopSignals
+) -> Iterator[tuple[_Next, Episode]]:
+    """Episodes in the order of the entries, until a signal comes."""
+    begun: deque[tuple[_Next, Job]] = deque()
+    finished: dict[Job, Episode] = {}
+
+    def next_job(worker: int) -> Job | None:
+        if signals.requested is not None or len(begun) >= _JOBS_AHEAD * pool.workers:
+            return None
+        if (entry := next(entries, None)) is None:
+            return None
+        seed = episode_seed(recipe.seed, entry.task.name, entry.index)
+        part = f"episode {entry.index} of task '{entry.task.name}' (seed {seed})"
+        begun.append((entry, Job(collect_episode, (recipe, entry.task, seed), (part,))))
+        return begun[-1][1]
+
+    for job, episode in pool.run(next_job):
+        finished[job] = episode
+        while begun and begun[0][1] in finished:
+            entry, first = begun.popleft()
+            yield entry, finished.pop(first)

@@ -1,0 +1,145 @@
+"""One collected episode: a seed, a behaviour drawn from it, and a run through the simulator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pwm.core.suites import Task
+from pwm.core.worker_pool import Caller
+from pwm.data.store import Episode
+from pwm.simulation.behaviors import (
+    Behaviour,
+    PolicyNoise,
+    default_mixture,
+    draw_name,
+    make_behaviour,
+)
+from pwm.simulation.simulator_mpc import PlannerSize
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a collected episode follows from, beside its task and index.
+
+    Attributes:
+        seed: the collection's seed.
+        behaviour: ``"mixed"`` for each task's default mixture, or one behaviour's name.
+        policy: the policy's directory, or that of many tasks' policies, for behaviour ``"policy"``.
+        policy_noise: on its actions, none by default.
+        planner: of behaviour ``"mpc"``.
+    """
+
+    seed: int
+    behaviour: str
+    policy: str | None = None
+    policy_noise: PolicyNoise | None = None
+    planner: PlannerSize = field(default_factory=PlannerSize, compare=False)
+
+    def mixture(self, task: Task) -> dict[str, float]:
+        """The share of a task's episodes that each behaviour gets."""
+        return default_mixture(task) if self.behaviour == "mixed" else {self.behaviour: 1.0}
+
+    def make(self, name: str, task: Task, env: Any = None) -> Behaviour:
+        """A behaviour of the mixture for an environment; raises PwmError if it cannot be."""
+        return make_behaviour(name, task, self.policy, self.policy_noise, env, self.planner)
+
+
+def require_environments(tasks: Iterable[Task]) -> None:
+    """Raise PwmError if the environment of a user's own task cannot be made or does not fit it.
+
+    Those of the suites are this project's own and are not tried.
+    """
+    from envs import make_env
+
+    for task in tasks:
+        if task.domain == "gymnasium":
+            make_env(task).close()
+
+
+def episode_seed(seed: int, task: str, index: int) -> int:
+    """The seed, in 0..2**32-1, from which all of a collected episode follows."""
+    name = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "little")
+    return int(np.random.SeedSequence([seed, name, index]).generate_state(1)[0])
+
+
+def run_episode(
+    env: Any,
+    task: Task,
+    seed: int,
+    mixture: Mapping[str, float],
+    behaviour_named: Callable[[str], Behaviour],
+) -> Episode:
+    """Acts through one episode.
+
+    Args:
+        env: the task's Gymnasium environment, with ``success`` in its info.
+        task: the task.
+        seed: of the environment, and of the generator that draws the behaviour and its noise.
+        mixture: shares of the behaviours.
+        behaviour_named: gives a behaviour by name.
+    """
+    rng = np.random.default_rng(seed)
+    name = draw_name(mixture, rng)
+    behaviour = behaviour_named(name)
+    behaviour.reset(rng)
+    length = task.episode_length
+    obs = np.empty((length + 1, task.obs_dim), np.float32)
+    action = np.empty((length, task.action_dim), np.float32)
+    reward = np.empty(length, np.float32)
+    terminated, success = np.zeros(length, bool), np.zeros(length, bool)
+    obs[0], _ = env.reset(seed=seed)
+    steps = 0
+    truncated = False
+    while not truncated and steps < length:
+        action[steps] = behaviour.act(obs[steps])
+        obs[steps + 1], reward[steps], ended, truncated, details = env.step(action[steps])
+        terminated[steps] = ended
+        success[steps] = details["success"] > 0
+        truncated = truncated or ended
+        steps += 1
+    return Episode(
+        obs=obs[: steps + 1],
+        action=action[:steps],
+        reward=reward[:steps],
+        terminated=terminated[:steps],
+        success=success[:steps],
+        behaviour=name,
+        seed=seed,
+    )
+
+
+def collect_episode(caller: Caller, recipe: Recipe, task: Task, seed: int) -> Episode:
+    """An episode of a collection, in a worker that keeps its last environments for the next."""
+    return _stage(caller, recipe, task).run(seed)
+
+
+class _Stage:
+    """A task's environment and the behaviours made so far."""
+
+    def __init__(self, caller: Caller, recipe: Recipe, task: Task) -> None:
+        from pwm.simulation.watched_env import WatchedEnv
+
+        self._recipe = recipe
+        self._task = task
+        self._env = WatchedEnv(task, caller)
+        self._behaviours: dict[str, Behaviour] = {}
+
+    def run(self, seed: int) -> Episode:
+        mixture = self._recipe.mixture(self._task)
+        return run_episode(self._env, self._task, seed, mixture, self._behaviour)
+
+    def _behaviour(self, name: str) -> Behaviour:
+        if name not in self._behaviours:
+            self._behaviours[name] = self._recipe.make(name, self._task, self._env.unwrapped)
+        return self._behaviours[name]
+
+
+@lru_cache(maxsize=2)  # jobs come task after task; two tasks meet where one ends
+def _stage(caller: Caller, recipe: Recipe, task: Task) -> _Stage:
+    return _Stage(caller, recipe, task)

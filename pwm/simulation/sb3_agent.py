@@ -1,0 +1,141 @@
+"""Stable-Baselines3's SAC, or TQC, as an agent that acts and learns in episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import set_random_seed
+
+from pwm.core.suites import Task
+from pwm.data.store import Episode
+from pwm.runtime.checkpoint import load_optimizer_tensors, optimizer_tensors
+from pwm.simulation.sac_collection import SacConfig
+
+
+class Agent:
+    """An agent of Stable-Baselines3, its replay included.
+
+    It learns from single transitions as they come, instead of in the library's own loop, which
+    cannot stop between two episodes. A time limit is no termination: beyond it the critics
+    bootstrap.
+
+    Args:
+        behaviour: ``"sac"`` or ``"tqc"``.
+        task: what it learns.
+        env: of the task, for its spaces.
+        config: settings.
+        seed: of its first weights.
+    """
+
+    def __init__(
+        self, behaviour: str, task: Task, env: gymnasium.Env[Any, Any], config: SacConfig, seed: int
+    ) -> None:
+        self.model: Any = self.algorithm(behaviour)(
+            "MlpPolicy",
+            env,
+            learning_rate=config.learning_rate,
+            buffer_size=config.buffer_size,
+            batch_size=config.batch_size,
+            tau=config.tau,
+            gamma=task.discount if config.gamma is None else config.gamma,
+            ent_coef=config.ent_coef,
+            policy_kwargs={"net_arch": list(config.net_arch)},
+            seed=seed,
+            device="cpu",
+        )
+        self.model.set_logger(Logger(None, []))  # as learn() would, without its output
+        self._config = config
+        self._steps = 0
+
+    @staticmethod
+    def algorithm(behaviour: str) -> type:
+        """The library's class of a behaviour in `pwm.simulation.sac_collection.LEARNERS`."""
+        if behaviour == "sac":
+            return SAC
+        from sb3_contrib import TQC
+
+        return TQC
+
+    def seed(self, seed: int) -> None:
+        """Seeds all that the agent draws from, when it acts and when it learns."""
+        set_random_seed(seed)  # torch's and NumPy's own generators
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Behaviour`; it draws from the library's generators instead."""
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """An action drawn from the policy; shapes as in `pwm.simulation.behaviors.Behaviour`."""
+        action, _ = self.model.predict(obs, deterministic=False)
+        return np.asarray(action, np.float32)
+
+    def learn(
+        self, obs: np.ndarray, action: np.ndarray, reward: float, after: np.ndarray, ended: bool
+    ) -> None:
+        """Takes a transition into the replay, and updates if it is time to.
+
+        Args:
+            obs: (obs_dim,) before the step.
+            action: (action_dim,).
+            reward: of the step.
+            after: (obs_dim,) after it.
+            ended: whether it terminated the episode; the time limit does not.
+        """
+        config = self._config
+        self._keep(obs[None], action[None], np.array([reward]), after[None], np.array([ended]))
+        if self._steps >= config.learning_starts and self._steps % config.train_freq == 0:
+            self.model.train(config.gradient_steps, config.batch_size)
+
+    def remember(self, episode: Episode) -> None:
+        """Takes an episode into the replay that it has learned from already."""
+        obs, after = episode.obs[:-1], episode.obs[1:]
+        self._keep(obs, episode.action, episode.reward, after, episode.terminated)
+
+    def _keep(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        after: np.ndarray,
+        ended: np.ndarray,
+    ) -> None:
+        replay = self.model.replay_buffer
+        at = (self._steps + np.arange(len(action))) % replay.buffer_size
+        replay.observations[at, 0], replay.next_observations[at, 0] = obs, after
+        replay.actions[at, 0], replay.rewards[at, 0], replay.dones[at, 0] = action, reward, ended
+        self._steps += len(action)
+        replay.pos = self._steps % replay.buffer_size
+        replay.full = self._steps >= replay.buffer_size
+
+    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """All that learning changes, but for the replay."""
+        model = self.model
+        groups = {"policy": model.policy.state_dict()}
+        if model.ent_coef_optimizer is not None:
+            groups["entropy"] = {"log_ent_coef": model.log_ent_coef}
+        return groups | {
+            name: optimizer_tensors(optimizer) for name, optimizer in self._optimizers().items()
+        }
+
+    def load(self, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Takes what `tensors` gave."""
+        self.model.policy.load_state_dict(tensors["policy"])
+        if self.model.ent_coef_optimizer is not None:
+            with torch.no_grad():
+                self.model.log_ent_coef.copy_(tensors["entropy"]["log_ent_coef"])
+        for name, optimizer in self._optimizers().items():
+            load_optimizer_tensors(optimizer, tensors[name])
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        model = self.model
+        found = {
+            "actor_optimizer": model.actor.optimizer,
+            "critic_optimizer": model.critic.optimizer,
+        }
+        if model.ent_coef_optimizer is not None:
+            found["entropy_optimizer"] = model.ent_coef_optimizer
+        return found

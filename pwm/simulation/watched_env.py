@@ -1,0 +1,40 @@
+"""An environment in a worker process, which tells the pool at every step that it lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from pwm.core.suites import Task
+from pwm.core.worker_pool import Caller
+
+
+class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+    """A task's environment that reports to a worker's caller before it resets or steps.
+
+    Args:
+        task: as for ``envs.make_env``.
+        caller: whom the worker works for.
+        part: which of the job's parts this environment's episode is.
+    """
+
+    def __init__(self, task: Task, caller: Caller, part: int = 0) -> None:
+        from envs import make_env
+
+        self._caller, self._part = caller, part
+        super().__init__(make_env(task))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """See ``gymnasium.Env.reset``."""
+        self._caller.at(self._part)
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """See ``gymnasium.Env.step``."""
+        self._caller.at(self._part)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, float(reward), terminated, truncated, info

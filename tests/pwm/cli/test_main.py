@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from config_mistakes import MISTAKES, SECONDS, filled, in_this_process, make_inputs
+
+import pwm
+from pwm.cli.main import COMMANDS, config_directory, main
+from pwm.core.errors import PwmError
+
+ROOT = Path(pwm.__file__).parent.parent
+
+TRIED_FAST = 4  # of the long table, every so many lines
+
+
+def _mistakes():
+    """The table of the script, most of it marked slow."""
+    lines = [row for rows in MISTAKES.values() for row in rows]
+    return [
+        pytest.param(*row, id=row[0], marks=pytest.mark.slow if number % TRIED_FAST else ())
+        for number, row in enumerate(lines)
+    ]
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize(("line", "words"), _mistakes())
+def test_a_mistake_gives_one_message_exit_code_1_and_no_files(line, words, inputs, tmp_path):
+    outcome = in_this_process(shlex.split(filled(line, inputs)))
+    assert outcome.fault(filled(words, inputs), SECONDS) is None, outcome
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_are_enough_mistakes():
+    assert sum(map(len, MISTAKES.values())) >= 50
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_lists_its_settings_with_defaults(name, capsys):
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"pwm {name}" in shown
+    assert COMMANDS[name].example in shown
+    settings = yaml.safe_load((config_directory() / f"{name}.yaml").read_text())
+    assert set(settings) - {"defaults", "hydra"} <= {
+        line.split(":")[0] for line in shown.split("\n")
+    }
+    required = {"pretrain": "data: ???", "collect": "out: ???", "evaluate": "policy: ???"}
+    assert required.get(name, "") in shown
+
+
+def test_help_mentions_presets_and_meanings(capsys):
+    main(["pretrain", "-h"])
+    shown = capsys.readouterr().out
+    assert "model=1M|5M|19M|48M|317M|1B|tiny" in shown
+    assert "batch_size: 1024" in shown
+    main(["extract", "--help"])
+    shown = capsys.readouterr().out
+    assert "extract=paper|small_data|standard" in shown
+    assert "detach_actor_input" in shown
+    assert "start states a task, drawn once" in shown
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_overview_lists_every_command(words, capsys):
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert name in shown
+        assert command.summary in shown
+    assert "data" in shown
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pwm {pwm.__version__}\n"
+
+
+def test_cfg_job_prints_the_resolved_settings_and_runs_nothing(tmp_path, capsys):
+    assert main(["pretrain", "data=x", "out=y", "model=1M", "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["data"] == "x"
+    assert shown["model"]["mlp_dim"] == 384
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_gives_the_traceback():
+    with pytest.raises(PwmError, match="no episode store"):
+        main(["pretrain", "data=x", "out=y", "--debug"])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pwm.cli", "--debug", "data", "info", "nowhere"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "data_command.py" in result.stderr
+
+
+def test_the_process_prints_one_line_and_exits_with_1():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pwm.cli", "pretrain", "data=x", "out=y"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("pwm: error: x is no episode store")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["--help", "extract --help", "pretrain data=x out=y --cfg job"])
+def test_a_reader_that_has_seen_enough_is_no_error(line):
+    end, pipe = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-m", "pwm.cli", *line.split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, env=environment, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(pipe)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.usefixtures("keyboard_interrupts")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_away_from_safe_points_ends_the_command_in_order(
+    signum, code, monkeypatch, capsys
+):
+    unwound = []
+
+    def stopped(words):
+        try:
+            signal.raise_signal(signum)
+        finally:
+            unwound.append(words)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pwm.cli.data_command.data_command", stopped)
+    assert main(["data", "info", "x"]) == code
+    assert unwound == [["info", "x"]]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "the same command goes on from there" in said
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_arguments_default_to_those_of_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pwm", "--version"])
+    assert main() == 0
+    before = ["pwm", "pretrain", "data=x", "out=y"]
+    monkeypatch.setattr(sys, "argv", before)
+    assert main() == 1
+    assert sys.argv == before
+
+
+def test_every_command_has_a_config_and_its_function():
+    import importlib
+
+    for name, command in COMMANDS.items():
+        module = importlib.import_module(command.module)
+        assert callable(getattr(module, command.function))
+        assert (config_directory() / f"{name}.yaml").is_file()
+        assert getattr(module, command.config).__doc__

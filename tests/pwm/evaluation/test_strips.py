@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+import envs
+from pwm.core.errors import PwmError
+from pwm.core.suites import get_suite
+from pwm.evaluation.agents import UniformActions
+from pwm.evaluation.videos import strip, write_strips
+
+
+def test_frames_stand_side_by_side_at_half_their_size():
+    frames = np.stack([np.full((5, 6, 3), value, np.uint8) for value in (10, 200)])
+    frames[0, :2, :2] = 50
+    picture = strip(frames)
+    assert picture.shape == (2, 6, 3)
+    assert (picture[0, 0] == 50).all()
+    assert (picture[:, 3:] == 200).all()
+
+
+def test_a_strip_shows_an_episode_from_its_start(tmp_path):
+    try:
+        envs.render_backend()
+    except PwmError as fault:
+        pytest.skip(str(fault))
+    tasks = get_suite("mw-reach").tasks
+    for name in ("a", "b"):
+        write_strips(UniformActions(), tasks, [3], tmp_path / name)
+    file = tmp_path / "a" / "mw-reach_0.jpg"
+    picture = iio.imread(file)
+    assert picture.shape == (120, 8 * 160, 3)
+    assert file.stat().st_size < 100_000
+    assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    first, last = (picture[:, i * 160 : (i + 1) * 160].astype(float) for i in (0, 7))
+    assert np.abs(first - last).max() > 50
+    env = envs.make_env("mw-reach", render_mode="rgb_array")
+    env.reset(seed=3)
+    assert np.abs(strip(env.render()[None]) - first).mean() < 5  # but for JPEG's losses
+    env.close()

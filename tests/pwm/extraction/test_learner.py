@@ -1,0 +1,653 @@
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pwm.core.errors import PwmError
+from pwm.core.suites import Suite, Task
+from pwm.extraction import learner as actor_critic_learner
+from pwm.extraction.imagination import Imagined
+from pwm.extraction.learner import (
+    ActorCriticConfig,
+    ActorCriticLearner,
+    Demonstrations,
+    Noise,
+    Transitions,
+)
+from pwm.models.actor_critic import ActorCriticSize
+from pwm.models.math import symexp
+from pwm.models.world_model import ModelSize, WorldModel
+from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
+
+SUITE = Suite(
+    "three",
+    (
+        Task("first", "dmcontrol", 3, 1, 20),
+        Task("second", "metaworld", 5, 2, 20),
+        Task("third", "dmcontrol", 4, 2, 20),
+    ),
+)
+MODEL = ModelSize(
+    encoder_dim=12, mlp_dim=12, latent_dim=16, task_dim=4, num_bins=11, vmin=-3, vmax=3
+)
+CONFIG = ActorCriticConfig(
+    iterations=20,
+    batch_size=6,
+    horizon=4,
+    discount=0.9,
+    networks=ActorCriticSize(actor=[6, 5], critic=[5], critics=2),
+    critic_passes=2,
+    critic_minibatches=3,
+    detach_actor_input=False,
+)
+
+
+def make_model(seed: int = 0, **sizes) -> WorldModel:
+    torch.manual_seed(seed)
+    model = WorldModel(dataclasses.replace(MODEL, **sizes), SUITE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return model.eval().requires_grad_(False)
+
+
+def make_learner(
+    tasks=SUITE.tasks, seed: int = 0, model=None, others=(), **changes
+) -> ActorCriticLearner:
+    config = dataclasses.replace(CONFIG, **changes)
+    learner = ActorCriticLearner(model or make_model(), tasks, config, seed, others=others)
+    with torch.no_grad():  # fresh networks are so near zero that little can be seen
+        for k, task in enumerate(learner.tasks):
+            torch.manual_seed(SUITE.id(task.name) + 100)
+            for net in (learner.actors, learner.critics):
+                for parameter in net.parameters():
+                    own = parameter.view(len(learner.tasks), -1)[k]
+                    own.add_(0.3 * torch.randn_like(own))
+    return learner
+
+
+def make_starts(pool: int = 50) -> Tensor:
+    """(3, pool, latent): each task's own latents."""
+    model = make_model()
+    obs = torch.randn(3, pool, 5, generator=torch.Generator().manual_seed(5))
+    return model.encode(obs, torch.arange(3).unsqueeze(1))
+
+
+def iterate(learner: ActorCriticLearner, pools: Tensor, first: int, end: int) -> list[dict]:
+    metrics = []
+    for step in range(first, end):
+        learner.set_progress(step)
+        rows = learner.sample(pools.shape[1])
+        start = torch.stack([pool[r] for pool, r in zip(pools, rows, strict=True)])
+        metrics.append(learner.iteration(start, learner.noise()))
+    return metrics
+
+
+# --- the gradient of the actor loss through the world model --------------------------------------
+
+
+class Problem:
+    """A learner in float64 with fixed starts and noise, and its loss as a function of the actor."""
+
+    def __init__(self, **changes) -> None:
+        model = make_model().double()
+        self.learner = make_learner(SUITE.tasks[:2], model=model, **changes)
+        self.learner.actors.double()
+        self.learner.critics.double()
+        config = self.config = self.learner.config
+        generator = torch.Generator().manual_seed(3)
+        shape = (config.horizon, 2, config.batch_size, 2)
+        self.noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        self.start = make_starts(config.batch_size)[:2].double()
+        self.parameters = list(self.learner.actors.parameters())
+
+    def analytic(self) -> Tensor:
+        loss, imagined, metrics = self.learner.actor_loss(self.start, self.noise)
+        self.scale = metrics["return_scale"]
+        self.latents = imagined.latents.detach()
+        gradients = torch.autograd.grad(loss.sum(), self.parameters)
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    @torch.no_grad()
+    def loss(self, actor_inputs: Tensor | None) -> float:
+        """Minus the normalized return, step by step; the actor reads given latents or its own."""
+        config, model, task = self.config, self.learner.model, torch.tensor([[0], [1]])
+        z, total = self.start, torch.zeros(2, config.batch_size, dtype=torch.float64)
+        for t in range(config.horizon):
+            features = z if actor_inputs is None else actor_inputs[t]
+            action = self.learner.actors(features, self.noise[t])
+            reward = model.symlog_reward(z, action, task)
+            total += config.discount**t * (
+                symexp(reward) if config.reward_units == "real" else reward
+            )
+            z = model.next(z, action, task)
+        values = self.learner.critics(z)
+        total += config.discount**config.horizon * torch.minimum(values[:, 0], values[:, 1])
+        return float((-total.mean(1) / self.scale).sum())
+
+    def numeric(self, actor_inputs: Tensor | None, step: float = 1e-6) -> Tensor:
+        """Central differences in every single parameter."""
+        slopes = []
+        for parameter in self.parameters:
+            flat = parameter.data.view(-1)
+            for i in range(len(flat)):
+                before = flat[i].item()
+                flat[i] = before + step
+                above = self.loss(actor_inputs)
+                flat[i] = before - step
+                below = self.loss(actor_inputs)
+                flat[i] = before
+                slopes.append((above - below) / (2 * step))
+        return torch.tensor(slopes, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("reward_units", ["symlog", "real"])
+def test_actor_gradient_is_the_derivative_of_the_imagined_return(reward_units):
+    problem = Problem(reward_units=reward_units)
+    analytic = problem.analytic()
+    numeric = problem.numeric(None)
+    assert analytic.norm() > 1e-2
+    torch.testing.assert_close(analytic, numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_with_detached_actor_input_the_gradient_is_that_of_the_surrogate():
+    """The surrogate's actor reads recorded latents, constants; its dynamics are differentiated."""
+    problem = Problem(detach_actor_input=True)
+    analytic = problem.analytic()
+    surrogate = problem.numeric(problem.latents)
+    torch.testing.assert_close(analytic, surrogate, rtol=1e-5, atol=1e-7)
+    full = problem.numeric(None)
+    assert (analytic - full).norm() > 0.01 * full.norm()
+
+
+def test_the_gradient_passes_through_more_than_one_step():
+    """The last step's noise changes the first action's gradient only by way of the dynamics."""
+    problem = Problem()
+    action_noise = problem.noise.clone().requires_grad_(True)
+    imagined = problem.learner.imagine(problem.start, action_noise)
+    (gradient,) = torch.autograd.grad(imagined.rewards[-1].sum(), action_noise)
+    assert all(gradient[t].abs().max() > 0 for t in range(problem.config.horizon))
+
+
+# --- tasks do not touch each other ---------------------------------------------------------------
+
+
+def assert_task_equal(stack: ActorCriticLearner, k: int, alone: ActorCriticLearner) -> None:
+    for ours, theirs in (
+        (stack.actors, alone.actors),
+        (stack.critics, alone.critics),
+    ):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            own = a.view(len(stack.tasks), -1)[k]
+            torch.testing.assert_close(own, b.flatten(), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_a_task_learns_the_same_alone_and_in_a_stack(k):
+    pools = make_starts()
+    stack, alone = make_learner(), make_learner(SUITE.tasks[k : k + 1])
+    before = [p.clone() for p in alone.actors.parameters()]
+    together = iterate(stack, pools, 0, 5)
+    single = iterate(alone, pools[k : k + 1], 0, 5)
+    assert_task_equal(stack, k, alone)
+    moved = zip(before, alone.actors.parameters(), strict=True)
+    assert max((a - b).abs().max().item() for a, b in moved) > 1e-3
+    for name in ("imagined_return", "return_scale", "critic_loss", "value"):
+        torch.testing.assert_close(together[-1][name][k], single[-1][name][0], rtol=1e-3, atol=1e-4)
+
+
+def test_fresh_networks_and_random_numbers_are_those_of_the_task_alone():
+    model = make_model()
+    stack = ActorCriticLearner(model, SUITE.tasks, CONFIG, seed=4)
+    for k, task in enumerate(SUITE):
+        alone = ActorCriticLearner(model, [task], CONFIG, seed=4)
+        assert_task_equal(stack, k, alone)
+    sampled, noise = stack.sample(1000), stack.noise()
+    for k, task in enumerate(SUITE):
+        alone = ActorCriticLearner(model, [task], CONFIG, seed=4)
+        assert torch.equal(alone.sample(1000)[0], sampled[k])
+        own = alone.noise()
+        assert torch.equal(own.action[:, 0], noise.action[:, k])
+        assert torch.equal(own.order, noise.order)
+
+
+def test_seeds_and_tasks_have_different_streams():
+    model = make_model()
+    one = ActorCriticLearner(model, SUITE.tasks, CONFIG, seed=4)
+    other = ActorCriticLearner(model, SUITE.tasks, CONFIG, seed=5)
+    assert not torch.equal(one.sample(1000), other.sample(1000))
+    noise = one.noise().action
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+    weight = one.actors.mean[0].weight
+    assert not torch.equal(weight[0], weight[1])
+    assert not torch.equal(weight, other.actors.mean[0].weight)
+
+
+def poison(model: WorldModel, task: int, value: float) -> WorldModel:
+    """A world model that is broken for one task alone."""
+    model.task_emb.weight[task] = value
+    return model
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_task_with_non_finite_gradients_does_not_touch_the_others(value):
+    pools = make_starts()
+    healthy = make_learner()
+    poisoned = make_learner(model=poison(make_model(), 1, value))
+    before = [p.clone() for p in poisoned.actors.parameters()]
+    iterate(healthy, pools, 0, 4)
+    metrics = iterate(poisoned, pools, 0, 4)
+    assert not metrics[-1]["imagined_return"][1].isfinite()
+    for ours, theirs in zip(poisoned.actors.parameters(), healthy.actors.parameters(), strict=True):
+        assert ours.isfinite().all()
+        assert torch.equal(ours[[0, 2]], theirs[[0, 2]])
+    for net in (poisoned.actors, poisoned.critics):
+        assert all(p.isfinite().all() for p in net.parameters())
+    for ours, old in zip(poisoned.actors.parameters(), before, strict=True):
+        assert torch.equal(ours[1], old[1])
+
+
+# --- one iteration, piece by piece ---------------------------------------------------------------
+
+
+def grad_norms(module: nn.Module, tasks: int) -> Tensor:
+    parts = [p.grad.reshape(tasks, -1) for p in module.parameters()]
+    return torch.cat(parts, 1).norm(dim=1)
+
+
+def one_iteration(learner: ActorCriticLearner) -> tuple[dict[str, Tensor], Tensor, Noise]:
+    learner.set_progress(0)
+    start = make_starts(learner.config.batch_size)[: len(learner.tasks)]
+    noise = learner.noise()
+    return learner.iteration(start, noise), start, noise
+
+
+def test_gradients_are_clipped_task_by_task():
+    free = make_learner(actor_clip=1e9, critic_clip=1e9)
+    metrics, *_ = one_iteration(free)
+    norms = metrics["actor_grad_norm"]
+    torch.testing.assert_close(norms, grad_norms(free.actors, 3))
+    limit = norms.sort().values[:2].mean().item()
+    clipped = make_learner(actor_clip=limit, critic_clip=1e-4)
+    metrics, *_ = one_iteration(clipped)
+    torch.testing.assert_close(metrics["actor_grad_norm"], norms)
+    torch.testing.assert_close(grad_norms(clipped.actors, 3), norms.clamp(max=limit))
+    assert norms.min() < limit < norms.max()
+    torch.testing.assert_close(grad_norms(clipped.critics, 3), torch.full((3,), 1e-4))
+
+
+@pytest.mark.parametrize("scale_values", [False, True])
+def test_critics_learn_td_lambda_targets_of_the_least_member(scale_values):
+    """The first critic loss and mean target, sample by sample from the definition."""
+    learner = make_learner(scale_values=scale_values, critic_passes=1, critic_minibatches=1)
+    config, gamma, lam = learner.config, learner.config.discount, learner.config.lam
+    start = make_starts(config.batch_size)
+    noise = learner.noise()
+    with torch.no_grad():
+        imagined = learner.imagine(start, noise.action)
+        values = learner.critics(imagined.latents.flatten(0, 0).transpose(0, 1).reshape(3, -1, 16))
+    values = values.view(3, 2, config.horizon + 1, config.batch_size).double()
+    targets = torch.zeros(3, config.horizon, config.batch_size, dtype=torch.float64)
+    for k in range(3):
+        for b in range(config.batch_size):
+            running = values[k, :, -1, b].min()
+            for t in reversed(range(config.horizon)):
+                following = values[k, :, t + 1, b].min()
+                mixed = (1 - lam) * following + lam * running
+                running = targets[k, t, b] = imagined.rewards[t, k, b].double() + gamma * mixed
+    errors = values[:, :, :-1] - targets.unsqueeze(1)
+    scale = 10.0 if scale_values else 1.0
+    assert learner.critics.scale == pytest.approx(scale)
+    learner.set_progress(0)
+    metrics = learner.iteration(start, noise)
+    wanted = (errors / scale).square().mean((1, 2, 3))
+    torch.testing.assert_close(metrics["critic_loss"].double(), wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        metrics["value"].double(), targets.mean((1, 2)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_critics_approach_their_targets():
+    learner = make_learner(actor_lr=0.0, critic_lr=1e-2, lr_final=1e-2, discount=0.5)
+    start, noise = make_starts(CONFIG.batch_size), learner.noise()
+    losses = []
+    for _ in range(100):
+        learner.set_progress(0)
+        losses.append(learner.iteration(start, noise)["critic_loss"])
+    assert (losses[-1] < 0.3 * losses[0]).all()
+
+
+def test_orders_are_permutations_of_all_states():
+    order = make_learner().noise().order
+    assert order.shape == (2, 24)
+    for row in order:
+        assert row.sort().values.tolist() == list(range(24))
+    assert not torch.equal(order[0], order[1])
+
+
+def test_returns_are_normalized_by_their_running_deviation():
+    learner = make_learner(return_decay=1.0)
+    starts, returns = make_starts(CONFIG.batch_size), []
+    for _ in range(3):
+        noise = learner.noise().action
+        imagined = learner.imagine(starts, noise)
+        discounts = 0.9 ** torch.arange(4).view(-1, 1, 1)
+        bootstrap = learner.critics(imagined.latents[-1]).amin(1)
+        returns.append((imagined.rewards * discounts).sum(0) + 0.9**4 * bootstrap)
+        loss, _, metrics = learner.actor_loss(starts, noise)
+        seen = torch.cat(returns, 1)
+        scale = seen.std(1, correction=0).clamp(min=1e-2)
+        torch.testing.assert_close(metrics["return_scale"], scale)
+        torch.testing.assert_close(metrics["imagined_return"], returns[-1].mean(1))
+        torch.testing.assert_close(loss, -returns[-1].mean(1) / scale)
+
+
+def test_cloning_adds_the_mean_squared_distance_of_used_dimensions():
+    learner = make_learner(clone_weight=0.7, clone_weight_final=0.7)
+    learner.set_progress(0)
+    starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
+    shape = (3, CONFIG.batch_size, 2)
+    shown = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    shown[0, :, 1] = 0  # the first task has one action dimension
+    demonstrations = Demonstrations(starts, shown)
+    plain, *_ = make_learner().actor_loss(starts, noise)
+    cloning, _, metrics = learner.actor_loss(starts, noise, demonstrations)
+    mode = learner.actors(starts)
+    wanted = torch.stack(
+        [
+            (mode[k, :, :used] - shown[k, :, :used]).square().mean()
+            for k, used in ((0, 1), (1, 2), (2, 2))
+        ]
+    )
+    torch.testing.assert_close(metrics["clone_error"], wanted)
+    torch.testing.assert_close(cloning - plain, 0.7 * wanted)
+
+
+# --- an ensemble of world models, and recorded transitions ---------------------------------------
+
+
+def make_others() -> list[WorldModel]:
+    return [make_model(1), make_model(2, latent_dim=8, mlp_dim=10)]
+
+
+def make_elsewhere(count: int = CONFIG.batch_size) -> list[Tensor]:
+    """The states of make_starts in the other models."""
+    obs = torch.randn(3, count, 5, generator=torch.Generator().manual_seed(5))
+    return [model.encode(obs, torch.arange(3).unsqueeze(1)) for model in make_others()]
+
+
+def test_cloning_alone_approaches_what_was_shown_and_leaves_all_else():
+    learner = make_learner(clone_first=150, clone_lr=2e-2, lr_final=1e-3)
+    before = {name: t.clone() for name, t in learner.critics.state_dict().items()}
+    log_std, moments = learner.actors.log_std.detach().clone(), learner.moments.clone()
+    starts = make_starts(CONFIG.batch_size)
+    mask = learner.actors.action_mask.unsqueeze(1)
+    shown = Demonstrations(starts, 0.8 * torch.sin(9 * starts[..., : mask.shape[-1]]) * mask)
+    errors = []
+    for step in range(150):
+        learner.set_progress(step)
+        metrics = learner.imitation(shown)
+        errors.append(metrics["clone_error"])
+    assert (errors[-1] < 0.1 * errors[0]).all()
+    assert metrics["actor_grad_norm"].shape == (3,)
+    assert torch.equal(learner.actors.log_std, log_std)
+    assert torch.equal(learner.moments, moments)
+    for name, tensor in learner.critics.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("reward_units", ["symlog", "real"])
+def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
+    """Rewards and actor gradients against every model's rollout of its own, step by step."""
+    changes = {"reward_units": reward_units, "disagreement_weight": 1.5}
+    learner = make_learner(others=make_others(), **changes)
+    start, elsewhere = make_starts(CONFIG.batch_size), make_elsewhere()
+    noise = learner.noise().action
+    ours = learner.imagine(start, noise, elsewhere).rewards
+    tasks, worlds = torch.arange(3).unsqueeze(1), [make_model(), *make_others()]
+    states, plain = [start, *elsewhere], []
+    for step_noise in noise:
+        action = learner.actors(states[0], step_noise)
+        rewards = [m.symlog_reward(z, action, tasks) for m, z in zip(worlds, states, strict=True)]
+        if reward_units == "real":
+            rewards = [symexp(reward) for reward in rewards]
+        states = [m.next(z, action, tasks) for m, z in zip(worlds, states, strict=True)]
+        mean = (rewards[0] + rewards[1] + rewards[2]) / 3
+        variance = sum((reward - mean) ** 2 for reward in rewards) / 3
+        plain.append(mean - 1.5 * variance.sqrt())
+    torch.testing.assert_close(ours, torch.stack(plain), rtol=1e-4, atol=1e-5)
+    parameters = list(learner.actors.parameters())
+    gradients = torch.autograd.grad(ours.sum(), parameters)
+    wanted = torch.autograd.grad(torch.stack(plain).sum(), parameters)
+    for a, b in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_models_that_agree_are_one_model():
+    learner = make_learner(others=[make_model()], disagreement_weight=5.0)
+    starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
+    loss, imagined, _ = learner.actor_loss(starts, noise, elsewhere=[starts])
+    plain, alone, _ = make_learner().actor_loss(starts, noise)
+    torch.testing.assert_close(imagined.rewards, alone.rewards, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss, plain, rtol=1e-3, atol=1e-3)
+    gradients = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def make_transitions() -> Transitions:
+    draw = torch.Generator().manual_seed(8)
+    latents = make_starts(2 * CONFIG.batch_size)
+    facts = torch.rand(2, 3, CONFIG.batch_size, generator=draw)
+    return Transitions(latents[:, ::2], facts[0], facts[1], latents[:, 1::2])
+
+
+def test_critics_learn_from_recorded_transitions_in_proportion():
+    """The first critic loss is a mix of the imagined one and one-step errors by definition."""
+    start, real = make_starts(CONFIG.batch_size), make_transitions()
+    changes = {"critic_passes": 1, "critic_minibatches": 1}
+    plain, mixed = make_learner(**changes), make_learner(real_value_share=0.3, **changes)
+    noise, _ = plain.noise(), mixed.noise()
+    plain.set_progress(0), mixed.set_progress(0)
+    with torch.no_grad():
+        following = mixed.critics(real.next_latent).amin(1)
+        errors = mixed.critics(real.latent) - (real.reward + real.discount * following).unsqueeze(1)
+    imagined = plain.iteration(start, noise)["critic_loss"]
+    ours = mixed.iteration(start, noise, real=real)["critic_loss"]
+    torch.testing.assert_close(ours, 0.7 * imagined + 0.3 * errors.square().mean((1, 2)))
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_with_all_remedies_a_task_learns_the_same_alone_and_in_a_stack(k):
+    given = {"real_value_share": 0.5, "clone_weight": 0.3, "others": make_others()}
+    stack, alone = make_learner(**given), make_learner(SUITE.tasks[k : k + 1], **given)
+    start, elsewhere, real = make_starts(CONFIG.batch_size), make_elsewhere(), make_transitions()
+    shown = Demonstrations(
+        real.latent, 0.5 * stack.actors.action_mask.unsqueeze(1).expand(-1, 6, -1)
+    )
+    own = slice(k, k + 1)
+    for step in range(4):
+        stack.set_progress(step), alone.set_progress(step)
+        stack.iteration(start, stack.noise(), shown, elsewhere, real)
+        alone.iteration(
+            start[own],
+            alone.noise(),
+            Demonstrations(*(part[own] for part in shown)),
+            [part[own] for part in elsewhere],
+            Transitions(*(part[own] for part in real)),
+        )
+    assert_task_equal(stack, k, alone)
+
+
+def test_the_frozen_model_gets_no_gradient():
+    learner = make_learner()
+    one_iteration(learner)
+    assert all(p.grad is None for p in learner.model.parameters())
+
+
+def test_schedules():
+    learner = make_learner(
+        iterations=10, actor_lr=1e-3, critic_lr=2e-3, lr_final=1e-4,
+        clone_weight=1.0, clone_weight_final=0.5,
+    )  # fmt: skip
+    weights = []
+    for iteration in (0, 10, 5):
+        learner.set_progress(iteration)
+        weights.append(float(learner.clone_weight))
+    assert weights == pytest.approx([1.0, 0.5, 0.75])
+    assert float(learner.actor_optimizer.param_groups[0]["lr"]) == pytest.approx(5.5e-4)
+    assert float(learner.critic_optimizer.param_groups[0]["lr"]) == pytest.approx(1.05e-3)
+    assert learner.actor_optimizer.param_groups[0]["betas"] == (0.7, 0.95)
+
+
+def test_cloning_alone_has_a_schedule_of_its_own_before_that_of_the_iterations():
+    learner = make_learner(
+        iterations=10, actor_lr=1e-3, lr_final=1e-4, clone_first=4, clone_lr=9e-3,
+        clone_weight=1.0, clone_weight_final=0.5,
+    )  # fmt: skip
+    rates, weights = [], []
+    for step in (0, 2, 4, 9, 14):
+        learner.set_progress(step)
+        rates.append(float(learner.actor_optimizer.param_groups[0]["lr"]))
+        weights.append(float(learner.clone_weight))
+    assert rates == pytest.approx([9e-3, 4.55e-3, 1e-3, 5.5e-4, 1e-4])
+    assert weights[2:] == pytest.approx([1.0, 0.75, 0.5])
+    assert learner.config.steps == 14
+
+
+def test_metrics_are_one_a_task_without_gradient():
+    metrics, *_ = one_iteration(make_learner())
+    assert {"imagined_return", "return_scale", "actor_grad_norm", "critic_loss", "value",
+            "policy_std"} <= set(metrics)  # fmt: skip
+    for value in metrics.values():
+        assert value.shape == (3,)
+        assert not value.requires_grad
+
+
+def test_resuming_is_bit_exact(tmp_path):
+    pools = make_starts()
+    whole = make_learner()
+    iterate(whole, pools, 0, 6)
+    half = make_learner()
+    iterate(half, pools, 0, 3)
+    save_checkpoint(tmp_path / "half", "extraction", half.tensors(), {})
+    resumed = make_learner(seed=9)  # everything must come from the checkpoint
+    resumed.load(load_checkpoint(tmp_path / "half", "extraction"))
+    iterate(resumed, pools, 3, 6)
+    ours, theirs = whole.tensors(), resumed.tensors()
+    for group, items in ours.items():
+        for name, tensor in items.items():
+            assert torch.equal(tensor, theirs[group][name]), f"{group}/{name}"
+
+
+def test_one_tasks_critic_can_be_taken_out():
+    learner = make_learner()
+    latents = make_starts(7)
+    values = learner.critics(latents)
+    for k in range(3):
+        critic = learner.critic(k)
+        torch.testing.assert_close(critic.values(latents[k : k + 1])[0], values[k])
+        assert (critic.reward_units, critic.discount) == ("symlog", 0.9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward_units": "dollars"},
+        {"iterations": 0},
+        {"batch_size": 0},
+        {"horizon": 0},
+        {"critic_minibatches": 5},
+        {"critic_minibatches": 0},
+        {"critic_passes": -1},
+        {"discount": 1.0, "scale_values": True},
+        {"discount": 1.5},
+        {"discount": -0.1},
+        {"lam": 1.1},
+        {"actor_lr": -1e-3},
+        {"critic_lr": float("nan")},
+        {"betas": [0.9]},
+        {"betas": [0.9, 1.0]},
+        {"actor_clip": 0.0},
+        {"clone_best": 0.0},
+        {"clone_weight": -1.0},
+        {"return_decay": 0.0},
+        {"return_decay": 1.1},
+        {"networks": ActorCriticSize(actor=[8, 0], critic=[8])},
+        {"networks": ActorCriticSize(actor=[8], critic=[8], critics=0)},
+    ],
+)
+def test_settings_that_cannot_work_are_refused_in_a_sentence(changes):
+    with pytest.raises(PwmError) as caught:
+        dataclasses.replace(CONFIG, **changes).validate()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert any(name in message for name in changes) or "networks" in changes
+
+
+def test_the_default_settings_are_valid():
+    ActorCriticConfig().validate()
+
+
+# --- it learns -----------------------------------------------------------------------------------
+
+
+class PointMass(nn.Module):
+    """A differentiable toy in place of a world model: move to each task's own goal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.suite = SUITE
+        self.size = SimpleNamespace(latent_dim=2)
+        self.bins = torch.zeros(1)
+        self.goals = torch.tensor([[1.0, 0.0], [-0.5, 0.5], [0.0, -1.0]])
+
+    def step(self, z: Tensor, action: Tensor) -> Imagined:
+        following = z + 0.3 * action
+        return Imagined(following, following - self.goals.unsqueeze(1))
+
+
+def imagine_in_the_toy(monkeypatch) -> None:
+    toy = {
+        "fold": lambda model, task_ids: None,
+        "imagine_step": lambda model, first, z, action: model.step(z, action),
+        "imagined_reward": lambda model, offset: -offset.square().sum(-1),
+    }
+    for name, function in toy.items():
+        monkeypatch.setattr(actor_critic_learner, name, function)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
+    imagine_in_the_toy(monkeypatch)
+    learner = ActorCriticLearner(
+        PointMass(),
+        SUITE.tasks,
+        dataclasses.replace(
+            CONFIG, iterations=120, batch_size=16, actor_lr=5e-3, critic_lr=5e-3, horizon=8,
+            critic_minibatches=4, detach_actor_input=detach,
+        ),
+        seed=0,
+    )  # fmt: skip
+    pools = torch.rand(3, 200, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    metrics = iterate(learner, pools, 0, 120)
+    z = pools.clone()
+    with torch.no_grad():
+        for _ in range(30):
+            z = z + 0.3 * learner.actors(z)
+    # The first task moves along one axis only.
+    error = (z - learner.model.goals.unsqueeze(1))[..., :1].abs().mean((1, 2))
+    assert (error < 0.15).all(), error
+    early = torch.stack([m["imagined_return"] for m in metrics[:10]]).mean(0)
+    late = torch.stack([m["imagined_return"] for m in metrics[-10:]]).mean(0)
+    assert (late > early + 0.5).all()
+
+
+def test_learns_nothing_at_learning_rate_zero():
+    learner = make_learner(actor_lr=0.0, critic_lr=0.0, lr_final=0.0)
+    before = {k: v.clone() for k, v in learner.actors.state_dict().items()}
+    iterate(learner, make_starts(), 0, 3)
+    assert all(torch.equal(before[k], v) for k, v in learner.actors.state_dict().items())

@@ -1,0 +1,209 @@
+"""Pretraining by two real processes under torchrun, which talk through gloo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torchrun import torchrun
+
+from pwm.cli.main import main
+from pwm.models.world_model import load_world_model
+from pwm.runtime.checkpoint import list_steps, load_checkpoint
+
+pytestmark = pytest.mark.timeout(900)  # nearly all of it in the first test, which makes the runs
+
+STEPS = 50
+WITH_Q = ("q_and_prior=true", "model.num_q=3", "model.dropout=0", f"steps={STEPS}", "keep_last=9")
+BFLOAT16_TOLERANCE = 2e-2  # some digits of its losses, and where roundings of weights differ
+IN_BFLOAT16 = (*WITH_Q, "precision=bfloat16", "steps=20")
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_curves(ours: Path, theirs: Path, tolerance: float = 1e-5) -> None:
+    """All that is logged of every update, relative to its size where that is above 1."""
+    a, b = metrics(ours), metrics(theirs)
+    assert [line["step"] for line in a] == [line["step"] for line in b]
+    for one, other in zip(a, b, strict=True):
+        assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
+def final_tensors(run: Path) -> dict[str, torch.Tensor]:
+    groups = load_checkpoint(list_steps(run / "checkpoints")[-1], "world_model").tensors
+    return {f"{g}/{name}": tensor for g, items in groups.items() for name, tensor in items.items()}
+
+
+def assert_same_state(ours: Path, theirs: Path) -> None:
+    a, b = final_tensors(ours), final_tensors(theirs)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def keep_until(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a finished run as it was when it was killed after a checkpoint."""
+    shutil.copytree(run, copy)
+    for path in list_steps(copy / "checkpoints"):
+        if path.name > f"step_{step:09d}":
+            shutil.rmtree(path)
+    assert list_steps(copy / "checkpoints")[-1].name == f"step_{step:09d}"
+    return copy
+
+
+@pytest.fixture(scope="module")
+def plain(toy, tmp_path_factory) -> Path:
+    """Runs of one process, each a directory."""
+    directory = tmp_path_factory.mktemp("plain")
+    assert main(toy.pretrain(directory / "without_q", f"steps={STEPS}")) == 0
+    assert main(toy.pretrain(directory / "with_q", *WITH_Q)) == 0
+    assert main(toy.pretrain(directory / "bfloat16", *IN_BFLOAT16, "accumulate=2")) == 0
+    assert main(toy.pretrain(directory / "begun", *WITH_Q, "lr=0", "lr_final=0", "steps=1")) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def by_ranks(toy, plain, tmp_path_factory) -> Path:
+    """Runs of two ranks, each a directory, made by one torchrun."""
+    directory = tmp_path_factory.mktemp("by_ranks")
+    for parallel in ("ddp", "fsdp"):
+        keep_until(plain / "with_q", directory / f"{parallel}_begun_by_one", 30)
+    runs = {
+        "ddp": [f"steps={STEPS}"],
+        "fsdp": [f"steps={STEPS}", "parallel=fsdp"],
+        "ddp_with_q": [*WITH_Q, "accumulate=2"],
+        "fsdp_with_q": [*WITH_Q, "parallel=fsdp"],
+        "ddp_begun_by_one": [*WITH_Q],
+        "fsdp_begun_by_one": [*WITH_Q, "parallel=fsdp"],
+        "ddp_bfloat16": [*IN_BFLOAT16],
+        "fsdp_bfloat16": [*IN_BFLOAT16, "accumulate=2", "parallel=fsdp"],
+        "begun": [*WITH_Q, "lr=0", "lr_final=0", "steps=1", "parallel=fsdp"],
+        "indivisible": ["batch_size=6", "accumulate=2"],
+        "unknown_setting": ["stepz=5"],
+        "no_number": ["steps=many"],
+        "unknown_parallel": ["parallel=fspd"],
+    }
+    commands = directory / "commands.json"
+    commands.write_text(
+        json.dumps([toy.pretrain(directory / name, *words) for name, words in runs.items()])
+    )
+    session = str(Path(__file__).parents[2] / "helpers" / "rank_session.py")
+    process = torchrun([session, str(commands)])
+    _, errors = process.communicate(timeout=800)
+    (directory / "errors.txt").write_text(errors)
+    assert process.returncode == 0, errors
+    codes = json.loads(commands.with_suffix(".codes").read_text())
+    assert codes == [[0, 0]] * (len(runs) - 4) + [[1, 1]] * 4, errors
+    return directory
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_follow_one_rank_with_twice_the_batch(parallel, plain, by_ranks):
+    assert len(metrics(plain / "without_q")) == STEPS
+    assert_same_curves(by_ranks / parallel, plain / "without_q")
+
+
+@pytest.mark.parametrize("name", ["ddp_with_q", "fsdp_with_q"])
+def test_with_q_and_prior_too(name, plain, by_ranks):
+    """Whose random numbers, running scale and target are of the whole batch."""
+    assert len(metrics(plain / "with_q")) == STEPS
+    assert {"q_scale", "prior_grad_norm"} <= set(metrics(by_ranks / name)[0])
+    assert_same_curves(by_ranks / name, plain / "with_q")
+    assert_same_state(by_ranks / name, plain / "with_q")
+
+
+def test_data_parallel_ranks_in_bfloat16_do_what_one_does_bit_for_bit(plain, by_ranks):
+    """One that goes through the same parts of the batch one after the other."""
+    assert_same_curves(by_ranks / "ddp_bfloat16", plain / "bfloat16")
+    ours, theirs = final_tensors(by_ranks / "ddp_bfloat16"), final_tensors(plain / "bfloat16")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert metrics(plain / "bfloat16") != metrics(plain / "with_q")
+
+
+def test_sharded_ranks_in_bfloat16_with_passes_too_up_to_rounding(plain, by_ranks):
+    """Every weight gets its gradient, though it is cast on the way."""
+    assert_same_curves(by_ranks / "fsdp_bfloat16", plain / "bfloat16", BFLOAT16_TOLERANCE)
+
+
+def test_sharded_ranks_begin_with_the_weights_of_one_process(plain, by_ranks):
+    """Though only the main rank has built the model; the random stream goes on alike, too."""
+    ours, theirs = final_tensors(by_ranks / "begun"), final_tensors(plain / "begun")
+    assert ours.keys() == theirs.keys()
+    same = [name for name in ours if torch.equal(ours[name], theirs[name])]
+    assert {name for name in ours if name.startswith("model/")} <= set(same)
+    assert "random/cpu" in same
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_what_one_process_began_ranks_finish(parallel, plain, by_ranks):
+    assert_same_curves(by_ranks / f"{parallel}_begun_by_one", plain / "with_q")
+    assert_same_state(by_ranks / f"{parallel}_begun_by_one", plain / "with_q")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_what_ranks_began_one_process_finishes(parallel, toy, plain, by_ranks, tmp_path):
+    run = keep_until(by_ranks / f"{parallel}_with_q", tmp_path / "run", 20)
+    (half,) = list_steps(run / "checkpoints")[-1:]
+    shards = list(half.glob("shard-*.safetensors"))
+    assert len(shards) == (2 if parallel == "fsdp" else 0)
+    load_world_model(run)
+    assert main(toy.pretrain(run, *WITH_Q)) == 0
+    assert_same_curves(run, plain / "with_q")
+    assert_same_state(run, plain / "with_q")
+
+
+@pytest.mark.parametrize("how", ["torn", "missing", "extra"])
+def test_a_damaged_shard_is_found_and_the_checkpoint_before_taken(
+    how, toy, plain, by_ranks, tmp_path, capsys
+):
+    run = keep_until(by_ranks / "fsdp_with_q", tmp_path / "run", 20)
+    shard = sorted(list_steps(run / "checkpoints")[-1].glob("shard-*"))[1]
+    if how == "torn":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif how == "missing":
+        shard.unlink()
+    else:
+        shutil.copy(shard, shard.with_name("shard-00003-model-00001-of-00001.safetensors"))
+    assert main(toy.pretrain(run, *WITH_Q)) == 0
+    assert "Falling back to the one before" in " ".join(capsys.readouterr().err.split())
+    assert_same_curves(run, plain / "with_q")
+
+
+def test_what_is_left_at_the_end_is_one_piece(by_ranks):
+    last = list_steps(by_ranks / "fsdp_with_q" / "checkpoints")[-1]
+    assert last.name == f"step_{STEPS:09d}"
+    assert not list(last.glob("shard-*"))
+    assert list(last.glob("model-*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("indivisible", "batch_size=6 must be a multiple of 4, the number of ranks (2) times"),
+        ("unknown_setting", "did you mean steps=?"),
+        ("no_number", "steps=many"),
+        ("unknown_parallel", "did you mean 'fsdp'?"),
+    ],
+)
+def test_a_mistake_is_said_once(name, sentence, by_ranks):
+    assert (by_ranks / "errors.txt").read_text().count(sentence) == 1
+    assert not (by_ranks / name).exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_one_rank_on_a_gpu_follows_the_plain_loop(parallel, toy, tmp_path):
+    words = [*WITH_Q, "device=cuda", "precision=float32", "compile=never"]
+    assert main(toy.pretrain(tmp_path / "plain", *words)) == 0
+    command = toy.pretrain(tmp_path / "rank", *words, f"parallel={parallel}")
+    process = torchrun(["-m", "pwm.cli", *command], ranks=1)
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert_same_curves(tmp_path / "rank", tmp_path / "plain", 1e-4)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pwm.core.errors import PwmError
+from pwm.models.layers import SimNorm, mlp
+from pwm.runtime.acceleration import Acceleration, Accelerator
+
+ROOT = Path(__file__).parents[3]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"compile": "yes"}, "compile"), ({"precision": "half"}, "precision")]
+)
+def test_unknown_settings_are_refused_in_a_sentence(changes, word):
+    with pytest.raises(PwmError, match=word) as caught:
+        Acceleration(**changes).validate()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cpu_is_eager_and_exact_by_default():
+    accelerator = Acceleration().prepare(CPU)
+    assert accelerator == Accelerator(CPU, bfloat16=False, compiles=False)
+    assert accelerator.compile(len) is len
+    assert accelerator.capture(dict) is dict
+
+
+def test_bfloat16_is_of_matrix_products_alone():
+    """What normalizes is float32, and what comes out differs from float32 by little."""
+    torch.manual_seed(0)
+    net, x = mlp(8, [16], 16, SimNorm(8)), torch.randn(5, 8)
+    inputs: list[torch.dtype] = []
+    net[0].ln.register_forward_pre_hook(lambda module, given: inputs.append(given[0].dtype))
+    with Acceleration(precision="bfloat16").prepare(CPU).autocast():
+        assert (x @ x.T).dtype == torch.bfloat16
+        rounded = net(x)
+    with Acceleration(precision="float32").prepare(CPU).autocast():
+        exact = net(x)
+    assert inputs == [torch.float32, torch.float32]
+    assert rounded.dtype == exact.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.02
+
+
+def test_each_group_of_an_optimizer_has_its_own_learning_rate():
+    one, other = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = Accelerator(CPU).adam([one], [other], lr=0.5)
+    optimizer.param_groups[0]["lr"].fill_(0.0)
+    one.grad = other.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(one.detach(), torch.ones(2))
+    torch.testing.assert_close(other.detach(), torch.full((2,), 0.5))
+
+
+def test_without_a_compiler_a_warning_and_eager_work(tmp_path):
+    script = """
+import torch
+from pwm.runtime.acceleration import Acceleration
+accelerator = Acceleration(compile="always").prepare(torch.device("cpu"))
+again = Acceleration(compile="always").prepare(torch.device("cpu"))
+print(accelerator.compiles, again.compiles, accelerator.compile(abs)(-3))
+"""
+    missing = {"CXX": "/nonexistent/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, **missing, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["False", "False", "3"]
+    assert result.stderr.count("torch.compile does not work here, going on eagerly") == 1

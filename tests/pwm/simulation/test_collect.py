@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_env import Harm
+
+from envs import make_env
+from pwm.core.errors import PwmError
+from pwm.core.signals import Interrupted
+from pwm.data.inspection import verify
+from pwm.data.store import EpisodeStore
+from pwm.simulation.collect import CollectConfig, _describe, _recipe, collect
+from pwm.simulation.rollout import episode_seed
+from pwm.simulation.simulator_mpc import PlannerSize
+
+TASKS = "pendulum-swingup,cup-catch,mw-drawer-close"
+
+
+def digest(store: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(store.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """Seven episodes a task from one worker."""
+    out = tmp_path_factory.mktemp("collected") / "data"
+    return collect(CollectConfig(out=str(out), suite=TASKS, episodes=7, seed=5, workers=1))
+
+
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(collected, tmp_path):
+    two = collect(CollectConfig(str(tmp_path / "two"), TASKS, episodes=7, seed=5, workers=2))
+    assert digest(two) == digest(collected)
+    names = set(digest(two))
+    assert {"manifest.json", "cup-catch/rows.bin", "cup-catch/episodes.bin"} <= names
+
+
+def test_what_was_collected_is_whole_and_reproduces_from_its_seed(collected):
+    store = EpisodeStore.open(collected)
+    assert list(verify(store)) == []
+    for task in store.suite:
+        table = store.episodes(task.name)
+        assert len(table) == 7
+        assert (table["length"] == task.episode_length + 1).all()
+        assert len(set(table["seed"])) == 7
+        episode = store.episode(task.name, 6)
+        assert episode.seed == episode_seed(5, task.name, 6)
+        env = make_env(task.name)
+        obs, _ = env.reset(seed=episode.seed)
+        np.testing.assert_array_equal(obs, episode.obs[0])
+        for t, action in enumerate(episode.action):
+            obs, reward, _, _, details = env.step(action)
+            np.testing.assert_array_equal(obs, episode.obs[t + 1])
+            assert np.float32(reward) == episode.reward[t]
+            assert (details["success"] > 0) == episode.success[t]
+    assert len({tuple(store.episode("cup-catch", i).action[0]) for i in range(7)}) == 7
+
+
+def test_more_episodes_go_on_where_the_store_ends(collected, tmp_path):
+    out = str(tmp_path / "data")
+    collect(CollectConfig(out, TASKS, episodes={"pendulum-swingup": 3}, seed=5, workers=1))
+    store = EpisodeStore.open(out)
+    assert [store.count(name) for name in store.suite.names] == [3, 0, 0]
+    collect(CollectConfig(out, TASKS, episodes=7, seed=5, workers=1))
+    fresh, grown = digest(collected), digest(Path(out))
+    assert {name: fresh[name] for name in fresh if name != "manifest.json"} == {
+        name: grown[name] for name in grown if name != "manifest.json"
+    }
+    before = digest(Path(out))
+    collect(CollectConfig(out, TASKS, episodes=7, seed=5, workers=1))
+    assert digest(Path(out)) == before, "nothing was left to do"
+
+
+def test_resume_never_adds_to_nothing(collected):
+    before = digest(collected)
+    with pytest.raises(PwmError, match="of an earlier run and resume=never"):
+        collect(CollectConfig(str(collected), TASKS, episodes=8, seed=5, resume="never"))
+    with pytest.raises(PwmError, match="unknown resume"):
+        collect(CollectConfig(str(collected), TASKS, episodes=8, seed=5, resume="perhaps"))
+    assert digest(collected) == before
+
+
+def test_another_seed_or_behaviour_adds_another_source(tmp_path):
+    out = str(tmp_path / "data")
+    suite = "pendulum-swingup"
+    collect(CollectConfig(out, suite, episodes=2, seed=0, behaviour="scripted"))
+    collect(CollectConfig(out, suite, episodes=3, seed=1, behaviour="scripted"))
+    collect(CollectConfig(out, suite, episodes=1, seed=0, behaviour="ou"))
+    store = EpisodeStore.open(out)
+    assert store.count(suite) == 6
+    assert [store.count(suite, key) for key in store.sources] == [2, 3, 1]
+    described = list(store.sources.values())
+    assert [(d["behaviour"], d["seed"]) for d in described] == [
+        ("scripted", 0),
+        ("scripted", 1),
+        ("ou", 0),
+    ]
+    assert store.behaviours == ("scripted", "ou")
+    assert len(np.unique(store.episodes(suite)["seed"])) >= 5
+
+
+COMMAND = """
+import sys
+from pwm.simulation.collect import CollectConfig, _describe, _recipe, collect
+from pwm.core.signals import Interrupted
+from pwm.simulation.simulator_mpc import PlannerSize
+try:
+    collect(CollectConfig(sys.argv[1], "pendulum-swingup", episodes=int(sys.argv[2]), workers=2))
+except Interrupted as stop:
+    print(stop)
+    sys.exit(128 + stop.signum)
+"""
+
+
+def start(out: Path, episodes: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(out), str(episodes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_episodes(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        written = (out / "manifest.json").exists()
+        if written and EpisodeStore.open(out).count("pendulum-swingup") >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("nothing was committed")
+
+
+def processes_of_group(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_end_of_group(group: int) -> None:
+    deadline = time.monotonic() + 20
+    while processes_of_group(group):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
+def test_interrupted_or_killed_it_keeps_whole_episodes_and_resumes(tmp_path):
+    out = tmp_path / "data"
+    for how, least in ((signal.SIGINT, 50), (signal.SIGKILL, 100)):
+        process = start(out, 10**6)
+        wait_for_episodes(out, least)
+        if how == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, how)  # as a terminal does: to the workers too
+        said, _ = process.communicate(timeout=60)
+        wait_for_end_of_group(process.pid)
+        if how != signal.SIGKILL:
+            assert process.returncode == 128 + how
+            assert "The same command goes on from there" in said
+        store = EpisodeStore.open(out)
+        assert list(verify(store)) == []
+        seeds = store.episodes("pendulum-swingup")["seed"].tolist()
+        assert seeds == [episode_seed(0, "pendulum-swingup", i) for i in range(len(seeds))]
+
+
+def test_workers_that_die_and_hang_leave_the_same_bytes(collected, tmp_path, capsys):
+    settings = CollectConfig(
+        str(tmp_path / "data"), TASKS, episodes=7, seed=5, workers=2, worker_timeout=6.0,
+        max_faults=50,
+    )  # fmt: skip
+    with Harm([signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL], every=0.4):
+        out = collect(settings)
+    assert digest(out) == digest(collected)
+    assert "Workers replaced" in capsys.readouterr().err
+
+
+FAULTY = """\
+name: faulty
+env_id: faulty_env:Faulty-v0
+env_kwargs: {{token: {token}, cursed: {cursed}}}
+obs_dim: 3
+action_dim: 1
+episode_length: 40
+score: {{min: -1500, max: 0}}
+"""
+
+
+def test_simulators_that_raise_die_or_give_nan_are_run_again(tmp_path, capsys):
+    def settings(name: str, cursed: object = "null", **more) -> CollectConfig:
+        task = tmp_path / "faulty.yaml"
+        task.write_text(FAULTY.format(token=tmp_path / "token", cursed=cursed))
+        return CollectConfig(str(tmp_path / name), str(task), episodes=8, workers=1, **more)
+
+    plain = collect(settings("plain"))
+    for kind in ("nan", "raise", "die"):
+        (tmp_path / f"token.{kind}").touch()
+    assert digest(collect(settings("faulty"))) == digest(plain)
+    assert not list(tmp_path.glob("token.*"))
+    assert "Workers replaced: 3 (1 died, 2 failed)" in capsys.readouterr().err
+    seed = episode_seed(0, "faulty", 5)
+    message = rf"failed at episode 5 of task 'faulty' \(seed {seed}\) .*not finite.*max_faults=2"
+    with pytest.raises(PwmError, match=message):
+        collect(settings("cursed", cursed=seed, max_faults=2))
+    assert EpisodeStore.open(tmp_path / "cursed").count("faulty") == 5
+
+
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
+    out = str(tmp_path / "data")
+    for settings, message in (
+        ({"suite": "mt31"}, "mt31"),
+        ({"episodes": -1}, "not a number of episodes"),
+        ({"episodes": {"walker-run": 3}}, "not in suite 'quick'"),
+        ({"behaviour": "expert"}, "unknown behaviour 'expert'"),
+        ({"behaviour": "policy"}, "policy=DIR"),
+        ({"behaviour": "policy", "policy": str(tmp_path / "no")}, "not a checkpoint"),
+        ({"policy": str(tmp_path)}, "go together"),
+        ({"policy_noise": -0.1}, "policy_noise=-0.1 must be a number of at least 0"),
+        ({"policy_noise": [0.1, "much"]}, "or a list of such numbers"),
+        ({"policy_noise": []}, "or a list of such numbers"),
+        ({"policy_noise_correlation": 1.0}, "at least 0 and below 1"),
+        ({"suite": "walker-run", "behaviour": "scripted"}, "no scripted controller"),
+        ({"suite": "walker-run", "behaviour": "held"}, "no script that could hold still"),
+        ({"mpc": PlannerSize(samples=1)}, "mpc: samples=1 must be at least 2"),
+        ({"mpc": PlannerSize(elites=33)}, "mpc: elites=33 must be at most 32"),
+        ({"mpc": PlannerSize(sigmas=[0.0])}, "must be numbers above 0"),
+        ({"seed": -1}, "must be"),
+        ({"workers": -2}, "must be"),
+        ({"worker_timeout": 0}, "worker_timeout=0"),
+        ({"max_faults": 0}, "max_faults=0"),
+    ):
+        with pytest.raises(PwmError, match=message):
+            collect(CollectConfig(out, **settings))
+    assert not (tmp_path / "data").exists()
+
+
+def test_settings_of_the_planner_act_and_are_told_where_they_are_not_the_defaults(tmp_path):
+    def planned(**mpc: int) -> EpisodeStore:
+        config = CollectConfig(
+            str(tmp_path / "data"), "cartpole-balance", episodes=1, workers=1, behaviour="mpc",
+            mpc=PlannerSize(samples=2, elites=1, least=2, most=2, **mpc),
+        )  # fmt: skip
+        return EpisodeStore.open(collect(config))
+
+    planned(every=2)
+    store = planned(every=1)
+    first, second = (store.episode("cartpole-balance", index) for index in range(2))
+    assert first.seed == second.seed
+    assert not np.array_equal(first.action, second.action)
+    assert [source["planner"]["every"] for source in store.sources.values()] == [2, 1]
+    default = CollectConfig(str(tmp_path / "data"), "cartpole-balance", behaviour="mpc")
+    assert "planner" not in _describe(_recipe(default), store.suite)
+
+
+def test_a_store_of_another_suite_is_refused(collected):
+    before = digest(collected)
+    with pytest.raises(PwmError, match="do not include 'walker-run'"):
+        collect(CollectConfig(str(collected), "walker-run", episodes=1))
+    assert digest(collected) == before
+
+
+def test_an_interrupt_before_the_first_episode_is_clean(tmp_path, monkeypatch):
+    import pwm.simulation.collect as module
+
+    class Stopped(module.StopSignals):
+        def __enter__(self):
+            self.requested = signal.SIGINT
+            return self
+
+    monkeypatch.setattr(module, "StopSignals", Stopped)
+    with pytest.raises(Interrupted):
+        collect(CollectConfig(str(tmp_path / "data"), "pendulum-swingup", episodes=2, workers=1))
+    assert EpisodeStore.open(tmp_path / "data").count("pendulum-swingup") == 0
+
+
+def test_what_workers_import_has_neither_torch_nor_a_simulator():
+    code = "import sys, pwm.simulation.collect, pwm.core.worker_pool; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "mujoco", "dm_control", "metaworld"} & set(run.stdout.split())
