@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pwm.core.suites import get_suite
 from pwm.data.windows.sampler import Batch
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.runtime.acceleration import Accelerator

@@ -91,7 +91,7 @@ class SavedPolicies:
 
 @lru_cache(maxsize=2)
 def _loaded_policy(path: str) -> Controller:
-    from pwm.models.actor_critic import load_policy
+    from pwm.models.policy import load_policy
 
     return load_policy(path).act
 

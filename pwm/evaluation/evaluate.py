@@ -26,31 +26,31 @@ from pwm.core.validation import (
     require_share,
 )
 from pwm.core.worker_pool import WorkerPool
+from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.evaluation.agents import Method, SavedPolicies, ServedMethod, UniformActions
 from pwm.evaluation.episode_log import OutcomeLog
 from pwm.evaluation.episode_queue import Played, run_episodes
 from pwm.evaluation.mppi import Guide, Planner, PlannerConfig, PriorAndQ
 from pwm.evaluation.mppi_agent import PlannedEpisodes, content_of, extracted_guide
+from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
     EXTRACTED,
     Results,
     TaskScore,
-    print_results,
     score_data,
     write_csv,
 )
 from pwm.evaluation.videos import require_video, write_strips, write_videos
 from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
-from pwm.interop.tdmpc2_checkpoints import size_name
-from pwm.interop.tdmpc2_data import unscorable
-from pwm.models.actor_critic import Policy
+from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path
+from pwm.models.sizes import size_name
 from pwm.models.world_model import ModelSize, WorldModel, load_world_model
 from pwm.runtime.device import resolve_device
 from pwm.runtime.run_dir import open_run, require_output
-from pwm.simulation.rollout import require_environments
+from pwm.simulation.watched_env import require_environments
 
 PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
 PLANNERS = (PLANNER, PLANNER_ACTOR)

@@ -18,8 +18,9 @@ from torch.func import functional_call
 
 from pwm.core.errors import PwmError
 from pwm.core.validation import require_finite
-from pwm.models.actor_critic import Actors, Critics, Policy, TaskCritic
+from pwm.models.actor_critic import Actors, Critics, TaskCritic
 from pwm.models.math import expected_bin, symexp
+from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel
 
 

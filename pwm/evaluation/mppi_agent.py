@@ -15,7 +15,8 @@ from torch import Tensor
 from pwm.core.suites import Suite, Task
 from pwm.evaluation.agents import ServedMethod
 from pwm.evaluation.mppi import ActorAndCritic, Planner, shifted
-from pwm.models.actor_critic import Policy, load_critic
+from pwm.models.actor_critic import load_critic
+from pwm.models.policy import Policy
 from pwm.models.policy_directory import policy_path
 from pwm.models.world_model import WorldModel
 from pwm.runtime.seeding import stream

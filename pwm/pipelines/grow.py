@@ -20,6 +20,7 @@ from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
+from pwm.core.layout import BEST
 from pwm.core.progress import console
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import (
@@ -32,10 +33,10 @@ from pwm.core.validation import (
 )
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
-from pwm.extraction.extract import ExtractConfig, extract
-from pwm.pipelines.best_policies import BEST, keep_best
-from pwm.pipelines.episode_budget import allotted
-from pwm.pipelines.filling import FillConfig
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.extract import extract
+from pwm.pipelines.best_policies import keep_best
+from pwm.pipelines.episode_budget import FillConfig, allotted
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.reporting.growth_rounds import Round, read_rounds, rounds_table, write_rounds
 from pwm.runtime.device import resolve_device

@@ -15,7 +15,8 @@ from pwm.core.progress import console
 from pwm.core.suites import get_suite
 from pwm.core.validation import require_exists, require_writable, within
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
-from pwm.extraction.extract import ExtractConfig, extract
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.extract import extract
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.reporting.html_page import report
 from pwm.simulation.collect import CollectConfig, collect

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from pwm.core.validation import require_at_least, require_positive, require_share
 from pwm.data.windows.sampler import Batch
 from pwm.models.math import percentile_range
-from pwm.models.world_model import (
-    KIND,
+from pwm.models.world_model import KIND, WorldModel
+from pwm.pretraining.losses import (
     LossWeights,
     PriorNoise,
     Rollout,
-    WorldModel,
     prior_loss,
     roll_out,
     value_loss,

@@ -18,15 +18,25 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pwm.core.files import make_directory
 from pwm.data.windows.sampler import Batch
-from pwm.models.world_model import KIND, PriorNoise, Rollout, WorldModel
+from pwm.models.world_model import KIND, WorldModel
 from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
-from pwm.pretraining.sharded_checkpoint import save_sharded_step
+from pwm.pretraining.losses import PriorNoise, Rollout
 from pwm.runtime.acceleration import Accelerator
-from pwm.runtime.checkpoint import Checkpoint, Groups, save_step
+from pwm.runtime.checkpoint import (
+    Checkpoint,
+    Groups,
+    clear_step,
+    commit_shards,
+    delete_old_steps,
+    save_step,
+    step_name,
+)
 from pwm.runtime.distributed import Ranks
 from pwm.runtime.seeding import stream_seed
+from pwm.runtime.shards import write_shards
 
 
 class ParallelLearner(WorldModelLearner):
@@ -307,3 +317,31 @@ def _fill_state(optimizer: torch.optim.Optimizer) -> None:
     optimizer.found_inf = torch.ones((), device=parameter.device)  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def save_sharded_step(
+    directory: Path,
+    kind: str,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    meta: Mapping[str, Any],
+    keep_last: int,
+    ranks: Ranks,
+) -> None:
+    """As `checkpoint.save_step`, by all ranks: each writes the parts of tensors that it holds.
+
+    The main rank commits when all are on the disk, so there is at every moment the checkpoint of
+    before or the new one.
+    """
+    newest = directory / step_name(step)
+    with ranks.same_fate():
+        if ranks.main:
+            clear_step(newest)
+            make_directory(newest)
+    with ranks.same_fate():
+        mine = write_shards(newest, tensors)
+    files = {name: digest for part in ranks.collect(mine) for name, digest in part.items()}
+    with ranks.same_fate():
+        if ranks.main:
+            commit_shards(newest, kind, files, {"step": step, **meta})
+            delete_old_steps(directory, newest, keep_last)

@@ -20,7 +20,7 @@ from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
-from pwm.data.checked_store import open_checked
+from pwm.data.inspection import open_checked
 from pwm.data.problems import ON_ERROR, BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import (
@@ -43,9 +43,8 @@ from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.checkpoint import load_latest, require_same_data
-from pwm.runtime.device import resolve_device
+from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
-from pwm.runtime.memory import require_room
 from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
 

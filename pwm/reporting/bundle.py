@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pwm.core.errors import PwmError
+from pwm.core.layout import BEST
 from pwm.models.policy_directory import find_policies, policy_path
 from pwm.models.world_model import KIND, load_world_model, model_meta
-from pwm.pipelines.best_policies import BEST
 from pwm.reporting.growth_rounds import read_rounds
 from pwm.runtime.checkpoint import (
     halved,

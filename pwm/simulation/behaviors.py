@@ -219,7 +219,7 @@ class PolicyBehaviour:
         Raises:
             PwmError: if there is no policy, or it does not act in this task.
         """
-        from pwm import load_policy
+        from pwm.models.policy import load_policy  # here, for others do without torch
         from pwm.models.policy_directory import policy_path
 
         self._policy = load_policy(policy_path(Path(path), task.name))

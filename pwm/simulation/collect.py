@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pwm.core.errors import PwmError
+from pwm.core.files import directory_sha256
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
@@ -26,22 +28,22 @@ from pwm.core.validation import (
     within,
 )
 from pwm.core.worker_pool import Job, WorkerPool
+from pwm.data.episode import Episode
 from pwm.data.inspection import info
-from pwm.data.manifest import MANIFEST_NAME
-from pwm.data.store import Episode, EpisodeStore
-from pwm.evaluation.agents import SavedPolicies
+from pwm.data.store import EpisodeStore
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
-from pwm.simulation.rollout import Recipe, collect_episode, episode_seed, require_environments
-from pwm.simulation.sac_collection import (
+from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
+from pwm.simulation.sac_collection import record_training
+from pwm.simulation.sac_config import (
     LEARNERS,
     SacConfig,
     Training,
     describe_learner,
-    record_training,
     require_learner,
     require_prior,
 )
 from pwm.simulation.simulator_mpc import PlannerSize, can_plan
+from pwm.simulation.watched_env import require_environments
 
 _COMMIT_EVERY = 50
 _JOBS_AHEAD = 8  # a worker, of the episode that is to be stored next
@@ -260,8 +262,9 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
         from pwm.models.policy_directory import policy_path  # here, for workers do without torch
 
         directory, noise = Path(recipe.policy), recipe.policy_noise or PolicyNoise()
-        paths = {task.name: policy_path(directory, task.name) for task in suite}
-        description["policy_sha256"] = SavedPolicies.at(paths).digests
+        description["policy_sha256"] = {
+            task.name: directory_sha256(policy_path(directory, task.name)) for task in suite
+        }
         description["policy_noise"] = list(noise.sigmas)
         description["policy_noise_correlation"] = list(noise.correlations)
     if recipe.behaviour == "mpc" and recipe.planner != PlannerSize():

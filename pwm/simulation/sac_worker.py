@@ -11,12 +11,13 @@ import numpy as np
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint, save_step, step_name
 from pwm.runtime.seeding import stream_seed
 from pwm.simulation.behaviors import Behaviour, RandomBehaviour
 from pwm.simulation.rollout import episode_seed, run_episode
-from pwm.simulation.sac_collection import SacConfig, Training
+from pwm.simulation.sac_config import SacConfig, Training
 from pwm.simulation.sb3_agent import Agent
 from pwm.simulation.watched_env import WatchedEnv
 

@@ -27,7 +27,7 @@ class SbxAgent(Agent):
 
     @staticmethod
     def algorithm(behaviour: str) -> type:
-        """The library's class of a behaviour in `pwm.simulation.sac_collection.LEARNERS`."""
+        """The library's class of a behaviour in `pwm.simulation.sac_config.LEARNERS`."""
         return {"sac": sbx.SAC, "tqc": sbx.TQC}[behaviour]
 
     def seed(self, seed: int) -> None:

@@ -37,7 +37,8 @@ from pwm.evaluation.agents import SavedPolicies
 from pwm.evaluation.episode_log import OutcomeLog
 from pwm.evaluation.episode_queue import Played, run_episodes
 from pwm.evaluation.evaluate import EvaluateConfig
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy, action_masks, load_policy
+from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks
+from pwm.models.policy import Policy, load_policy
 from pwm.models.world_model import ModelSize, WorldModel
 
 _SUITE, _MODEL, _EPISODES, _WORKERS, _EVERY = SUITES["mt80"], "5M", 10, 2, 8

@@ -11,7 +11,8 @@ from benchmarks.rows import Row, interleaved
 from roofline import Ceilings, extraction_cost, model_size
 
 from pwm.core.suites import get_suite
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Acceleration
 

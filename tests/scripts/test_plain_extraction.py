@@ -9,7 +9,8 @@ import torch
 from benchmarks.plain_extraction import PlainExtraction
 
 from pwm.core.suites import get_suite
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Acceleration

@@ -6,12 +6,8 @@ import pytest
 import torch
 
 from pwm.core.suites import get_suite
-from pwm.extraction.learner import (
-    ActorCriticConfig,
-    ActorCriticLearner,
-    Demonstrations,
-    Transitions,
-)
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.learner import ActorCriticLearner, Demonstrations, Transitions
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Acceleration

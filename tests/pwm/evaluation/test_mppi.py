@@ -33,10 +33,12 @@ from pwm.evaluation.mppi import (
 )
 from pwm.evaluation.mppi_agent import PlannedEpisodes
 from pwm.evaluation.scores import Results
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy, load_critic, load_policy
+from pwm.models.actor_critic import ActorCriticSize, Actors, load_critic
 from pwm.models.math import symexp, symlog
+from pwm.models.policy import Policy, load_policy
 from pwm.models.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.runtime.checkpoint import save_checkpoint
 from pwm.runtime.seeding import stream_seed

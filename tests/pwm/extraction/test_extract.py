@@ -18,8 +18,10 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
 from pwm.data.start_states import StatePool
 from pwm.data.store import EpisodeStore
-from pwm.extraction.extract import ExtractConfig, StartStates, extract
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.extract import extract
 from pwm.extraction.learner import ActorCriticLearner
+from pwm.extraction.task_group import StartStates
 from pwm.models.world_model import load_world_model
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.runtime.checkpoint import is_checkpoint, list_steps, read_meta
@@ -265,7 +267,7 @@ def test_a_crash_loses_nothing_but_time(
 def test_a_crash_between_two_policies_is_mended(
     save_every, toy, toy_world_model, finished, tmp_path, monkeypatch
 ):
-    from pwm.models.actor_critic import Policy
+    from pwm.models.policy import Policy
 
     original = Policy.save
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pwm.core.suites import get_suite
-from pwm.extraction import group_size
-from pwm.extraction.group_size import bytes_a_task, largest_group
-from pwm.extraction.learner import ActorCriticConfig
+from pwm.extraction import groups as group_size
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.groups import bytes_a_task, largest_group
 from pwm.models.world_model import ModelSize, WorldModel
 
 SIZE = ModelSize(encoder_dim=16, mlp_dim=128, latent_dim=128, task_dim=8)

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
 from pwm.extraction import learner as actor_critic_learner
+from pwm.extraction.config import ActorCriticConfig
 from pwm.extraction.imagination import Imagined
-from pwm.extraction.learner import (
-    ActorCriticConfig,
-    ActorCriticLearner,
-    Demonstrations,
-    Noise,
-    Transitions,
-)
+from pwm.extraction.learner import ActorCriticLearner, Demonstrations, Noise, Transitions
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.math import symexp
 from pwm.models.world_model import ModelSize, WorldModel

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pwm.pipelines.episode_budget import allotted
-from pwm.pipelines.filling import FillConfig
+from pwm.pipelines.episode_budget import FillConfig, allotted
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from pwm.data.store import EpisodeStore
 from pwm.evaluation.episode_log import OutcomeLog
 from pwm.extraction.extract import extract
 from pwm.extraction.learner import ActorCriticLearner
-from pwm.models.actor_critic import load_critic, load_policy
+from pwm.models.actor_critic import load_critic
+from pwm.models.policy import load_policy
 from pwm.models.world_model import load_world_model
 from pwm.pipelines.grow import FirstRound, GrowConfig, RoundSettings
 from pwm.pretraining.learner import WorldModelLearner

@@ -13,7 +13,8 @@ import pytest
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, get_suite
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import MethodScore, Results, TaskScore, score_data, score_task
 from pwm.reporting import html_page as report_module
 from pwm.reporting import plots

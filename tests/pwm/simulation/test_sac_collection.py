@@ -22,11 +22,12 @@ from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.signals import Interrupted
 from pwm.core.suites import Task, get_task
+from pwm.data.episode import Episode
 from pwm.data.inspection import verify
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.store import EpisodeStore
 from pwm.simulation.collect import CollectConfig, collect
 from pwm.simulation.rollout import episode_seed, run_episode
-from pwm.simulation.sac_collection import AGENTS_DIRECTORY, SacConfig, Training, describe_learner
+from pwm.simulation.sac_config import AGENTS_DIRECTORY, SacConfig, Training, describe_learner
 from pwm.simulation.sac_worker import AtWork, Lesson, agent_class
 from pwm.simulation.sb3_agent import Agent
 
@@ -317,7 +318,7 @@ def test_mistakes_are_refused_at_the_door(words, message, tmp_path, monkeypatch,
     ],
 )
 def test_a_missing_library_is_named(backend, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(pwm.simulation.sac_collection, "find_spec", lambda name: None)
+    monkeypatch.setattr("pwm.simulation.sac_config.find_spec", lambda name: None)
     config = SacConfig(backend=backend)
     with pytest.raises(PwmError, match=message):
         collect(CollectConfig(str(tmp_path / "data"), behaviour="sac", sac=config))
