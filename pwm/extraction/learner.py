@@ -52,7 +52,7 @@ class Noise(NamedTuple):
     order: Tensor  # (passes, H * B) permutations that cut the critics' minibatches
 
 
-class Rollout(NamedTuple):
+class ImaginedRollout(NamedTuple):
     """Imagined by the policy in the world model, time first."""
 
     latents: Tensor  # (H+1, K, B, latent)
@@ -146,7 +146,9 @@ class ActorCriticLearner:
         ]
         return Noise(torch.stack(action, 1), torch.stack(order))
 
-    def imagine(self, start: Tensor, noise: Tensor, elsewhere: Sequence[Tensor] = ()) -> Rollout:
+    def imagine(
+        self, start: Tensor, noise: Tensor, elsewhere: Sequence[Tensor] = ()
+    ) -> ImaginedRollout:
         """Roll the policy out in the world model, differentiably.
 
         Args:
@@ -171,7 +173,7 @@ class ActorCriticLearner:
             ]
             weight = self.config.disagreement_weight
             reward = pessimistic_mean(torch.stack([reward, *theirs]), weight)
-        return Rollout(torch.stack(latents), reward)
+        return ImaginedRollout(torch.stack(latents), reward)
 
     def _follow_elsewhere(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Tensor:
         """Rewards (H, K, B) of the same actions in another world model."""
@@ -192,7 +194,7 @@ class ActorCriticLearner:
         noise: Tensor,
         demonstrations: Demonstrations | None = None,
         elsewhere: Sequence[Tensor] = (),
-    ) -> tuple[Tensor, Rollout, dict[str, Tensor]]:
+    ) -> tuple[Tensor, ImaginedRollout, dict[str, Tensor]]:
         """Minus the normalized H-step return with bootstrap, plus cloning (PWM, eq. 5).
 
         Returns:
@@ -280,7 +282,7 @@ class ActorCriticLearner:
         }
 
     def _update_critics(
-        self, imagined: Rollout, order: Tensor, real: Transitions | None
+        self, imagined: ImaginedRollout, order: Tensor, real: Transitions | None
     ) -> tuple[Tensor, Tensor]:
         config, share = self.config, self.config.real_value_share
         latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)

@@ -21,7 +21,7 @@ from pwm.models.actor_critic import ActorCriticSize, Actors, TaskCritic
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, mlp
 from pwm.models.world_model import ModelSize, WorldModel
-from pwm.runtime.checkpoint import halved, load_checkpoint, read_meta, rebuild, save_checkpoint
+from pwm.runtime.checkpoint import load_checkpoint, read_meta, rebuild, save_checkpoint, to_float16
 
 _ENCODER = "encoder"
 
@@ -189,7 +189,7 @@ class Policy(nn.Module):
         }
         groups, shared = {"policy": self.state_dict()}, {}
         if compact:
-            state = halved(groups["policy"])
+            state = to_float16(groups["policy"])
             encoder = {k: v for k, v in state.items() if k.startswith(f"{_ENCODER}.")}
             groups["policy"] = {k: v for k, v in state.items() if k not in encoder}
             if encoder:

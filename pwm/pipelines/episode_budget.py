@@ -24,7 +24,9 @@ def stalled(scores: Sequence[float], improvement: float) -> int:
     return rounds
 
 
-def allotted(scores: Sequence[float], episodes: int, least: int, improvement: float) -> int:
+def next_episode_budget(
+    scores: Sequence[float], episodes: int, least: int, improvement: float
+) -> int:
     """Half as many for each round since the task's score last rose.
 
     Data of a task that is solved, or that its policies do not get on with, teach little that is

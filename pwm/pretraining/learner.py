@@ -16,9 +16,9 @@ from pwm.data.windows.sampler import Batch
 from pwm.models.math import percentile_range
 from pwm.models.world_model import KIND, WorldModel
 from pwm.pretraining.losses import (
+    LatentRollout,
     LossWeights,
     PriorNoise,
-    Rollout,
     prior_loss,
     roll_out,
     value_loss,
@@ -142,7 +142,7 @@ class WorldModelLearner:
 
     def _loss(
         self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """The loss of all but the prior, its parts as metrics, and the rollout it was taken on."""
         config = self.config
         rollout = roll_out(self.model, batch, self._next)
@@ -156,7 +156,7 @@ class WorldModelLearner:
 
     def _gradients(
         self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
         loss, metrics, rollout = self._loss(batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
@@ -168,7 +168,7 @@ class WorldModelLearner:
         return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
 
     @torch.no_grad()
-    def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
+    def _latent_statistics(self, rollout: LatentRollout) -> dict[str, Tensor]:
         """How far the representation is from collapse, and imagined latents from uniform.
 
         ``latent_std`` is the encoder's standard deviation over the batch, 0 where all observations
@@ -194,7 +194,7 @@ class WorldModelLearner:
         )
 
     def _update_prior(
-        self, batch: Batch, rollout: Rollout, noise: PriorNoise, skip: Tensor
+        self, batch: Batch, rollout: LatentRollout, noise: PriorNoise, skip: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Step the prior unless ``skip``; returns its metrics, and ``skip`` or its own fault."""
         assert self.prior_optimizer is not None
@@ -208,7 +208,7 @@ class WorldModelLearner:
         return metrics | {"q_scale": self.q_scale.clone()}, skip
 
     def _prior_gradients(
-        self, batch: Batch, rollout: Rollout, noise: PriorNoise
+        self, batch: Batch, rollout: LatentRollout, noise: PriorNoise
     ) -> tuple[Tensor, Tensor]:
         """Put the prior's gradients in place; returns its loss, and Q-values for their scale."""
         loss, q = self._prior_loss(

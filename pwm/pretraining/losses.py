@@ -24,7 +24,7 @@ class LossWeights:
     value: float = 0.1
 
 
-class Rollout(NamedTuple):
+class LatentRollout(NamedTuple):
     """Open-loop latents of a batch and the encoder's targets, time first."""
 
     latents: Tensor  # (H+1, B, latent)
@@ -33,7 +33,7 @@ class Rollout(NamedTuple):
 
 def roll_out(
     model: WorldModel, batch: Batch, next_latent: Callable[..., Tensor] | None = None
-) -> Rollout:
+) -> LatentRollout:
     """Encode the first observation and follow the recorded actions through the dynamics.
 
     Args:
@@ -49,7 +49,7 @@ def roll_out(
     for action in batch.action:
         z = follow(z, action, batch.task)
         latents.append(z)
-    return Rollout(torch.stack(latents), targets)
+    return LatentRollout(torch.stack(latents), targets)
 
 
 def horizon_weights(steps: Tensor, rho: float) -> Tensor:
@@ -58,7 +58,7 @@ def horizon_weights(steps: Tensor, rho: float) -> Tensor:
 
 
 def world_model_loss(
-    model: WorldModel, batch: Batch, rollout: Rollout, rho: float, weights: LossWeights
+    model: WorldModel, batch: Batch, rollout: LatentRollout, rho: float, weights: LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Latent consistency and reward loss of a batch of windows (TD-MPC2, eq. 3).
 
@@ -92,7 +92,7 @@ class PriorNoise(NamedTuple):
 def value_loss(
     model: WorldModel,
     batch: Batch,
-    rollout: Rollout,
+    rollout: LatentRollout,
     discount: Tensor,
     rho: float,
     noise: PriorNoise,
@@ -122,7 +122,7 @@ def value_loss(
 
 def prior_loss(
     model: WorldModel,
-    rollout: Rollout,
+    rollout: LatentRollout,
     task: Tensor,
     q_scale: Tensor,
     rho: float,

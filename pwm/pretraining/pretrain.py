@@ -70,7 +70,7 @@ class HorizonSchedule:
             raise PwmError(f"horizon.lengths={self.lengths} must all be at least 1.")
 
     def phases(self, start: int, steps: int) -> Iterator[tuple[int, int, int]]:
-        """(first, end, horizon) of the stretches that remain from ``start`` on."""
+        """(first, end, horizon) of the phases that remain from ``start`` on."""
         bounds = [round(fraction * steps) for fraction in self.starts] + [steps]
         for horizon, first, end in zip(self.lengths, bounds, bounds[1:], strict=False):
             if end > max(first, start):
@@ -189,7 +189,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
-    with ranks.same_fate():
+    with ranks.raise_together():
         config.validate()
         device = ranks.device(resolve_device(config.device))
         parts = ranks.size * config.accumulate
@@ -221,24 +221,24 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         if given is None:
             require_room(build)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
-        ranks.say(
+        ranks.print_rank(
             f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "
             f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
         )
     out = Path(config.out)
     with ExitStack() as held:
-        with ranks.same_fate():
+        with ranks.raise_together():
             if ranks.main:
                 held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
         torch.manual_seed(config.seed)
         model = _built(build, ranks) if given is None else given
         learner = _learner(model, config, device, ranks)
-        with ranks.same_fate():
+        with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
         try:
             _train(learner, config, sampler, held_out, out, start, ranks)
         finally:
-            bad.report(ranks.say)
+            bad.report(ranks.print_rank)
 
 
 def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
@@ -247,7 +247,7 @@ def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
         return build()
     with nullcontext() if ranks.main else torch.device("meta"):
         model = build()
-    torch.set_rng_state(ranks.of_main(torch.get_rng_state()))
+    torch.set_rng_state(ranks.broadcast(torch.get_rng_state()))
     return model
 
 
@@ -325,7 +325,7 @@ def _train(
                 progress.update(bar, completed=step)
                 if step % config.diagnose_every == 0 or step == config.steps:
                     _write_diagnostics(learner, held_out, out, step, ranks)
-                stop = ranks.agree(signals.requested)
+                stop = ranks.any_stop_signal(signals.requested)
                 if stop or step % config.save_every == 0 or step == config.steps:
                     logger.flush()
                     _require_progress(learner, config, step, out, ranks)
@@ -345,7 +345,7 @@ def _require_progress(
     learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path, ranks: Ranks
 ) -> None:
     skipped = int(learner.skipped_in_a_row)
-    with ranks.same_fate():
+    with ranks.raise_together():
         if skipped >= config.max_skipped:
             raise PwmError(
                 f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
@@ -362,7 +362,7 @@ def _save(
     out: Path,
     ranks: Ranks,
 ) -> None:
-    with ranks.same_fate():
+    with ranks.raise_together():
         if broken := learner.broken_weights():
             raise PwmError(
                 f"training diverged: the weights {broken[0]} are not finite by step {step}. The "

@@ -19,13 +19,13 @@ from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.core.validation import (
+    error_prefix,
     require_at_least,
     require_choice,
     require_positive,
     require_resume,
     require_seed,
     require_writable,
-    within,
 )
 from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.episode import Episode
@@ -42,7 +42,7 @@ from pwm.simulation.sac_config import (
     require_learner,
     require_prior,
 )
-from pwm.simulation.simulator_mpc import PlannerSize, can_plan
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig, can_plan
 from pwm.simulation.watched_env import require_environments
 
 _COMMIT_EVERY = 50
@@ -88,7 +88,7 @@ class CollectConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
-    mpc: PlannerSize = field(default_factory=PlannerSize)
+    mpc: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig)
     sac: SacConfig = field(default_factory=SacConfig)
 
     def validate(self) -> None:
@@ -98,8 +98,8 @@ class CollectConfig:
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
         require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
-        within("mpc", self.mpc.validate)
-        within("sac", self.sac.validate)
+        error_prefix("mpc", self.mpc.validate)
+        error_prefix("sac", self.sac.validate)
         if self.behaviour in LEARNERS:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
@@ -267,7 +267,7 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
         }
         description["policy_noise"] = list(noise.sigmas)
         description["policy_noise_correlation"] = list(noise.correlations)
-    if recipe.behaviour == "mpc" and recipe.planner != PlannerSize():
+    if recipe.behaviour == "mpc" and recipe.planner != SimulatorMPCConfig():
         description["planner"] = asdict(recipe.planner)
     return description
 

@@ -20,7 +20,7 @@ from pwm.simulation.behaviors import (
     draw_name,
     make_behaviour,
 )
-from pwm.simulation.simulator_mpc import PlannerSize
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Recipe:
     behaviour: str
     policy: str | None = None
     policy_noise: PolicyNoise | None = None
-    planner: PlannerSize = field(default_factory=PlannerSize, compare=False)
+    planner: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig, compare=False)
 
     def mixture(self, task: Task) -> dict[str, float]:
         """The share of a task's episodes that each behaviour gets."""

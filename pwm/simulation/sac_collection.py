@@ -1,8 +1,8 @@
 """Agents that learn while they act, SAC and TQC, and every episode of their training recorded.
 
 The published datasets are the replays of such agents. An agent's episodes follow from one another,
-so a task's are made in order, in stretches of a few: a stretch is a worker's job that begins with
-the agent as the one before left it, and gives the same bytes in whichever worker it is done.
+so a task's are made in order, a few per job: a job begins with the agent as the job before left
+it, and gives the same bytes in whichever worker it is done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
 from pwm.simulation.sac_config import Training
 
-_STRETCH = 10  # episodes between commits: a minute of work at most is done again after a kill
+_EPISODES_PER_JOB = 10  # at most a minute of work is done again after a kill
 
 
 def record_training(
@@ -37,7 +37,7 @@ def record_training(
         signals: end it after the episodes that are under way, of which none is lost.
 
     Raises:
-        PwmError: if an agent's checkpoint is missing, or a stretch fails too often.
+        PwmError: if an agent's checkpoint is missing, or a job fails too often.
     """
     made = {task: store.count(task, training.source) for task in wanted}
     total = sum(max(wanted[task] - made[task], 0) for task in wanted)
@@ -49,12 +49,12 @@ def record_training(
         def tell(episodes: int, note: str) -> None:
             progress.update(bar, completed=episodes, note=note)
 
-        lessons = _Lessons(store.suite, training, wanted, made, signals, tell)
-        for job, episodes in pool.run(lessons.next_job, lessons.answer):
-            store.append(lessons.end(job, episodes), episodes, training.source)
+        jobs = _TrainingJobs(store.suite, training, wanted, made, signals, tell)
+        for job, episodes in pool.run(jobs.next_job, jobs.answer):
+            store.append(jobs.end(job, episodes), episodes, training.source)
 
 
-class _Lessons:
+class _TrainingJobs:
     """Which worker trains which agent, and how far they are."""
 
     def __init__(
@@ -75,7 +75,7 @@ class _Lessons:
         self._ended = 0
 
     def next_job(self, worker: int) -> Job | None:
-        """The next stretch of the worker's task, or the first of another task."""
+        """The next job of the worker's task, or the first of another task."""
         task = self._task_of.get(worker)
         if self._signals.requested is not None or task in self._under_way.values():
             return None
@@ -84,14 +84,14 @@ class _Lessons:
                 return None
             task = self._task_of[worker] = self._waiting.pop(0)
         first = self._made[task]
-        end = min(first + _STRETCH - first % _STRETCH, self._wanted[task])
+        end = min(first + _EPISODES_PER_JOB - first % _EPISODES_PER_JOB, self._wanted[task])
         part = f"episodes {first} to {end - 1} of {self._training.behaviour} on task '{task}'"
-        job = Job(train_stretch, (self._training, self._suite[task], first, end), (part,))
+        job = Job(train_episodes, (self._training, self._suite[task], first, end), (part,))
         self._under_way[job] = task
         return job
 
     def answer(self, told: Sequence[tuple[Job, tuple[int, float]]]) -> list[bool]:
-        """Whether to go on, to workers that tell how many episodes of a stretch they have."""
+        """Whether to go on, to workers that tell how many episodes of a job they have."""
         for job, (episodes, episode_return) in told:
             self._of_job[job] = episodes
             note = f"{self._under_way[job]}: return {episode_return:.0f}"
@@ -99,19 +99,19 @@ class _Lessons:
         return [self._signals.requested is None] * len(told)
 
     def end(self, job: Job, episodes: Sequence[Episode]) -> str:
-        """Counts a stretch's episodes; the task that they are of."""
+        """Count a job's episodes; returns their task."""
         task = self._under_way.pop(job)
         self._made[task] += len(episodes)
         self._ended += self._of_job.pop(job)
         return task
 
 
-def train_stretch(
+def train_episodes(
     caller: Caller, training: Training, task: Task, first: int, end: int
 ) -> list[Episode]:
     """A task's episodes ``first`` to ``end`` - 1, fewer if the caller says so."""
     from pwm.simulation.sac_worker import (
-        agent_at_work,  # here, for the calling process does without torch
+        agent_trainer,  # here, for the calling process does without torch
     )
 
-    return agent_at_work(caller, training, task).stretch(first, end)
+    return agent_trainer(caller, training, task).train_episodes(first, end)

@@ -17,7 +17,7 @@ from pwm.runtime.checkpoint import load_optimizer_tensors, optimizer_tensors
 from pwm.simulation.sac_config import SacConfig
 
 
-class Agent:
+class Sb3Agent:
     """An agent of Stable-Baselines3, its replay included.
 
     It learns from single transitions as they come, instead of in the library's own loop, which
