@@ -70,10 +70,10 @@ class ParallelLearner(WorldModelLearner):
         self._ranks, self._passes, self._seed = ranks, passes, seed
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
-        if self._sharded:
-            accelerator = replace(accelerator, compiles=False)  # hooks do the sharding
+        # Collectives stay out of CUDA graphs, and the hooks that shard out of compiled functions.
+        compiles = accelerator.compiles and not self._sharded
+        accelerator = replace(accelerator, compiles=compiles, captures=False)
         super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
-        self._apply = self._update  # collectives stay out of CUDA graphs
         self._step = 0
 
     # --- an update -------------------------------------------------------------------------------
