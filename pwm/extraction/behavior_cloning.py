@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.progress import progress_bar
 from pwm.core.suites import Suite, Task
 from pwm.core.validation import require_at_least, require_positive
-from pwm.data.manifest import MANIFEST_NAME
 from pwm.data.start_states import StatePool
 from pwm.data.store import EpisodeStore
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy, action_masks
+from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks
+from pwm.models.policy import Policy
 from pwm.pretraining.normalization import observation_moments
 from pwm.runtime.checkpoint import is_checkpoint, read_meta
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path, writing
 from pwm.core.suites import get_suite
-from pwm.models.actor_critic import Policy, load_policy
+from pwm.models.policy import Policy, load_policy
 from pwm.runtime.checkpoint import is_checkpoint
 
 

@@ -15,8 +15,8 @@ from reference.pwm_minimal import Constants, cross_entropy, descend, world_model
 from torch import Tensor, nn
 
 from pwm.data.windows.sampler import Batch
-from pwm.models.world_model import PriorNoise
 from pwm.pretraining.learner import WorldModelLearner
+from pwm.pretraining.losses import PriorNoise
 
 
 class PlainPretraining:

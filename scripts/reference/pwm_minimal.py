@@ -204,7 +204,7 @@ def imagine(model: WorldModel, actor: Actor, z: Tensor, c: Constants) -> tuple[T
     return torch.stack(latents), torch.stack(rewards)
 
 
-def imagined_return(z: Tensor, r: Tensor, critics: Critics, c: Constants) -> Tensor:
+def bootstrapped_return(z: Tensor, r: Tensor, critics: Critics, c: Constants) -> Tensor:
     """sum_t gamma^t r_t + gamma^H min_e v_e(z_H) of each rollout: (B,)."""
     weights = c.gamma ** torch.arange(len(r), device=r.device)
     return weights @ r + c.gamma ** len(r) * critics(z[-1]).amin(0)
@@ -238,7 +238,7 @@ def extract(
     for i, start in enumerate(starts):
         lr = c.policy_lr + (c.policy_lr_final - c.policy_lr) * i / c.iterations
         z, r = imagine(model, actor, start, c)
-        returns = imagined_return(z, r, critics, c)
+        returns = bootstrapped_return(z, r, critics, c)
         new_var, new_mean = torch.var_mean(returns.detach(), correction=0)
         var = (i * var + new_var + i / (i + 1) * (new_mean - mean) ** 2) / (i + 1)
         mean = (i * mean + new_mean) / (i + 1)

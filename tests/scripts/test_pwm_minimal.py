@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from pwm.core.suites import get_suite
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner, Noise
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.inputs import Inputs, Noise
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
@@ -77,7 +79,7 @@ def farthest(net: nn.Module, values: Iterable[Tensor]) -> float:
     return max(float((ours - value).abs().max().detach()) for ours, value in pairs)
 
 
-def test_pretraining_ends_in_the_library_s_weights(toy):
+def test_pretraining_ends_in_the_weights_of_the_library(toy):
     model, c = library_model(), CONSTANTS
     reference, first = copy_of(model, c), copy_of(model, c)
     with EpisodeStore.open(toy.data) as store:
@@ -97,7 +99,7 @@ def test_pretraining_ends_in_the_library_s_weights(toy):
 
 
 @pytest.mark.parametrize("detach", [True, False])
-def test_extraction_ends_in_the_library_s_weights(detach):
+def test_extraction_ends_in_the_weights_of_the_library(detach):
     model = library_model().eval().requires_grad_(False)
     c = Constants(**vars(CONSTANTS) | {"detach_actor_input": detach, "critic_batches": 5})
     config = ActorCriticConfig(
@@ -120,7 +122,8 @@ def test_extraction_ends_in_the_library_s_weights(detach):
         action = torch.randn(c.horizon, 1, c.batch_size, model.suite.action_dim)
         order = torch.randperm(c.horizon * c.batch_size)
         learner.set_progress(step)
-        learner.iteration(start.unsqueeze(0), Noise(action, order.unsqueeze(0)))
+        noise = Noise(action, order.unsqueeze(0))
+        learner.iteration(Inputs(start.unsqueeze(0), noise))
     torch.manual_seed(1)
     returns = list(extract(copy, actor, critics, starts, c))
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import pwm
+from pwm.cli.main import COMMANDS
+
+
+@pytest.mark.parametrize("name", pwm.__all__)
+def test_public_names_import_from_where_they_live(name):
+    assert getattr(pwm, name).__name__ == name
+    assert name in dir(pwm)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'load_polciy'"):
+        pwm.load_polciy  # noqa: B018
+
+
+def test_importing_the_package_imports_neither_torch_nor_a_simulator():
+    code = "import sys, pwm, envs; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "mujoco", "dm_control", "metaworld", "hydra"} & set(run.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_each_command_names_a_module_that_has_its_function_and_config(command):
+    module = importlib.import_module(command.module)
+    assert callable(getattr(module, command.function))
+    assert isinstance(getattr(module, command.config), type)
