@@ -212,7 +212,7 @@ def bootstrapped_return(z: Tensor, r: Tensor, critics: Critics, c: Constants) ->
 
 def actor_loss(returns: Tensor, return_scale: Tensor) -> Tensor:
     """Minus the mean return, in running standard deviations of returns."""
-    return -(returns / return_scale).mean()
+    return -returns.mean() / return_scale
 
 
 def td_lambda(r: Tensor, v: Tensor, c: Constants) -> Tensor:
