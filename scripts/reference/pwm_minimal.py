@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from envs import make_env
+from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
@@ -63,7 +65,7 @@ class Constants:
     critic_grad_norm: float = 100.0
     critic_iterations: int = 1  # passes over an iteration's states [8]
     critic_batches: int = 4  # optimizer steps of a pass
-    detach_actor_input: bool = True  # stop gradients that go through what the actor sees
+    detach_actor_input: bool = True  # no gradient through the z that an action was chosen for
     seed: int = 0
     episodes: int = 10  # of the evaluation
 
@@ -100,7 +102,7 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, x: Tensor, bins: Tensor) -> Tensor:
-    """Of predicted (..., bins) and true (...) numbers: the mean, ()."""
+    """Of predicted (..., bins) and true (...) numbers: the mean over all, ()."""
     return -(two_hot(x, bins) * logits.log_softmax(-1)).sum(-1).mean()
 
 
@@ -115,10 +117,8 @@ class WorldModel(nn.Module):
         self.reward_head = mlp(joint, c.hidden, c.hidden, c.bins[2])
         nn.init.zeros_(self.reward_head[-1].weight)
         self.bins = nn.Buffer(torch.linspace(*c.bins))
-        self.obs_mean, self.obs_std = (
-            nn.Buffer(torch.zeros(obs_dim)),
-            nn.Buffer(torch.ones(obs_dim)),
-        )
+        self.obs_mean = nn.Buffer(torch.zeros(obs_dim))
+        self.obs_std = nn.Buffer(torch.ones(obs_dim))
 
     def encode(self, o: Tensor) -> Tensor:  # (..., obs) -> (..., latent)
         return self.encoder((o - self.obs_mean) / self.obs_std)
@@ -158,7 +158,7 @@ class Critics(nn.ModuleList):
 def world_model_loss(
     model: WorldModel, o: Tensor, a: Tensor, r: Tensor, c: Constants
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Windows o (H+1, B, obs), a (H, B, action), r (H, B) -> loss, z_0 .. z_H, h(o_1) .. h(o_H)."""
+    """Of o (H+1, B, obs), a (H, B, action), r (H, B) -> loss, z_0 to z_H, encoded o_1 to o_H."""
     with torch.no_grad():
         encoded = [model.encode(o_t) for o_t in o[1:]]
     z, loss = [model.encode(o[0])], torch.zeros((), device=o.device)
@@ -186,7 +186,7 @@ def pretrain(model: WorldModel, batches: Iterable[tuple], c: Constants) -> Itera
     encoder = {"params": model.encoder.parameters(), "lr_scale": c.encoder_lr_scale}
     rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
     optimizer = Adam([encoder, {"params": rest}])
-    for i, (o, a, r, _) in enumerate(batches):
+    for i, (o, a, r, _) in enumerate(batches):  # the fourth are task ids
         lr = min((i + 1) / c.warmup, 1) * (c.lr + (c.lr_final - c.lr) * i / c.updates)
         loss, _, _ = world_model_loss(model, o, a, r, c)
         descend(optimizer, lr, loss, c.grad_norm)
@@ -205,13 +205,13 @@ def imagine(model: WorldModel, actor: Actor, z: Tensor, c: Constants) -> tuple[T
 
 
 def bootstrapped_return(z: Tensor, r: Tensor, critics: Critics, c: Constants) -> Tensor:
-    """sum_t gamma^t r_t + gamma^H min_e v_e(z_H) of each rollout: (B,)."""
+    """sum_t gamma^t r_t + gamma^H min_i v_i(z_H) of each rollout: (B,)."""
     weights = c.gamma ** torch.arange(len(r), device=r.device)
     return weights @ r + c.gamma ** len(r) * critics(z[-1]).amin(0)
 
 
 def actor_loss(returns: Tensor, return_scale: Tensor) -> Tensor:
-    """Minus the mean return, in running standard deviations of returns."""
+    """Minus the mean return, in units of its running standard deviation: (B,), () -> ()."""
     return -returns.mean() / return_scale
 
 
@@ -224,7 +224,7 @@ def td_lambda(r: Tensor, v: Tensor, c: Constants) -> Tensor:
 
 
 def critic_loss(critics: Critics, z: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of every critic: (n, latent), (n,)."""
+    """Mean squared error of all critics: (n, latent), (n,) -> ()."""
     return (critics(z) - target).square().mean()
 
 
@@ -234,7 +234,7 @@ def extract(
     """Learn a policy from starts z_0 (B, latent) on; yields each iteration's mean return."""
     model.requires_grad_(False)
     actor_adam, critic_adam = (Adam(net.parameters(), betas=c.betas) for net in (actor, critics))
-    mean = var = torch.zeros(())  # of the returns of all iterations
+    mean = var = torch.zeros(())  # of the returns so far
     for i, start in enumerate(starts):
         lr = c.policy_lr + (c.policy_lr_final - c.policy_lr) * i / c.iterations
         z, r = imagine(model, actor, start, c)
@@ -293,4 +293,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PwmError as error:
+        sys.exit(str(error))

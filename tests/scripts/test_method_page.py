@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from reference import pwm_minimal
 
 from pwm.extraction.config import ExtractConfig
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.pretraining.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,11 @@ def test_a_part_is_where_the_page_says(names, file, minimal):
         assert getattr(module, name).__module__ == module.__name__, name
     for name in quoted(minimal):
         assert getattr(pwm_minimal, name).__module__ == pwm_minimal.__name__, name
+
+
+def test_the_actor_s_loss_is_called_where_the_page_says():
+    (method,) = re.findall(r"`ActorCriticLearner\.(\w+)`", PAGE)
+    assert "actor_loss(" in inspect.getsource(getattr(ActorCriticLearner, method))
 
 
 def test_its_settings_are_settings_and_differ_from_the_defaults():
