@@ -186,7 +186,7 @@ class Group:
             self.tuner.load(replace(checkpoint, tensors=tuned))
 
     def save_policies(self, out: Path) -> None:
-        """Write one policy directory a task."""
+        """Write one policy directory per task."""
         made_by = {"command": "extract", "config": asdict(self.config)}
         for index, task in enumerate(self.tasks):
             policy = Policy.from_latent_actor(

@@ -54,7 +54,6 @@ class ParallelLearner(WorldModelLearner):
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.
-        others: as the plain learner's.
     """
 
     def __init__(
@@ -180,7 +179,7 @@ class ParallelLearner(WorldModelLearner):
         self._reshard()
 
     def _reshard(self) -> None:
-        """Let go of gathered weights, which are not to be used again when the shards have changed.
+        """Free gathered weights, which are stale once the shards have changed.
 
         After a backward pass to all weights that has been done.
         """

@@ -32,3 +32,17 @@ def test_each_command_names_a_module_that_has_its_function_and_config(command):
     module = importlib.import_module(command.module)
     assert callable(getattr(module, command.function))
     assert isinstance(getattr(module, command.config), type)
+
+
+@pytest.mark.parametrize(
+    ("old", "names"),
+    [
+        ("pwm.dataset", ["Episode", "EpisodeStore"]),
+        ("pwm.suites", ["Suite", "Task", "get_suite", "get_task"]),
+    ],
+)
+def test_documented_modules_of_before_still_import_and_say_what_to_use(old, names):
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match="use `from pwm import"):
+        module = importlib.import_module(old)
+    assert all(getattr(module, name) is getattr(pwm, name) for name in names)
