@@ -51,7 +51,7 @@ class Recipe:
 
 
 def require_environments(tasks: Iterable[Task]) -> None:
-    """Raise PwmError if the environment of a user's own task cannot be made or does not fit it.
+    """Raise PwmError if a user-defined task's environment cannot be made or does not fit it.
 
     Those of the suites are this project's own and are not tried.
     """
