@@ -42,6 +42,7 @@ lint: $(STAMP)
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_prose.py
 	$(BIN)/python scripts/check_links.py
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)
 	$(BIN)/ruff format .

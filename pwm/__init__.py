@@ -1,7 +1,7 @@
 """PWM: policies from multi-task world models by first-order gradients.
 
-The library's face: open what the command line made, read and write episodes, look tasks up, and
-call the four verbs ``collect``, ``pretrain``, ``extract`` and ``evaluate`` with their configs.
+The library face. Everything here is imported on first use, so that ``import pwm`` is quick and
+simulator workers never pay for torch.
 """
 
 from __future__ import annotations
@@ -11,15 +11,42 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pwm.core.errors import PwmError
     from pwm.core.suites import Suite, Task, get_suite, get_task
-    from pwm.data.store import Episode, EpisodeStore
+    from pwm.data.episode import Episode
+    from pwm.data.store import EpisodeStore
     from pwm.evaluation.evaluate import EvaluateConfig, evaluate
-    from pwm.extraction.extract import ExtractConfig, extract
-    from pwm.models.actor_critic import Policy, load_critic, load_policy
+    from pwm.extraction.config import ExtractConfig
+    from pwm.extraction.extract import extract
+    from pwm.models.actor_critic import load_critic
+    from pwm.models.policy import Policy, load_policy
     from pwm.models.world_model import WorldModel, load_world_model
     from pwm.pretraining.pretrain import PretrainConfig, pretrain
     from pwm.simulation.collect import CollectConfig, collect
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "CollectConfig": "pwm.simulation.collect",
+    "Episode": "pwm.data.episode",
+    "EpisodeStore": "pwm.data.store",
+    "EvaluateConfig": "pwm.evaluation.evaluate",
+    "ExtractConfig": "pwm.extraction.config",
+    "Policy": "pwm.models.policy",
+    "PretrainConfig": "pwm.pretraining.pretrain",
+    "PwmError": "pwm.core.errors",
+    "Suite": "pwm.core.suites",
+    "Task": "pwm.core.suites",
+    "WorldModel": "pwm.models.world_model",
+    "collect": "pwm.simulation.collect",
+    "evaluate": "pwm.evaluation.evaluate",
+    "extract": "pwm.extraction.extract",
+    "get_suite": "pwm.core.suites",
+    "get_task": "pwm.core.suites",
+    "load_critic": "pwm.models.actor_critic",
+    "load_policy": "pwm.models.policy",
+    "load_world_model": "pwm.models.world_model",
+    "pretrain": "pwm.pretraining.pretrain",
+}
+
 __all__ = [
     "CollectConfig",
     "Episode",
@@ -43,32 +70,9 @@ __all__ = [
     "pretrain",
 ]
 
-_HOME = {
-    "CollectConfig": "pwm.simulation.collect",
-    "Episode": "pwm.data.store",
-    "EpisodeStore": "pwm.data.store",
-    "EvaluateConfig": "pwm.evaluation.evaluate",
-    "ExtractConfig": "pwm.extraction.extract",
-    "Policy": "pwm.models.actor_critic",
-    "PretrainConfig": "pwm.pretraining.pretrain",
-    "PwmError": "pwm.core.errors",
-    "Suite": "pwm.core.suites",
-    "Task": "pwm.core.suites",
-    "WorldModel": "pwm.models.world_model",
-    "collect": "pwm.simulation.collect",
-    "evaluate": "pwm.evaluation.evaluate",
-    "extract": "pwm.extraction.extract",
-    "get_suite": "pwm.core.suites",
-    "get_task": "pwm.core.suites",
-    "load_critic": "pwm.models.actor_critic",
-    "load_policy": "pwm.models.actor_critic",
-    "load_world_model": "pwm.models.world_model",
-    "pretrain": "pwm.pretraining.pretrain",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that simulator workers never pay for torch."""
+    """Import on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'pwm' has no attribute '{name}'")
     import importlib
@@ -77,4 +81,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """All public names, for completion."""
     return sorted({*globals(), *__all__})

@@ -28,9 +28,9 @@ from rich.table import Table
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
-from pwm.evaluation.agents import Controller, controller
+from pwm.evaluation.agents import ActFunction, act_function
 from pwm.evaluation.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
-from pwm.evaluation.mppi import Guide, Planner, PlannerConfig, PriorAndQ
+from pwm.evaluation.mppi import Planner, PlannerConfig, TDMPC2Guide, TerminalValue
 from pwm.evaluation.mppi_agent import PlannedEpisodes, extracted_guide
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, Results
 from pwm.models.policy_directory import find_policies
@@ -57,19 +57,21 @@ def scores(run: Path, tasks: str | None, episodes: int, device: str) -> Results:
     return evaluate(config)
 
 
-def controllers(run: Path, device: str, seeds: list[int]) -> tuple[Task, dict[str, Controller]]:
+def controllers(run: Path, device: str, seeds: list[int]) -> tuple[Task, dict[str, ActFunction]]:
     """What every method acts by in episodes of these seeds, in the first task of a run."""
     model = load_world_model(run / "world_model", resolve_device(device))
     policies = find_policies(run / "policies")
     task, policy = next((policy.task, policy) for policy in policies.values())
-    guides: dict[str, Guide] = {PLANNER_ACTOR: extracted_guide(model, policies, run / "policies")}
+    guides: dict[str, TerminalValue] = {
+        PLANNER_ACTOR: extracted_guide(model, policies, run / "policies")
+    }
     if model.has_q:
-        guides[PLANNER] = PriorAndQ(model)
-    acting: dict[str, Controller] = {EXTRACTED: policy.act}
+        guides[PLANNER] = TDMPC2Guide(model)
+    acting: dict[str, ActFunction] = {EXTRACTED: policy.act}
     for name, guide in guides.items():
         planner = Planner(model, guide, PlannerConfig())
         planned = PlannedEpisodes(planner, model.suite, model.bins.device, {})
-        acting[name] = controller(planned, task, seeds)
+        acting[name] = act_function(planned, task, seeds)
     return task, acting
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from roofline import model_on_meta, pretraining_cost, trained_numbers
 
 from pwm.core.suites import get_suite
-from pwm.data.store import row_dtype
+from pwm.data.episode import row_dtype
 
 MODELS = ("48M", "317M", "1B")
 WINDOWS, HORIZON = 1024, 16

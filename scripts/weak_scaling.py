@@ -81,7 +81,7 @@ class Update:
             for step in range(updates):
                 self._learner.set_learning_rate(step)
                 self._learner.update(self._batch)
-                self._ranks.agree(None)  # as the loop does after every update
+                self._ranks.any_stop_signal(None)  # as the loop does after every update
             if self._batch.obs.is_cuda:
                 torch.cuda.synchronize(self._batch.obs.device)
         taken = torch.tensor((time.perf_counter() - start) / updates)

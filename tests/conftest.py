@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from pwm.core.suites import Task, get_suite
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 
 # Several tests run side by side on few cores, and one thread makes sums repeat bit for bit.
 torch.set_num_threads(1)

@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pwm.cli.overrides import LAUNCHER, Schema
 from pwm.core.errors import PwmError
+from pwm.core.layout import JOBS
 from pwm.core.progress import console
-from pwm.pipelines.job_records import DONE, JOBS, LOG
+from pwm.pipelines.job_records import DONE, LOG
 from pwm.pipelines.job_status import print_status
 from pwm.pipelines.jobs import KINDS, Jobs, job_specs, planned_jobs
 

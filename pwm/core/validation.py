@@ -95,7 +95,7 @@ def require_writable(out: str, name: str = "out") -> None:
         raise PwmError(f"{name}={out}: you may not write in {existing}; give another {name}=.")
 
 
-def within(name: str, check: Callable[..., Any], *arguments: Any) -> None:
+def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
     """Name the stage in what a check of its settings says."""
     try:
         check(*arguments)

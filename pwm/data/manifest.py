@@ -18,9 +18,9 @@ from typing import Any
 
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path, write_atomically
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.suites import Suite, Task, task_from_table
 
-MANIFEST_NAME = "manifest.json"
 FORMAT = "pwm-episodes"
 VERSION = 1
 

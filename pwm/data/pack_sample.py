@@ -20,16 +20,18 @@ from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_exists, require_seed, require_writable
-from pwm.data.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
+from pwm.data.episode import EPISODE_DTYPE, ROWS_NAME, packed_path, row_dtype
+from pwm.data.manifest import Manifest, Segment, TaskRecord
 from pwm.data.packed import pack
 from pwm.data.problems import DataError, Problem
 from pwm.data.ranking import best_first
 from pwm.data.splits import episodes_in_split
-from pwm.data.store import EPISODE_DTYPE, ROWS_NAME, EpisodeStore, packed_path, row_dtype
+from pwm.data.store import EpisodeStore
 
 ROUNDING = 0.05
 """How much rounding may change a value, as a share of the change from one row to the next."""
@@ -226,7 +228,7 @@ def round_where_it_fits(rows: np.ndarray, starts: np.ndarray) -> None:
     from zero that hardly move. Rewards stay as they are.
 
     Args:
-        rows: (rows,) of `pwm.data.store.row_dtype`.
+        rows: (rows,) of `pwm.data.episode.row_dtype`.
         starts: (episodes,) the episodes' first rows.
     """
     is_first = np.zeros(len(rows), bool)

@@ -49,8 +49,8 @@ def pack(rows: np.ndarray, table: np.ndarray) -> bytes:
     """The file's content.
 
     Args:
-        rows: (rows,) of `pwm.data.store.row_dtype`.
-        table: (episodes,) of `pwm.data.store.EPISODE_DTYPE`.
+        rows: (rows,) of `pwm.data.episode.row_dtype`.
+        table: (episodes,) of `pwm.data.episode.EPISODE_DTYPE`.
     """
     columns = np.concatenate([rows["obs"], rows["action"], rows["reward"][:, None]], 1)
     is_half = holds_exactly(columns)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
+from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
 from pwm.data.ranking import best_first
 from pwm.data.splits import episodes_in_split
-from pwm.data.store import ROWS_NAME, EpisodeStore
+from pwm.data.store import EpisodeStore
 
 
 @dataclass(frozen=True)

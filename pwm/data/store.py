@@ -32,7 +32,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,114 +39,23 @@ import numpy as np
 
 from pwm.core.errors import PwmError
 from pwm.core.files import fsync_directory, make_directory, writing
+from pwm.core.layout import JOBS, MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.suites import Suite, Task
-from pwm.data.manifest import MANIFEST_NAME, Manifest, Segment, TaskRecord
+from pwm.data.episode import (
+    EPISODE_DTYPE,
+    EPISODES_NAME,
+    ROWS_NAME,
+    Episode,
+    packed_path,
+    row_dtype,
+)
+from pwm.data.manifest import Manifest, Segment, TaskRecord
 from pwm.data.packed import unpack
 from pwm.data.problems import BadData, DataError, Problem
 from pwm.data.record_file import RecordFile
-from pwm.data.values import ACTION_LIMIT
-from pwm.pipelines.job_records import JOBS
-
-ROWS_NAME = "rows.bin"
-EPISODES_NAME = "episodes.bin"
-
-EPISODE_DTYPE = np.dtype(
-    {
-        "names": [
-            "start",  # first row of the episode in rows.bin
-            "seed",
-            "return",  # undiscounted sum of rewards
-            "length",  # rows, that is T + 1
-            "behaviour",  # position in EpisodeStore.behaviours
-            "source",  # position in list(EpisodeStore.sources)
-            "success_last",
-            "success_any",
-            "is_piece",  # 1 for some of its rows alone; return and successes are the whole's
-        ],
-        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1", "u1"],
-        "offsets": [0, 8, 16, 24, 28, 30, 32, 33, 34],
-        "itemsize": 40,
-    }
-)
 
 _MAX_IDS = 2**16
-
-
-def row_dtype(task: Task) -> np.dtype[Any]:
-    """The record of one row of a task: a whole number of float32 wide, little-endian."""
-    obs_bytes, action_bytes = 4 * task.obs_dim, 4 * task.action_dim
-    reward = obs_bytes + action_bytes
-    return np.dtype(
-        {
-            "names": ["obs", "action", "reward", "terminated", "success"],
-            "formats": [("<f4", (task.obs_dim,)), ("<f4", (task.action_dim,)), "<f4", "u1", "u1"],
-            "offsets": [0, obs_bytes, reward, reward + 4, reward + 5],
-            "itemsize": reward + 8,
-        }
-    )
-
-
-def packed_path(directory: Path, task: str) -> Path:
-    """The file of a task in a packed store."""
-    return directory / f"{task}.safetensors.xz"
-
-
-@dataclass
-class Episode:
-    """One whole episode of T >= 1 steps; step t leads from ``obs[t]`` to ``obs[t + 1]``.
-
-    Attributes:
-        obs: (T+1, obs_dim) float32, without padding.
-        action: (T, action_dim) float32 in [-1, 1].
-        reward: (T,) float32.
-        terminated: (T,) bool; a time limit is no termination.
-        success: (T,) bool.
-        behaviour: what chose the actions, such as ``"scripted"``.
-        seed: the seed that reproduces the episode, -1 where there is none.
-    """
-
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    success: np.ndarray
-    behaviour: str = "unknown"
-    seed: int = -1
-
-    def fault(self, task: Task) -> str | None:
-        """What keeps it from being stored as an episode of a task; None if nothing does."""
-        steps = len(np.atleast_1d(self.action))
-        if steps < 1:
-            return "it has no step, and at least one is needed"
-        wanted = {
-            "obs": (steps + 1, task.obs_dim),
-            "action": (steps, task.action_dim),
-            "reward": (steps,),
-            "terminated": (steps,),
-            "success": (steps,),
-        }
-        for name, shape in wanted.items():
-            array = np.asarray(getattr(self, name))
-            if array.shape != shape:
-                return f"its {name} has shape {array.shape} and {shape} was expected"
-            if array.dtype.kind not in "fiub":
-                return f"its {name} holds {array.dtype}, and numbers were expected"
-        for name in ("obs", "action", "reward"):
-            with np.errstate(over="ignore"):
-                values = np.asarray(getattr(self, name), np.float32)
-            if not np.isfinite(values).all():
-                return f"its {name} holds NaN or infinite values (in float32)"
-        if (largest := float(np.abs(self.action).max())) > ACTION_LIMIT:
-            return (
-                f"its actions reach {largest:.6g} and must lie in [-1, 1]; clip them where they "
-                "are applied, so that the data show what the simulator was given"
-            )
-        if not 1 <= len(self.behaviour) <= 64 or not self.behaviour.isprintable():
-            return f"its behaviour {self.behaviour!r} is not a name of 1 to 64 characters"
-        if not -(2**63) <= self.seed < 2**63:
-            return f"its seed {self.seed} does not fit 64 bits"
-        return None
 
 
 class EpisodeStore:

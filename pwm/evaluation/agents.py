@@ -17,26 +17,26 @@ import numpy as np
 from pwm.core.files import directory_sha256
 from pwm.core.suites import Task
 
-Controller = Callable[[np.ndarray], np.ndarray]
+ActFunction = Callable[[np.ndarray], np.ndarray]
 """Observations (n, obs_dim) of one task's n episodes to actions (n, action_dim)."""
 
 
-class Method(Protocol):
+class Agent(Protocol):
     """What acts in the workers, each of which gets a pickled copy."""
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What its actions in a task follow from, beside the observations and seeds, as JSON."""
 
-    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+    def begin(self, task: Task, seeds: Sequence[int]) -> ActFunction:
         """What acts in episodes of these seeds, from their first step on."""
 
 
-class ServedMethod(ABC):
+class BatchedAgent(ABC):
     """What is too large for every worker, or needs the GPU: it acts in the calling process."""
 
     @abstractmethod
     def identity(self, task: Task) -> dict[str, Any]:
-        """See :class:`Method`."""
+        """See :class:`Agent`."""
 
     @abstractmethod
     def begin(self, task: Task, seeds: Sequence[int]) -> Any:
@@ -54,9 +54,9 @@ class ServedMethod(ABC):
         """
 
 
-def controller(method: Method | ServedMethod, task: Task, seeds: Sequence[int]) -> Controller:
+def act_function(method: Agent | BatchedAgent, task: Task, seeds: Sequence[int]) -> ActFunction:
     """What acts in episodes of one task in this process, of either kind of method."""
-    if not isinstance(method, ServedMethod):
+    if not isinstance(method, BatchedAgent):
         return method.begin(task, seeds)
     state = method.begin(task, seeds)
     return lambda obs: method.act([(state, obs)])[0]
@@ -81,17 +81,17 @@ class SavedPolicies:
         return cls({task: str(path) for task, path in paths.items()}, digests)
 
     def identity(self, task: Task) -> dict[str, Any]:
-        """See :class:`Method`."""
+        """See :class:`Agent`."""
         return {"policy": self.digests[task.name]}
 
-    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
-        """See :class:`Method`."""
+    def begin(self, task: Task, seeds: Sequence[int]) -> ActFunction:
+        """See :class:`Agent`."""
         return _loaded_policy(self.paths[task.name])
 
 
 @lru_cache(maxsize=2)
-def _loaded_policy(path: str) -> Controller:
-    from pwm.models.actor_critic import load_policy
+def _loaded_policy(path: str) -> ActFunction:
+    from pwm.models.policy import load_policy
 
     return load_policy(path).act
 
@@ -101,11 +101,11 @@ class UniformActions:
     """Uniform actions, each episode from its own stream."""
 
     def identity(self, task: Task) -> dict[str, Any]:
-        """See :class:`Method`."""
+        """See :class:`Agent`."""
         return {"actions": "uniform"}
 
-    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
-        """See :class:`Method`."""
+    def begin(self, task: Task, seeds: Sequence[int]) -> ActFunction:
+        """See :class:`Agent`."""
         streams = [np.random.default_rng([seed, 1]) for seed in seeds]
 
         def act(obs: np.ndarray) -> np.ndarray:

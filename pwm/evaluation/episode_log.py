@@ -37,7 +37,7 @@ class Outcomes:
     simulating_seconds: float = 0.0
 
     @classmethod
-    def joined(cls, parts: Sequence[Outcomes]) -> Self:
+    def concatenate(cls, parts: Sequence[Outcomes]) -> Self:
         """Several episodes' outcomes as one."""
         return cls(
             np.concatenate([part.returns for part in parts]),
@@ -54,7 +54,7 @@ class Outcomes:
         return 1000 * self.acting_seconds / max(self.steps, 1)
 
 
-class OutcomeLog:
+class EpisodeLog:
     """Outcomes by what they follow from, a line a piece, each durable before the next begins.
 
     A line that was torn by a crash, or changed since, is passed over: its episodes count as not yet

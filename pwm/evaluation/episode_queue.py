@@ -1,7 +1,7 @@
 """All methods, tasks and episodes of an evaluation in one queue over worker processes.
 
-The queue's pieces, some episodes of one task by one method, do not depend on the number of workers;
-a policy acts on the episodes of a piece as one batch. So results are the same for any number of
+A job, some episodes of one task by one agent, does not depend on the number of workers;
+a policy acts on a job's episodes as one batch. So results are the same for any number of
 workers, bit for bit, though the last bits of a matrix product follow from the size of the batch.
 Policies act inside the workers, for at the sizes of published models one process that acts for all
 would be slower than two that simulate.
@@ -20,15 +20,15 @@ import numpy as np
 from pwm.core.progress import progress_bar
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Job, WorkerPool
-from pwm.evaluation.agents import Method, ServedMethod
-from pwm.evaluation.episode_log import OutcomeLog, Outcomes, outcome_key
+from pwm.evaluation.agents import Agent, BatchedAgent
+from pwm.evaluation.episode_log import EpisodeLog, Outcomes, outcome_key
 from pwm.evaluation.play import play
 from pwm.evaluation.scores import TaskScore, score_task
 from pwm.runtime.run_dir import versions
 
 
 @dataclass(frozen=True)
-class Piece:
+class EvalJob:
     """Episodes of one task by one method, that are played side by side.
 
     Attributes:
@@ -43,15 +43,15 @@ class Piece:
     seeds: tuple[int, ...]
     key: str
 
-    def job(self, method: Method | ServedMethod) -> Job:
-        """The piece as a job for a worker."""
-        acting = None if isinstance(method, ServedMethod) else method
+    def job(self, method: Agent | BatchedAgent) -> Job:
+        """These episodes as a job for a worker."""
+        acting = None if isinstance(method, BatchedAgent) else method
         parts = (f"task '{self.task.name}' with seed {seed}" for seed in self.seeds)
         return Job(play, (acting, self.task, self.seeds), tuple(parts))
 
 
 @dataclass
-class Played:
+class EvalRun:
     """What all episodes gave, and how fast they were played.
 
     Attributes:
@@ -80,7 +80,7 @@ class Played:
     def decision_ms(self) -> dict[str, float]:
         """Milliseconds a decision by method, mean; episodes side by side share the time."""
         return {
-            method: Outcomes.joined(list(by_task.values())).decision_ms
+            method: Outcomes.concatenate(list(by_task.values())).decision_ms
             for method, by_task in self.outcomes.items()
         }
 
@@ -96,13 +96,13 @@ class Played:
 
 
 def run_episodes(
-    methods: Mapping[str, Method | ServedMethod],
+    methods: Mapping[str, Agent | BatchedAgent],
     tasks: Sequence[Task],
     seeds: Sequence[int],
     batch: int,
     pool: WorkerPool,
-    log: OutcomeLog,
-) -> Played:
+    log: EpisodeLog,
+) -> EvalRun:
     """Plays every method's episodes of every task that the log does not have.
 
     Args:
@@ -111,38 +111,38 @@ def run_episodes(
         seeds: environment seeds of a task's episodes, the same for all tasks and methods.
         batch: episodes of a task that are played side by side.
         pool: where.
-        log: has what was played before, and gets the rest piece by piece.
+        log: has what was played before, and gets the rest job by job.
 
     Raises:
         PwmError: as the pool does.
     """
-    pieces = list(_pieces(methods, tasks, seeds, batch))
-    lacking = [piece for piece in pieces if piece.key not in log]
+    eval_jobs = list(_eval_jobs(methods, tasks, seeds, batch))
+    lacking = [eval_job for eval_job in eval_jobs if eval_job.key not in log]
     queue = _Queue(methods, lacking)
     started = time.perf_counter()
     with progress_bar() as progress:
         total = len(methods) * len(seeds) * len(tasks)
-        done = total - sum(len(piece.seeds) for piece in lacking)
+        done = total - sum(len(eval_job.seeds) for eval_job in lacking)
         bar = progress.add_task("evaluate", total=total, completed=done, note="")
         for job, outcomes in pool.run(queue.next_job, queue.answer):
-            piece = queue.finished(job, outcomes)
-            notes = {"method": piece.method, "task": piece.task.name, "seeds": piece.seeds}
-            log.add(piece.key, outcomes, notes)
-            progress.update(bar, advance=len(piece.seeds), note=piece.task.name)
-    return Played(
-        _by_method_and_task(pieces, log),
-        sum(log[piece.key].steps for piece in lacking),
+            eval_job = queue.finished(job, outcomes)
+            notes = {"method": eval_job.method, "task": eval_job.task.name, "seeds": eval_job.seeds}
+            log.add(eval_job.key, outcomes, notes)
+            progress.update(bar, advance=len(eval_job.seeds), note=eval_job.task.name)
+    return EvalRun(
+        _by_method_and_task(eval_jobs, log),
+        sum(log[eval_job.key].steps for eval_job in lacking),
         time.perf_counter() - started,
-        sum(log[piece.key].simulating_seconds for piece in lacking),
+        sum(log[eval_job.key].simulating_seconds for eval_job in lacking),
     )
 
 
-def _pieces(
-    methods: Mapping[str, Method | ServedMethod],
+def _eval_jobs(
+    methods: Mapping[str, Agent | BatchedAgent],
     tasks: Sequence[Task],
     seeds: Sequence[int],
     batch: int,
-) -> Iterator[Piece]:
+) -> Iterator[EvalJob]:
     """Tasks of long episodes first, so that workers end at about the same time."""
     made_with = versions()
     for task in sorted(tasks, key=lambda task: -task.episode_length):
@@ -150,16 +150,20 @@ def _pieces(
             identity = method.identity(task)
             for first in range(0, len(seeds), batch):
                 some = tuple(seeds[first : first + batch])
-                yield Piece(name, task, some, outcome_key(identity, asdict(task), some, made_with))
+                yield EvalJob(
+                    name, task, some, outcome_key(identity, asdict(task), some, made_with)
+                )
 
 
-def _by_method_and_task(pieces: Sequence[Piece], log: OutcomeLog) -> dict[str, dict[str, Outcomes]]:
+def _by_method_and_task(
+    eval_jobs: Sequence[EvalJob], log: EpisodeLog
+) -> dict[str, dict[str, Outcomes]]:
     parts: dict[str, dict[str, list[Outcomes]]] = {}
-    for piece in pieces:
-        by_task = parts.setdefault(piece.method, {})
-        by_task.setdefault(piece.task.name, []).append(log[piece.key])
+    for eval_job in eval_jobs:
+        by_task = parts.setdefault(eval_job.method, {})
+        by_task.setdefault(eval_job.task.name, []).append(log[eval_job.key])
     return {
-        method: {task: Outcomes.joined(found) for task, found in by_task.items()}
+        method: {task: Outcomes.concatenate(found) for task, found in by_task.items()}
         for method, by_task in parts.items()
     }
 
@@ -167,19 +171,19 @@ def _by_method_and_task(pieces: Sequence[Piece], log: OutcomeLog) -> dict[str, d
 class _Queue:
     """What remains to be played, and the state of what is served meanwhile.
 
-    A worker stays with a task, whose environments it has made, while there are pieces of it; then
+    A worker stays with a task, whose environments it has made, while it has jobs; then
     it turns to a task that no other is at, and last helps where most is left.
     """
 
     def __init__(
-        self, methods: Mapping[str, Method | ServedMethod], pieces: Sequence[Piece]
+        self, methods: Mapping[str, Agent | BatchedAgent], eval_jobs: Sequence[EvalJob]
     ) -> None:
         self._methods = methods
-        self._waiting: dict[str, deque[Piece]] = {}
-        for piece in pieces:
-            self._waiting.setdefault(piece.task.name, deque()).append(piece)
+        self._waiting: dict[str, deque[EvalJob]] = {}
+        for eval_job in eval_jobs:
+            self._waiting.setdefault(eval_job.task.name, deque()).append(eval_job)
         self._task_of: dict[int, str] = {}
-        self._piece_of: dict[Job, Piece] = {}
+        self._eval_job_of: dict[Job, EvalJob] = {}
         self._states: dict[Job, Any] = {}
         self._seconds: dict[Job, float] = {}
 
@@ -194,25 +198,25 @@ class _Queue:
                 self._waiting, key=lambda name: len(self._waiting[name])
             )
             self._task_of[worker] = task
-        piece = self._waiting[task].popleft()
+        eval_job = self._waiting[task].popleft()
         if not self._waiting[task]:
             del self._waiting[task]
-        job = piece.job(self._methods[piece.method])
-        self._piece_of[job] = piece
+        job = eval_job.job(self._methods[eval_job.method])
+        self._eval_job_of[job] = eval_job
         return job
 
     def answer(self, questions: Sequence[tuple[Job, tuple[bool, np.ndarray]]]) -> list[np.ndarray]:
         """Actions for the episodes that ask, by the methods that are served here."""
         actions: dict[Job, np.ndarray] = {}
         for name, method in self._methods.items():
-            asking = [(j, q) for j, q in questions if self._piece_of[j].method == name]
-            if not asking or not isinstance(method, ServedMethod):
+            asking = [(j, q) for j, q in questions if self._eval_job_of[j].method == name]
+            if not asking or not isinstance(method, BatchedAgent):
                 continue
             started = time.perf_counter()
             for job, (first, _) in asking:
                 if first:  # also where a replaced worker begins again
-                    piece = self._piece_of[job]
-                    self._states[job] = method.begin(piece.task, piece.seeds)
+                    eval_job = self._eval_job_of[job]
+                    self._states[job] = method.begin(eval_job.task, eval_job.seeds)
                     self._seconds[job] = 0.0
             acted = method.act([(self._states[job], obs) for job, (_, obs) in asking])
             actions |= {job: rows for (job, _), rows in zip(asking, acted, strict=True)}
@@ -221,8 +225,8 @@ class _Queue:
                 self._seconds[job] += share * len(rows)
         return [actions[job] for job, _ in questions]
 
-    def finished(self, job: Job, outcomes: Outcomes) -> Piece:
-        """The piece that a job was; of what was served, the time is that of the serving."""
+    def finished(self, job: Job, outcomes: Outcomes) -> EvalJob:
+        """What a worker's job was; of what was served, the time is that of the serving."""
         self._states.pop(job, None)
         outcomes.acting_seconds = self._seconds.pop(job, outcomes.acting_seconds)
-        return self._piece_of.pop(job)
+        return self._eval_job_of.pop(job)

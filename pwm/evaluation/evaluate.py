@@ -26,31 +26,31 @@ from pwm.core.validation import (
     require_share,
 )
 from pwm.core.worker_pool import WorkerPool
+from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore, shared_tasks
-from pwm.evaluation.agents import Method, SavedPolicies, ServedMethod, UniformActions
-from pwm.evaluation.episode_log import OutcomeLog
-from pwm.evaluation.episode_queue import Played, run_episodes
-from pwm.evaluation.mppi import Guide, Planner, PlannerConfig, PriorAndQ
+from pwm.evaluation.agents import Agent, BatchedAgent, SavedPolicies, UniformActions
+from pwm.evaluation.episode_log import EpisodeLog
+from pwm.evaluation.episode_queue import EvalRun, run_episodes
+from pwm.evaluation.mppi import Planner, PlannerConfig, TDMPC2Guide, TerminalValue
 from pwm.evaluation.mppi_agent import PlannedEpisodes, content_of, extracted_guide
+from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
     EXTRACTED,
     Results,
     TaskScore,
-    print_results,
     score_data,
     write_csv,
 )
 from pwm.evaluation.videos import require_video, write_strips, write_videos
 from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
-from pwm.interop.tdmpc2_checkpoints import size_name
-from pwm.interop.tdmpc2_data import unscorable
-from pwm.models.actor_critic import Policy
+from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path
+from pwm.models.sizes import size_name
 from pwm.models.world_model import ModelSize, WorldModel, load_world_model
 from pwm.runtime.device import resolve_device
 from pwm.runtime.run_dir import open_run, require_output
-from pwm.simulation.rollout import require_environments
+from pwm.simulation.watched_env import require_environments
 
 PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
 PLANNERS = (PLANNER, PLANNER_ACTOR)
@@ -226,7 +226,7 @@ class _Inputs:
                 f"{' and '.join(SCORED_DATA)} out of baselines."
             )
 
-    def guide(self, planner: str) -> Guide:
+    def guide(self, planner: str) -> TerminalValue:
         """What a planner plans with.
 
         Raises:
@@ -236,7 +236,7 @@ class _Inputs:
         for task in self.suite:
             self.model.suite.id(task.name)  # raises for a task that the world model does not have
         if planner == PLANNER:
-            return PriorAndQ(self.model)
+            return TDMPC2Guide(self.model)
         directory = Path(self.config.policy_directory or "")
         return extracted_guide(self.model, self.policies, directory)
 
@@ -261,7 +261,7 @@ def evaluate(config: EvaluateConfig) -> Results:
         with WorkerPool(
             workers, config.worker_timeout, config.max_faults, notify=console.print
         ) as pool:
-            log = OutcomeLog(out / OUTCOMES)
+            log = EpisodeLog(out / OUTCOMES)
             played = run_episodes(methods, suite.tasks, seeds, config.batch, pool, log)
         scores = played.scores(suite)
         results = Results.build(
@@ -305,9 +305,9 @@ def _suite(
     return Suite(",".join(known), tuple(known.values()))
 
 
-def _methods(inputs: _Inputs) -> dict[str, Method | ServedMethod]:
+def _methods(inputs: _Inputs) -> dict[str, Agent | BatchedAgent]:
     config, suite, store = inputs.config, inputs.suite, inputs.store
-    methods: dict[str, Method | ServedMethod] = {}
+    methods: dict[str, Agent | BatchedAgent] = {}
     directory = Path(config.policy_directory or "")
     extracted = SavedPolicies.at({name: policy_path(directory, name) for name in inputs.policies})
     if config.method == EXTRACTED:
@@ -334,12 +334,12 @@ def _planned(inputs: _Inputs, name: str, extracted: SavedPolicies) -> PlannedEpi
     return PlannedEpisodes(planner, model.suite, model.bins.device, made_of)
 
 
-def _write_throughput(played: Played, pool: WorkerPool, out: Path) -> None:
+def _write_throughput(played: EvalRun, pool: WorkerPool, out: Path) -> None:
     content = {**played.throughput(pool.workers), "faults": dict(pool.faults)}
     write_atomically(out / "throughput.json", json.dumps(content, indent=1).encode())
 
 
-def _print_throughput(played: Played, pool: WorkerPool) -> None:
+def _print_throughput(played: EvalRun, pool: WorkerPool) -> None:
     rates = played.throughput(pool.workers)
     console.print(
         f"{played.steps:,} decision steps in {played.seconds:.1f} s on {pool.workers} workers: "

@@ -18,8 +18,9 @@ from torch.func import functional_call
 
 from pwm.core.errors import PwmError
 from pwm.core.validation import require_finite
-from pwm.models.actor_critic import Actors, Critics, Policy, TaskCritic
+from pwm.models.actor_critic import Actors, Critics, TaskCritic
 from pwm.models.math import expected_bin, symexp
+from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel
 
 
@@ -82,7 +83,7 @@ class Dynamics(Protocol):
         """The step's reward in symlog units."""
 
 
-class Guide(Protocol):
+class TerminalValue(Protocol):
     """A policy that proposes actions, and the value of where a plan ends.
 
     Attributes:
@@ -100,7 +101,7 @@ class Guide(Protocol):
         """Values (N, n) of latents; ``noise`` (N, n, A) is for a value that samples an action."""
 
 
-class PriorAndQ:
+class TDMPC2Guide:
     """TD-MPC2's own guide: the policy prior and the Q ensemble of a world model.
 
     The value is the mean over all members, which is what TD-MPC2's mean of two random members
@@ -124,11 +125,11 @@ class PriorAndQ:
         self.discount = torch.tensor(discounts, device=model.bins.device)
 
     def propose(self, z: Tensor, task: Tensor, noise: Tensor) -> Tensor:
-        """See :class:`Guide`."""
+        """See :class:`TerminalValue`."""
         return self.model.sample_prior(z, task, noise)[0]
 
     def value(self, z: Tensor, task: Tensor, noise: Tensor) -> Tensor:
-        """See :class:`Guide`."""
+        """See :class:`TerminalValue`."""
         logits = self.model.q_logits(z, self.propose(z, task, noise), task)
         return symexp(expected_bin(logits, self.model.bins)).mean(0)
 
@@ -172,11 +173,11 @@ class ActorAndCritic:
         self.discount = torch.full((len(model.suite),), critics[first].discount, device=device)
 
     def propose(self, z: Tensor, task: Tensor, noise: Tensor) -> Tensor:
-        """See :class:`Guide`."""
+        """See :class:`TerminalValue`."""
         return self._call(self._actor, self._actors, task, z, noise)
 
     def value(self, z: Tensor, task: Tensor, noise: Tensor) -> Tensor:
-        """See :class:`Guide`: the least of the ensemble's values."""
+        """See :class:`TerminalValue`: the least of the ensemble's values."""
         return self._call(self._critic, self._critics, task, z).amin(1)
 
     def _call(
@@ -286,7 +287,7 @@ class Planner:
         config: see :class:`PlannerConfig`.
     """
 
-    def __init__(self, model: Dynamics, guide: Guide, config: PlannerConfig) -> None:
+    def __init__(self, model: Dynamics, guide: TerminalValue, config: PlannerConfig) -> None:
         config.validate()
         self.model, self.guide, self.config = model, guide, config
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pwm.core.suites import Suite, Task
-from pwm.evaluation.agents import ServedMethod
+from pwm.evaluation.agents import BatchedAgent
 from pwm.evaluation.mppi import ActorAndCritic, Planner, shifted
-from pwm.models.actor_critic import Policy, load_critic
+from pwm.models.actor_critic import load_critic
+from pwm.models.policy import Policy
 from pwm.models.policy_directory import policy_path
 from pwm.models.world_model import WorldModel
 from pwm.runtime.seeding import stream
@@ -36,7 +37,7 @@ class Plans:
     streams: list[torch.Generator]
 
 
-class PlannedEpisodes(ServedMethod):
+class PlannedEpisodes(BatchedAgent):
     """A planner that acts for many episodes, each of which has its own plan and random stream.
 
     An episode's random numbers follow from its task and seed alone. On a GPU all that wait are
@@ -57,17 +58,17 @@ class PlannedEpisodes(ServedMethod):
         self._identity = {"planner": asdict(planner.config), "device": device.type, **made_of}
 
     def identity(self, task: Task) -> dict[str, Any]:
-        """See :class:`ServedMethod`."""
+        """See :class:`BatchedAgent`."""
         return self._identity
 
     def begin(self, task: Task, seeds: Sequence[int]) -> Plans:
-        """See :class:`ServedMethod`."""
+        """See :class:`BatchedAgent`."""
         shape = (len(seeds), self.planner.config.horizon, self.suite.action_dim)
         streams = [stream(seed, task.name, self.device) for seed in seeds]
         return Plans(task, torch.zeros(shape, device=self.device), streams)
 
     def act(self, waiting: Sequence[tuple[Plans, np.ndarray]]) -> list[np.ndarray]:
-        """See :class:`ServedMethod`."""
+        """See :class:`BatchedAgent`."""
         if self.device.type == "cpu":
             return [self._act([(plans, obs)])[0] for plans, obs in waiting]
         return self._act(waiting)

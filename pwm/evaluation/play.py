@@ -11,7 +11,7 @@ import numpy as np
 
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
-from pwm.evaluation.agents import Controller, Method
+from pwm.evaluation.agents import ActFunction, Agent
 from pwm.evaluation.episode_log import Outcomes
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pwm.simulation.watched_env import WatchedEnv
 
 
-def play(caller: Caller, method: Method | None, task: Task, seeds: Sequence[int]) -> Outcomes:
+def play(caller: Caller, method: Agent | None, task: Task, seeds: Sequence[int]) -> Outcomes:
     """Plays one episode a seed, all in lockstep, with one batch of observations a step.
 
     The batch's make-up follows from the arguments alone, and so does the result, bit for bit.
@@ -54,7 +54,7 @@ def play(caller: Caller, method: Method | None, task: Task, seeds: Sequence[int]
     return Outcomes(returns, *success, steps, acting, simulating)
 
 
-def _asked_for(caller: Caller) -> Controller:
+def _asked_for(caller: Caller) -> ActFunction:
     first = True
 
     def act(obs: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically, writing
 from pwm.core.progress import progress_bar
 from pwm.core.suites import Task
-from pwm.evaluation.agents import Method, ServedMethod, controller
+from pwm.evaluation.agents import Agent, BatchedAgent, act_function
 
 _STRIP_FRAMES = 8
 _JPEG_QUALITY = 80
@@ -35,7 +35,7 @@ def require_video() -> None:
 
 
 def write_videos(
-    method: Method | ServedMethod, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+    method: Agent | BatchedAgent, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
 ) -> None:
     """One MP4 an episode, ``<task>_<i>.mp4``, at the environment's frame size.
 
@@ -49,7 +49,7 @@ def write_videos(
 
 
 def write_strips(
-    method: Method | ServedMethod, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+    method: Agent | BatchedAgent, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
 ) -> None:
     """One JPEG an episode, ``<task>_<i>.jpg``: 8 frames from its first to its last, half as large.
 
@@ -130,7 +130,7 @@ def _count_frames(path: Path) -> int:
 
 
 def _film(
-    method: Method | ServedMethod, task: Task, seed: int, steps: Sequence[int] | None = None
+    method: Agent | BatchedAgent, task: Task, seed: int, steps: Sequence[int] | None = None
 ) -> np.ndarray:
     """The frames of an episode, all of them or those after some numbers of steps, and its last."""
     from envs import make_env
@@ -138,7 +138,7 @@ def _film(
     env = make_env(task, render_mode="rgb_array")
     try:
         obs, _ = env.reset(seed=seed)
-        act = controller(method, task, [seed])
+        act = act_function(method, task, [seed])
         frames: list[Any] = [env.render()]
         for step in itertools.count(1):
             obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])

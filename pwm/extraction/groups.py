@@ -10,10 +10,15 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.suites import Task
+from pwm.extraction.config import ActorCriticConfig
+from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import is_checkpoint
+from pwm.runtime.device import free_memory
 
 _PLAN = "plan.json"
 
@@ -27,7 +32,7 @@ def planned_groups(
     other tasks that have no policy yet are cut into new groups, which join the plan on disk.
 
     Args:
-        out: the extraction's directory, which gets one policy directory a task.
+        out: the extraction's directory, which gets one policy directory per task.
         tasks: what is asked for.
         size_for: the size of groups for a number of tasks.
 
@@ -60,3 +65,50 @@ def _read(file: Path) -> list[list[str]]:
             f"{file} is damaged ({error}); put it back from a copy, or give another out=."
         ) from error
     return [list(names) for names in plan]
+
+
+_SHARE = 0.7  # of the free memory; the rest is for pools of start states, caches and fragments
+_MOST_ON_CPU = 16  # beyond this, products are large enough and more tasks only wait for each other
+
+
+def largest_group(
+    model: WorldModel, config: ActorCriticConfig, tasks: int, ensemble: Sequence[WorldModel] = ()
+) -> int:
+    """The size of equal groups, as few as fit the free memory of the model's device, at least 1.
+
+    Args:
+        model: the world model, on the device that learns.
+        config: of the iterations.
+        tasks: how many there are to share out.
+        ensemble: further world models.
+    """
+    device = model.bins.device
+    if device.type == "cuda":
+        free, most = torch.cuda.mem_get_info(device)[0], tasks
+    else:
+        free, most = free_memory(), _MOST_ON_CPU
+    fitting = int(_SHARE * free / bytes_a_task(model, config, ensemble))
+    largest = max(1, min(fitting, most))
+    groups = max(1, -(-tasks // largest))
+    return max(1, -(-tasks // groups))
+
+
+def bytes_a_task(
+    model: WorldModel, config: ActorCriticConfig, ensemble: Sequence[WorldModel] = ()
+) -> int:
+    """An upper estimate of one task's share of an eager iteration's memory, in bytes.
+
+    What autograd keeps of a rollout: a normalized layer keeps about six values a unit (its sum,
+    its normalized sum, and what Mish's derivative needs).
+    """
+    size, nets = model.size, config.networks
+    kept = 6 * sum(nets.actor) + sum(_kept_a_step(world.size) for world in (model, *ensemble))
+    rollout = config.horizon * config.batch_size * kept
+    states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
+    parameters = 6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic)
+    return 4 * (rollout + states + parameters)
+
+
+def _kept_a_step(size: ModelSize) -> int:
+    """Values that one imagined step of dynamics and reward keeps."""
+    return 6 * 4 * size.mlp_dim + 6 * size.latent_dim + 4 * size.num_bins

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
-from pwm.extraction.learner import ActorCriticConfig
-from pwm.models.actor_critic import Actors, Critics, Policy, TaskCritic, load_critic
+from pwm.extraction.config import ActorCriticConfig
+from pwm.models.actor_critic import Actors, Critics, TaskCritic, load_critic
+from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path
 from pwm.models.world_model import WorldModel
 

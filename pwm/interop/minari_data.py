@@ -19,7 +19,8 @@ from pwm.core.errors import PwmError
 from pwm.core.progress import progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Task
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 
 if TYPE_CHECKING:
     from gymnasium import spaces

@@ -21,7 +21,8 @@ from torch import Tensor
 from pwm.core.errors import PwmError
 from pwm.core.files import replacing
 from pwm.core.suites import SUITES, Suite, Task
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.interop.torch_archive import StoredTensor, TensorDictRecord, TorchFile
 
 BEHAVIOUR = "replay"  # the published episodes are replay buffers of agents in training
@@ -219,16 +220,6 @@ def _faults(
 def _listed(entries: dict[object, object]) -> str:
     names = [str(name)[:50] for name in list(entries)[:20]]
     return ", ".join(names) or "nothing"
-
-
-def unscorable(store: EpisodeStore, task: Task) -> str | None:
-    """Why the stored episodes of a task have no score, or None if nothing is known against it."""
-    for key, source in store.sources.items():
-        pieces = task.name in source.get("pieces_of_episodes", ())
-        unknown = task.scored_by_success and source.get("success_known") is False
-        if (pieces or unknown) and store.count(task.name, key):
-            return "pieces of episodes" if pieces else "episodes whose success is not known"
-    return None
 
 
 @dataclass(frozen=True)

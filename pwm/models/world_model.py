@@ -7,10 +7,10 @@ broadcasts against them, so ``(B,)`` serves both (B, ...) and time-first (H, B, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,9 @@ from pwm.core.validation import (
     require_finite,
     require_share,
 )
-from pwm.data.windows.sampler import Batch
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp
-from pwm.models.math import bin_centers, expected_bin, soft_cross_entropy, symexp
+from pwm.models.math import bin_centers, expected_bin, symexp
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, load_latest, rebuild
 
 KIND = "world_model"
@@ -248,142 +247,6 @@ class WorldModel(nn.Module):
         normal = -0.5 * noise**2 - log_std - 0.9189385332046727
         squash = 2 * (0.6931471805599453 - pre_tanh - F.softplus(-2 * pre_tanh))
         return torch.tanh(pre_tanh), ((normal - squash) * mask).sum(-1)
-
-
-@dataclass
-class LossWeights:
-    """Coefficients of the world model's loss (TD-MPC2, appendix on hyperparameters)."""
-
-    consistency: float = 20.0
-    reward: float = 0.1
-    value: float = 0.1
-
-
-class Rollout(NamedTuple):
-    """Open-loop latents of a batch and the encoder's targets, time first."""
-
-    latents: Tensor  # (H+1, B, latent)
-    targets: Tensor  # (H, B, latent), no gradient
-
-
-def roll_out(
-    model: WorldModel, batch: Batch, next_latent: Callable[..., Tensor] | None = None
-) -> Rollout:
-    """Encode the first observation and follow the recorded actions through the dynamics.
-
-    Args:
-        model: the world model.
-        batch: windows of H steps.
-        next_latent: computes what ``model.next`` does, compiled for instance.
-    """
-    follow = next_latent or model.next
-    with torch.no_grad():
-        targets = model.encode(batch.obs[1:], batch.task)
-    z = model.encode(batch.obs[0], batch.task)
-    latents = [z]
-    for action in batch.action:
-        z = follow(z, action, batch.task)
-        latents.append(z)
-    return Rollout(torch.stack(latents), targets)
-
-
-def horizon_weights(steps: Tensor, rho: float) -> Tensor:
-    """rho^t / H for t = 0..H-1, where H is the length, and the dtype that, of ``steps``."""
-    return rho ** torch.arange(len(steps), device=steps.device, dtype=steps.dtype) / len(steps)
-
-
-def world_model_loss(
-    model: WorldModel, batch: Batch, rollout: Rollout, rho: float, weights: LossWeights
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Latent consistency and reward loss of a batch of windows (TD-MPC2, eq. 3).
-
-    Args:
-        model: the world model.
-        batch: windows of H steps.
-        rollout: their :func:`roll_out`.
-        rho: weight of a step relative to the one before it.
-        weights: coefficients of the terms.
-
-    Returns:
-        The weighted scalar loss, and its unweighted parts as detached scalars.
-    """
-    steps = horizon_weights(batch.action, rho)
-    error = F.mse_loss(rollout.latents[1:], rollout.targets, reduction="none")
-    consistency = error.mean((1, 2)) @ steps
-    logits = model.reward_logits(rollout.latents[:-1], batch.action, batch.task)
-    reward = soft_cross_entropy(logits, batch.reward, model.bins).mean(1) @ steps
-    loss = weights.consistency * consistency + weights.reward * reward
-    return loss, {"consistency_loss": consistency.detach(), "reward_loss": reward.detach()}
-
-
-class PriorNoise(NamedTuple):
-    """The random numbers of one update of Q ensemble and policy prior."""
-
-    target: Tensor  # (H, B, action_dim) standard normal
-    policy: Tensor  # (H+1, B, action_dim) standard normal
-    members: Tensor  # (4,) ensemble members: two for the TD target, two for the policy
-
-
-def value_loss(
-    model: WorldModel,
-    batch: Batch,
-    rollout: Rollout,
-    discount: Tensor,
-    rho: float,
-    noise: PriorNoise,
-) -> Tensor:
-    """Cross-entropy of every Q member to the one-step TD target of the policy prior.
-
-    Args:
-        model: a world model with Q ensemble and prior.
-        batch: windows of H steps.
-        rollout: their :func:`roll_out`.
-        discount: (B,) per-task discount.
-        rho: weight of a step relative to the one before it.
-        noise: the update's random numbers.
-
-    Returns:
-        A scalar, averaged over members and steps with the weights rho^t.
-    """
-    with torch.no_grad():
-        action, _ = model.sample_prior(rollout.targets, batch.task, noise.target)
-        logits = model.target_q_logits(rollout.targets, action, batch.task, noise.members[:2])
-        pair = symexp(expected_bin(logits, model.bins))
-        target = batch.reward + discount * pair.amin(0)
-    logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
-    loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
-    return loss.mean((0, 2)) @ horizon_weights(batch.action, rho)
-
-
-def prior_loss(
-    model: WorldModel,
-    rollout: Rollout,
-    task: Tensor,
-    q_scale: Tensor,
-    rho: float,
-    noise: PriorNoise,
-    entropy_weight: float = 1e-4,
-) -> tuple[Tensor, Tensor]:
-    """Maximum-entropy objective of the policy prior on detached latents (TD-MPC2, eq. 4).
-
-    Args:
-        model: a world model with Q ensemble and prior.
-        rollout: a batch's :func:`roll_out`.
-        task: (B,) ids.
-        q_scale: scalar that Q-values are divided by.
-        rho: weight of a step relative to the one before it.
-        noise: the update's random numbers.
-        entropy_weight: of the prior's log-probability.
-
-    Returns:
-        The scalar loss, and the detached Q-values at t = 0, (B,), for the running scale.
-    """
-    z = rollout.latents.detach()
-    action, log_prob = model.sample_prior(z, task, noise.policy)
-    logits = model.q_logits(z, action, task, noise.members[2:])
-    q = symexp(expected_bin(logits, model.bins)).mean(0)
-    loss = (entropy_weight * log_prob - q / q_scale).mean(1) @ horizon_weights(z, rho)
-    return loss, q[0].detach()
 
 
 def model_meta(model: WorldModel) -> dict[str, Any]:

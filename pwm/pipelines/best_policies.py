@@ -10,9 +10,6 @@ from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256, make_directory, unfinished_path
 from pwm.reporting.growth_rounds import Round
 
-BEST = "best"
-"""In a run of growth: the directory of each task's best policy so far."""
-
 
 def best_round(rounds: Sequence[Round], task: str) -> int:
     """The number of the round whose policy scored best, the later of two that scored the same."""

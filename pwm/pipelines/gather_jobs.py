@@ -16,7 +16,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.locks import DirectoryLock
 from pwm.core.progress import console
-from pwm.evaluation.episode_log import OutcomeLog
+from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.evaluate import OUTCOMES, STRIPS, VIDEOS
 from pwm.models.policy_directory import put_policies
 from pwm.pipelines.job_records import DONE, OUT, JobRecord
@@ -78,7 +78,7 @@ def _put_parts(command: str, whole: Any, parts: dict[Path, JobRecord]) -> Any:
             for part, record in parts.items():
                 put_policies(part, out, record.tasks)
             return whole
-        log = OutcomeLog(out / OUTCOMES)
+        log = EpisodeLog(out / OUTCOMES)
         for part in parts:
             log.take_over(part / OUTCOMES)
             for pictures in (VIDEOS, STRIPS):

@@ -20,22 +20,23 @@ from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
+from pwm.core.layout import BEST
 from pwm.core.progress import console
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import (
+    error_prefix,
     require_at_least,
     require_exists,
     require_resume,
     require_seed,
     require_share,
-    within,
 )
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
-from pwm.extraction.extract import ExtractConfig, extract
-from pwm.pipelines.best_policies import BEST, keep_best
-from pwm.pipelines.episode_budget import allotted
-from pwm.pipelines.filling import FillConfig
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.extract import extract
+from pwm.pipelines.best_policies import keep_best
+from pwm.pipelines.episode_budget import FillConfig, next_episode_budget
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.reporting.growth_rounds import Round, read_rounds, rounds_table, write_rounds
 from pwm.runtime.device import resolve_device
@@ -144,23 +145,23 @@ class GrowConfig:
         resolve_device(self.device)
         require_output(self)
         suite = get_suite(self.suite)
-        within("first", self.first.validate)
+        error_prefix("first", self.first.validate)
         for name in ("pretrain", "extract", "evaluate"):
             if _ROUND not in (path := getattr(self, name).out):
                 raise PwmError(f"{name}.out={path} must differ by round; put {_ROUND} into it.")
         first = RoundSettings(self, [])
         for collection in first.collections():
-            within("collect", collection.validate)
-        within("fill", self.fill.validate)
+            error_prefix("collect", collection.validate)
+        error_prefix("fill", self.fill.validate)
         if self.fill.episodes:
-            within("fill", first.filling(dict.fromkeys(suite.names, 1)).validate)
-        within("pretrain", first.pretrain.validate)
-        within("pretrain", require_exists, self.pretrain.init)
-        within("extract", first.extract.validate)
-        within("extract", require_exists, self.extract.init)
-        within("evaluate", first.evaluate.validate)
+            error_prefix("fill", first.filling(dict.fromkeys(suite.names, 1)).validate)
+        error_prefix("pretrain", first.pretrain.validate)
+        error_prefix("pretrain", require_exists, self.pretrain.init)
+        error_prefix("extract", first.extract.validate)
+        error_prefix("extract", require_exists, self.extract.init)
+        error_prefix("evaluate", first.evaluate.validate)
         if self.pretrain.init is None:
-            within("pretrain", require_horizons_fit, self.pretrain, suite)
+            error_prefix("pretrain", require_horizons_fit, self.pretrain, suite)
 
 
 class RoundSettings:
@@ -184,7 +185,9 @@ class RoundSettings:
         """One for each behaviour that makes episodes in this round."""
         config = self._config
         if self._number:
-            collections = [self._collection("policy", f"{config.out}/{BEST}", self.allotted())]
+            collections = [
+                self._collection("policy", f"{config.out}/{BEST}", self.next_episode_budget())
+            ]
             if any((filled := self.filled()).values()):
                 collections.append(self.filling(filled))
             return collections
@@ -212,11 +215,11 @@ class RoundSettings:
         collection = self._collection(behaviour, None, episodes)
         return replace(collection, seed=stream_seed(self._config.seed, f"fill {behaviour}"))
 
-    def allotted(self) -> dict[str, int]:
+    def next_episode_budget(self) -> dict[str, int]:
         """Episodes by task name, in a round after the first."""
         config = self._config
         return {
-            name: allotted(found, config.episodes, config.least, config.improvement)
+            name: next_episode_budget(found, config.episodes, config.least, config.improvement)
             for name, found in self._scores().items()
         }
 

@@ -19,10 +19,11 @@ from typing import Any
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
+from pwm.core.layout import JOBS
 from pwm.core.locks import is_locked
 from pwm.core.suites import short_name
 
-JOBS, OUT, LOG = "jobs", "out", "log.txt"
+OUT, LOG = "out", "log.txt"
 WAITING, RUNNING, STOPPED, FAILED, DONE = "waiting", "running", "stopped", "failed", "done"
 STATES = (WAITING, RUNNING, STOPPED, FAILED, DONE)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from pwm.core.errors import PwmError, explain_fault
 from pwm.core.files import make_directory
+from pwm.core.layout import JOBS
 from pwm.core.locks import DirectoryLock
 from pwm.core.signals import Interrupted, Terminated
 from pwm.core.suites import SUITES, get_suite
@@ -29,7 +30,6 @@ from pwm.models.policy_directory import put_policies
 from pwm.pipelines.job_records import (
     DONE,
     FAILED,
-    JOBS,
     LOG,
     OUT,
     RUNNING,

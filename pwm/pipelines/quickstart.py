@@ -13,9 +13,10 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console
 from pwm.core.suites import get_suite
-from pwm.core.validation import require_exists, require_writable, within
+from pwm.core.validation import error_prefix, require_exists, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
-from pwm.extraction.extract import ExtractConfig, extract
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.extract import extract
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.reporting.html_page import report
 from pwm.simulation.collect import CollectConfig, collect
@@ -45,7 +46,7 @@ class QuickstartConfig:
         require_writable(self.out)
         stages = {name: getattr(self, name) for name in _INPUTS}
         for name, stage in stages.items():
-            within(name, stage.validate)
+            error_prefix(name, stage.validate)
         outputs = {stage.out for name, stage in stages.items() if name != "evaluate"}
         if len(outputs) < 3:
             raise PwmError("two stages have the same out=; give each its own directory.")
@@ -53,21 +54,21 @@ class QuickstartConfig:
             for setting in inputs:
                 path = getattr(stages[name], setting)
                 if path not in outputs:
-                    within(name, require_exists, path)
+                    error_prefix(name, require_exists, path)
         self._check_tasks()
 
     def _check_tasks(self) -> None:
         """Compare what is asked of later stages with the tasks that are collected for them."""
         suite = get_suite(self.collect.suite)
         if self.pretrain.data == self.collect.out and self.pretrain.init is None:
-            within("pretrain", require_horizons_fit, self.pretrain, suite)
+            error_prefix("pretrain", require_horizons_fit, self.pretrain, suite)
         for name, stage, source in (
             ("extract", self.extract, self.collect.out == self.extract.data),
             ("evaluate", self.evaluate, self.evaluate.policy == self.extract.out),
         ):
             if stage.tasks is not None and source:
                 for task in get_suite(stage.tasks):
-                    within(f"{name}.tasks", suite.id, task.name)
+                    error_prefix(f"{name}.tasks", suite.id, task.name)
 
 
 # The paths that each stage reads; those that an earlier stage makes are not there yet.

@@ -13,7 +13,8 @@ from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.data.windows.sampler import Batch, WindowSampler
 from pwm.models.math import symexp
-from pwm.models.world_model import WorldModel, roll_out
+from pwm.models.world_model import WorldModel
+from pwm.pretraining.losses import roll_out
 
 STEPS = (1, 4, 16)
 _WINDOWS_PER_TASK = 256

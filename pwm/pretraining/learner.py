@@ -14,18 +14,17 @@ from torch import Tensor, nn
 from pwm.core.validation import require_at_least, require_positive, require_share
 from pwm.data.windows.sampler import Batch
 from pwm.models.math import percentile_range
-from pwm.models.world_model import (
-    KIND,
+from pwm.models.world_model import KIND, WorldModel
+from pwm.pretraining.losses import (
+    LatentRollout,
     LossWeights,
     PriorNoise,
-    Rollout,
-    WorldModel,
     prior_loss,
     roll_out,
     value_loss,
     world_model_loss,
 )
-from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import (
     Checkpoint,
     Groups,
@@ -96,7 +95,7 @@ class WorldModelLearner:
         self._world_model_loss = self.accelerator.compile(world_model_loss)
         self._value_loss = self.accelerator.compile(value_loss)
         self._prior_loss = self.accelerator.compile(prior_loss)
-        self._apply = self.accelerator.capture(self._update)
+        self._captured_update = self.accelerator.capture(self._update)
         apart = set(model.encoder.parameters())
         if model.has_q:
             apart |= {*model.prior.parameters(), *model.q_target.parameters()}
@@ -114,20 +113,18 @@ class WorldModelLearner:
         self.skipped = torch.zeros((), dtype=torch.int64, device=discount.device)
         self.skipped_in_a_row = torch.zeros_like(self.skipped)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: Batch) -> Metrics:
         """One gradient step on a batch of windows.
 
         Returns:
             Scalar metrics on the device, good until the next call.
         """
-        noise = self._noise(batch) if self.model.has_q else ()
+        noise = self._noise(batch) if self.model.has_q else None
         with self.accelerator.autocast():
-            return self._apply(*batch, *noise)
+            return self._captured_update(batch, noise)
 
-    def _update(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """The update of a batch and, with Q and prior, its noise, all as tensors."""
-        batch = Batch(*inputs[:4])
-        noise = PriorNoise(*inputs[4:]) if self.model.has_q else None
+    def _update(self, batch: Batch, noise: PriorNoise | None) -> Metrics:
+        """The update of a batch; there is noise if there are Q and prior."""
         loss, metrics, rollout = self._gradients(batch, noise)
         norm = self._clip(self.trained)
         skip = ~(loss.isfinite() & norm.isfinite())
@@ -143,7 +140,7 @@ class WorldModelLearner:
 
     def _loss(
         self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """The loss of all but the prior, its parts as metrics, and the rollout it was taken on."""
         config = self.config
         rollout = roll_out(self.model, batch, self._next)
@@ -157,7 +154,7 @@ class WorldModelLearner:
 
     def _gradients(
         self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
         loss, metrics, rollout = self._loss(batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,7 +166,7 @@ class WorldModelLearner:
         return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
 
     @torch.no_grad()
-    def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
+    def _latent_statistics(self, rollout: LatentRollout) -> dict[str, Tensor]:
         """How far the representation is from collapse, and imagined latents from uniform.
 
         ``latent_std`` is the encoder's standard deviation over the batch, 0 where all observations
@@ -195,7 +192,7 @@ class WorldModelLearner:
         )
 
     def _update_prior(
-        self, batch: Batch, rollout: Rollout, noise: PriorNoise, skip: Tensor
+        self, batch: Batch, rollout: LatentRollout, noise: PriorNoise, skip: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Step the prior unless ``skip``; returns its metrics, and ``skip`` or its own fault."""
         assert self.prior_optimizer is not None
@@ -209,7 +206,7 @@ class WorldModelLearner:
         return metrics | {"q_scale": self.q_scale.clone()}, skip
 
     def _prior_gradients(
-        self, batch: Batch, rollout: Rollout, noise: PriorNoise
+        self, batch: Batch, rollout: LatentRollout, noise: PriorNoise
     ) -> tuple[Tensor, Tensor]:
         """Put the prior's gradients in place; returns its loss, and Q-values for their scale."""
         loss, q = self._prior_loss(

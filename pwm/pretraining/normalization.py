@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from pwm.core.suites import Suite
+from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
 from pwm.data.splits import episodes_in_split
-from pwm.data.store import ROWS_NAME, EpisodeStore, shared_tasks
+from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.models.angles import angle_periods, wrapped
 
 STD_FLOOR = 0.01

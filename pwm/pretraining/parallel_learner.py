@@ -18,15 +18,25 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pwm.core.files import make_directory
 from pwm.data.windows.sampler import Batch
-from pwm.models.world_model import KIND, PriorNoise, Rollout, WorldModel
+from pwm.models.world_model import KIND, WorldModel
 from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
-from pwm.pretraining.sharded_checkpoint import save_sharded_step
+from pwm.pretraining.losses import LatentRollout, PriorNoise
 from pwm.runtime.acceleration import Accelerator
-from pwm.runtime.checkpoint import Checkpoint, Groups, save_step
+from pwm.runtime.checkpoint import (
+    Checkpoint,
+    Groups,
+    clear_step,
+    commit_shards,
+    delete_old_steps,
+    save_step,
+    step_name,
+)
 from pwm.runtime.distributed import Ranks
 from pwm.runtime.seeding import stream_seed
+from pwm.runtime.shards import write_shards
 
 
 class ParallelLearner(WorldModelLearner):
@@ -44,7 +54,6 @@ class ParallelLearner(WorldModelLearner):
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.
-        others: as the plain learner's.
     """
 
     def __init__(
@@ -60,10 +69,10 @@ class ParallelLearner(WorldModelLearner):
         self._ranks, self._passes, self._seed = ranks, passes, seed
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
-        if self._sharded:
-            accelerator = replace(accelerator, compiles=False)  # hooks do the sharding
+        # Collectives stay out of CUDA graphs, and the hooks that shard out of compiled functions.
+        compiles = accelerator.compiles and not self._sharded
+        accelerator = replace(accelerator, compiles=compiles, captures=False)
         super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
-        self._apply = self._update  # collectives stay out of CUDA graphs
         self._step = 0
 
     # --- an update -------------------------------------------------------------------------------
@@ -82,7 +91,7 @@ class ParallelLearner(WorldModelLearner):
 
     def _gradients(
         self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], Rollout]:
+    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         self.optimizer.zero_grad(set_to_none=True)
         values, rollouts = [], []
         metrics: dict[str, Tensor] = {}
@@ -97,16 +106,16 @@ class ParallelLearner(WorldModelLearner):
         loss, *parts = self._ranks.mean(torch.stack(values).mean(0))
         latents = _interleaved([rollout.latents.detach() for rollout in rollouts])
         targets = _interleaved([rollout.targets for rollout in rollouts])
-        return loss, dict(zip(metrics, parts, strict=True)), Rollout(latents, targets)
+        return loss, dict(zip(metrics, parts, strict=True)), LatentRollout(latents, targets)
 
     def _prior_gradients(
-        self, batch: Batch, rollout: Rollout, noise: PriorNoise
+        self, batch: Batch, rollout: LatentRollout, noise: PriorNoise
     ) -> tuple[Tensor, Tensor]:
         losses, values = [], []
         total = torch.zeros((), device=self.discount.device)
         for i in range(self._passes):
             share = slice(i, None, self._passes)
-            part = Rollout(rollout.latents[:, share], rollout.targets[:, share])
+            part = LatentRollout(rollout.latents[:, share], rollout.targets[:, share])
             with self._own_stream("prior", i):
                 loss, q = self._prior_loss(
                     self.model, part, batch.task[share], self.q_scale, self.config.rho,
@@ -122,14 +131,15 @@ class ParallelLearner(WorldModelLearner):
         ):
             parameter.grad = grad.view_as(parameter)
         self._reshard()
-        return self._ranks.mean(torch.stack(losses).mean(0)), self._ranks.joined(torch.cat(values))
+        mean_loss = self._ranks.mean(torch.stack(losses).mean(0))
+        return mean_loss, self._ranks.all_gather(torch.cat(values))
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
         norm = super()._clip(parameters)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     @torch.no_grad()
-    def _latent_statistics(self, rollout: Rollout) -> dict[str, Tensor]:
+    def _latent_statistics(self, rollout: LatentRollout) -> dict[str, Tensor]:
         """Those of the whole batch."""
         statistics = super()._latent_statistics(rollout)
         if self._ranks.size == 1:
@@ -169,7 +179,7 @@ class ParallelLearner(WorldModelLearner):
         self._reshard()
 
     def _reshard(self) -> None:
-        """Let go of gathered weights, which are not to be used again when the shards have changed.
+        """Free gathered weights, which are stale once the shards have changed.
 
         After a backward pass to all weights that has been done.
         """
@@ -186,7 +196,7 @@ class ParallelLearner(WorldModelLearner):
             for name, tensor in self.model.state_dict().items()
             if not _local(tensor).isfinite().all()
         ]
-        return sorted({name for names in self._ranks.collect(found) for name in names})
+        return sorted({name for names in self._ranks.all_gather_object(found) for name in names})
 
     def save(self, directory: Path, step: int, meta: Mapping[str, Any], keep_last: int) -> None:
         """As the plain learner's; of a sharded model every rank writes its part.
@@ -194,7 +204,7 @@ class ParallelLearner(WorldModelLearner):
         What the last step leaves is written in one piece.
         """
         if not self._sharded:
-            with self._ranks.same_fate():
+            with self._ranks.raise_together():
                 if self._ranks.main:
                     super().save(directory, step, meta, keep_last)
             return
@@ -205,7 +215,7 @@ class ParallelLearner(WorldModelLearner):
         for group, tensors in self.tensors().items():
             names = sorted(tensors)  # the order of all ranks, whatever they were loaded from
             whole[group] = {name: _whole(tensors[name], self._ranks.main) for name in names}
-        with self._ranks.same_fate():
+        with self._ranks.raise_together():
             if self._ranks.main:
                 save_step(directory, KIND, step, whole, meta, keep_last)
 
@@ -307,3 +317,33 @@ def _fill_state(optimizer: torch.optim.Optimizer) -> None:
     optimizer.found_inf = torch.ones((), device=parameter.device)  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def save_sharded_step(
+    directory: Path,
+    kind: str,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    meta: Mapping[str, Any],
+    keep_last: int,
+    ranks: Ranks,
+) -> None:
+    """As `checkpoint.save_step`, by all ranks: each writes the parts of tensors that it holds.
+
+    The main rank commits when all are on the disk, so there is at every moment the checkpoint of
+    before or the new one.
+    """
+    newest = directory / step_name(step)
+    with ranks.raise_together():
+        if ranks.main:
+            clear_step(newest)
+            make_directory(newest)
+    with ranks.raise_together():
+        mine = write_shards(newest, tensors)
+    files = {
+        name: digest for part in ranks.all_gather_object(mine) for name, digest in part.items()
+    }
+    with ranks.raise_together():
+        if ranks.main:
+            commit_shards(newest, kind, files, {"step": step, **meta})
+            delete_old_steps(directory, newest, keep_last)

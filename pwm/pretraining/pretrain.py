@@ -20,7 +20,7 @@ from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
-from pwm.data.checked_store import open_checked
+from pwm.data.inspection import open_checked
 from pwm.data.problems import ON_ERROR, BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import (
@@ -43,9 +43,8 @@ from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.checkpoint import load_latest, require_same_data
-from pwm.runtime.device import resolve_device
+from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
-from pwm.runtime.memory import require_room
 from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
 
@@ -71,7 +70,7 @@ class HorizonSchedule:
             raise PwmError(f"horizon.lengths={self.lengths} must all be at least 1.")
 
     def phases(self, start: int, steps: int) -> Iterator[tuple[int, int, int]]:
-        """(first, end, horizon) of the stretches that remain from ``start`` on."""
+        """(first, end, horizon) of the phases that remain from ``start`` on."""
         bounds = [round(fraction * steps) for fraction in self.starts] + [steps]
         for horizon, first, end in zip(self.lengths, bounds, bounds[1:], strict=False):
             if end > max(first, start):
@@ -190,7 +189,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
-    with ranks.same_fate():
+    with ranks.raise_together():
         config.validate()
         device = ranks.device(resolve_device(config.device))
         parts = ranks.size * config.accumulate
@@ -222,24 +221,24 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         if given is None:
             require_room(build)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
-        ranks.say(
+        ranks.print_rank(
             f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "
             f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
         )
     out = Path(config.out)
     with ExitStack() as held:
-        with ranks.same_fate():
+        with ranks.raise_together():
             if ranks.main:
                 held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
         torch.manual_seed(config.seed)
         model = _built(build, ranks) if given is None else given
         learner = _learner(model, config, device, ranks)
-        with ranks.same_fate():
+        with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
         try:
             _train(learner, config, sampler, held_out, out, start, ranks)
         finally:
-            bad.report(ranks.say)
+            bad.report(ranks.print_rank)
 
 
 def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
@@ -248,7 +247,7 @@ def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
         return build()
     with nullcontext() if ranks.main else torch.device("meta"):
         model = build()
-    torch.set_rng_state(ranks.of_main(torch.get_rng_state()))
+    torch.set_rng_state(ranks.broadcast(torch.get_rng_state()))
     return model
 
 
@@ -326,7 +325,7 @@ def _train(
                 progress.update(bar, completed=step)
                 if step % config.diagnose_every == 0 or step == config.steps:
                     _write_diagnostics(learner, held_out, out, step, ranks)
-                stop = ranks.agree(signals.requested)
+                stop = ranks.any_stop_signal(signals.requested)
                 if stop or step % config.save_every == 0 or step == config.steps:
                     logger.flush()
                     _require_progress(learner, config, step, out, ranks)
@@ -346,7 +345,7 @@ def _require_progress(
     learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path, ranks: Ranks
 ) -> None:
     skipped = int(learner.skipped_in_a_row)
-    with ranks.same_fate():
+    with ranks.raise_together():
         if skipped >= config.max_skipped:
             raise PwmError(
                 f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
@@ -363,7 +362,7 @@ def _save(
     out: Path,
     ranks: Ranks,
 ) -> None:
-    with ranks.same_fate():
+    with ranks.raise_together():
         if broken := learner.broken_weights():
             raise PwmError(
                 f"training diverged: the weights {broken[0]} are not finite by step {step}. The "

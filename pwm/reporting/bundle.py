@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pwm.core.errors import PwmError
+from pwm.core.layout import BEST
 from pwm.models.policy_directory import find_policies, policy_path
 from pwm.models.world_model import KIND, load_world_model, model_meta
-from pwm.pipelines.best_policies import BEST
 from pwm.reporting.growth_rounds import read_rounds
 from pwm.runtime.checkpoint import (
-    halved,
     is_checkpoint,
     list_steps,
     read_meta,
     save_checkpoint,
     shared_files,
+    to_float16,
 )
 
 _DIRECTORIES = re.compile(r"(?<![\w.~])/(?:[\w.@+-]+/)+")
@@ -76,7 +76,7 @@ def ship_world_model(source: Path, out: Path) -> None:
     steps = list_steps(source / "checkpoints")
     made_by = read_meta(steps[-1] if steps else source, KIND)
     meta = {**model_meta(model), "step": made_by.get("step")}
-    save_checkpoint(out, KIND, {"model": halved(model.state_dict())}, meta)
+    save_checkpoint(out, KIND, {"model": to_float16(model.state_dict())}, meta)
 
 
 def ship_policies(source: Path, out: Path) -> list[str]:

@@ -63,7 +63,7 @@ _PRIMARY_CURVES = ("imagined_return", "return", "actor_loss")
 
 
 @dataclass(frozen=True)
-class Method:
+class Agent:
     """A row or column of the page: a method of the run, or a published one."""
 
     label: str
@@ -150,9 +150,9 @@ def _environment() -> Environment:
 # Scores
 
 
-def _methods(results: Results, columns: Sequence[Published]) -> list[Method]:
+def _methods(results: Results, columns: Sequence[Published]) -> list[Agent]:
     own = [
-        Method(
+        Agent(
             METHOD_LABELS.get(name, name),
             colour if (colour := _OWN_COLOURS.get(name, name)) in plots.PALETTE else "muted",
             score.tasks,
@@ -162,7 +162,7 @@ def _methods(results: Results, columns: Sequence[Published]) -> list[Method]:
         for name, score in results.methods.items()
     ]
     theirs = [
-        Method(
+        Agent(
             column.label,
             _PUBLISHED_COLOURS[column.method],
             {task: column.score(task) for task in results.task_names},

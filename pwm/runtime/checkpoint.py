@@ -99,7 +99,7 @@ def save_checkpoint(
     _delete_unnamed(path, kind)
 
 
-def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weight matrices in float16 if it has room for all their values; everything else as it is.
 
     Modules that load them keep their own float32.
@@ -250,13 +250,13 @@ def _read_index(path: Path, kind: str) -> dict[str, Any]:
         if index.pop("checksum", None) != _checksum(index):
             raise _damaged(file, "its checksum differs")
         version = index["format"]
-        if version not in (FORMAT_VERSION, SHARDED_FORMAT, SHARING_FORMAT, *_LIFTS):
+        if version not in (FORMAT_VERSION, SHARDED_FORMAT, SHARING_FORMAT, *_MIGRATIONS):
             raise PwmError(
                 f"{path} has checkpoint format {version}, this version of pwm reads up to "
                 f"{SHARING_FORMAT}; upgrade pwm."
             )
-        while index["format"] in _LIFTS:
-            index = _LIFTS[index["format"]](index)
+        while index["format"] in _MIGRATIONS:
+            index = _MIGRATIONS[index["format"]](index)
         found = index["kind"]
         files = _files(index)
         above = _ABOVE if index["format"] == SHARING_FORMAT else ""
@@ -282,7 +282,7 @@ def _files(index: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(entry["file"], entry["sha256"]) for entry in index["groups"].values()]
 
 
-def _lift_1(index: dict[str, Any]) -> dict[str, Any]:
+def _migrate_1(index: dict[str, Any]) -> dict[str, Any]:
     """Format 1 left a group's name to its file's name, and recorded no library versions."""
     files = index.pop("files")
     groups = {
@@ -291,7 +291,7 @@ def _lift_1(index: dict[str, Any]) -> dict[str, Any]:
     return {**index, "format": 2, "versions": {}, "groups": groups}
 
 
-_LIFTS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _lift_1}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _migrate_1}
 """From a format's number to the function that turns its index into the next format's."""
 
 

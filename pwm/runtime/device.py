@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
+from torch import nn
 
 from pwm.core.errors import PwmError
 
@@ -26,3 +31,32 @@ def resolve_device(name: str) -> torch.device:
             f"device={name} was asked for, but torch cannot compute there; use device=cpu or auto."
         ) from error
     return device
+
+
+def free_memory() -> int:
+    """Bytes that can be had without swapping, on Linux; elsewhere half of all memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * kibibytes["MemAvailable"]
+
+
+def require_room(build: Callable[[], nn.Module]) -> None:
+    """Refuse a module whose weights alone are larger than the free memory, before it is made.
+
+    Args:
+        build: makes it; it is called on torch's meta device, where nothing takes memory.
+
+    Raises:
+        PwmError: if it cannot fit.
+    """
+    with torch.device("meta"):
+        bytes_ = sum(p.numel() * p.element_size() for p in build().parameters())
+    if bytes_ > (free := free_memory()):
+        raise PwmError(
+            "there is not enough memory for this model: its weights alone take "
+            f"{bytes_ / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free; choose a smaller "
+            "one."
+        )

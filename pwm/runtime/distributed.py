@@ -28,7 +28,7 @@ _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe",
 class Ranks:
     """One process among those that train together, or the only one.
 
-    What all of them must do alike goes through here: every method but :meth:`say` and
+    What all of them must do alike goes through here: every method but :meth:`print_rank` and
     :meth:`device` is to be called by all ranks in the same order. Alone, each is the identity.
 
     Attributes:
@@ -45,7 +45,7 @@ class Ranks:
         """Whether this is the rank that speaks, logs, and holds the run's lock."""
         return self.rank == 0
 
-    def say(self, text: str) -> None:
+    def print_rank(self, text: str) -> None:
         """Print a line, with the rank in front unless it is the main one."""
         if self.main:
             console.print(text)
@@ -77,7 +77,7 @@ class Ranks:
             tensor /= self.size
         return tensor
 
-    def joined(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """All ranks' tensors of one shape, one after the other along the first dimension."""
         if self.size == 1:
             return tensor
@@ -85,13 +85,13 @@ class Ranks:
         dist.all_gather(parts, tensor)
         return torch.cat(parts)
 
-    def of_main(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """The main rank's tensor, written into this rank's, which has its shape."""
         if self.size > 1:
             dist.broadcast(tensor, 0)
         return tensor
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Every rank's value, in the order of ranks."""
         if self.size == 1:
             return [value]
@@ -99,7 +99,7 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def agree(self, signum: int | None) -> int | None:
+    def any_stop_signal(self, signum: int | None) -> int | None:
         """The signal that one of the ranks has got, if any has: all stop, or none."""
         if self.size == 1:
             return signum
@@ -113,14 +113,14 @@ class Ranks:
         Raises:
             Interrupted: on the main rank; the others exit without a word.
         """
-        signum = self.agree(signals.requested)
+        signum = self.any_stop_signal(signals.requested)
         if signum is not None:
             if self.main:
                 raise Interrupted(signum, hint)
             sys.exit(128 + signum)
 
     @contextmanager
-    def same_fate(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """What fails on one rank inside with a PwmError ends all of them, in one sentence.
 
         Raises:
@@ -134,7 +134,7 @@ class Ranks:
             yield
         except PwmError as error:
             fault = str(error)
-        self._raise_first(self.collect(fault))
+        self._raise_first(self.all_gather_object(fault))
 
     def _raise_first(self, faults: Sequence[str | None]) -> None:
         failed = [rank for rank, fault in enumerate(faults) if fault is not None]

@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import DirectoryLock
 from pwm.core.validation import require_resume, require_writable
 from pwm.core.versions import git_revision, versions
-from pwm.data.manifest import MANIFEST_NAME
 
 _CONFIG, _RUN = "config.yaml", "run.json"
 

@@ -17,7 +17,7 @@ import numpy as np
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.simulation.scripted_controllers import CONTROLLED_DOMAINS, Controller, make_controller
-from pwm.simulation.simulator_mpc import PlannerSize, Simulator, SimulatorPlanner
+from pwm.simulation.simulator_mpc import Simulator, SimulatorMPCConfig, SimulatorPlanner
 
 BEHAVIOURS = ("random", "ou", "scripted", "held", "mpc", "policy")
 
@@ -186,7 +186,7 @@ class PlannerBehaviour:
 
     _NOISE = PolicyNoise((0.0, 0.1, 0.3), NOISE_CORRELATIONS)
 
-    def __init__(self, task: Task, env: Simulator, size: PlannerSize | None = None) -> None:
+    def __init__(self, task: Task, env: Simulator, size: SimulatorMPCConfig | None = None) -> None:
         """Plans for an environment.
 
         Raises:
@@ -219,7 +219,7 @@ class PolicyBehaviour:
         Raises:
             PwmError: if there is no policy, or it does not act in this task.
         """
-        from pwm import load_policy
+        from pwm.models.policy import load_policy  # here, for others do without torch
         from pwm.models.policy_directory import policy_path
 
         self._policy = load_policy(policy_path(Path(path), task.name))
@@ -248,7 +248,7 @@ def make_behaviour(
     policy: str | None = None,
     policy_noise: PolicyNoise | None = None,
     env: Any = None,
-    planner: PlannerSize | None = None,
+    planner: SimulatorMPCConfig | None = None,
 ) -> Behaviour:
     """A behaviour by name.
 

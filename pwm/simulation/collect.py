@@ -12,36 +12,38 @@ from pathlib import Path
 from typing import Any
 
 from pwm.core.errors import PwmError
+from pwm.core.files import directory_sha256
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.core.validation import (
+    error_prefix,
     require_at_least,
     require_choice,
     require_positive,
     require_resume,
     require_seed,
     require_writable,
-    within,
 )
 from pwm.core.worker_pool import Job, WorkerPool
+from pwm.data.episode import Episode
 from pwm.data.inspection import info
-from pwm.data.manifest import MANIFEST_NAME
-from pwm.data.store import Episode, EpisodeStore
-from pwm.evaluation.agents import SavedPolicies
+from pwm.data.store import EpisodeStore
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
-from pwm.simulation.rollout import Recipe, collect_episode, episode_seed, require_environments
-from pwm.simulation.sac_collection import (
+from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
+from pwm.simulation.sac_collection import record_training
+from pwm.simulation.sac_config import (
     LEARNERS,
     SacConfig,
     Training,
     describe_learner,
-    record_training,
     require_learner,
     require_prior,
 )
-from pwm.simulation.simulator_mpc import PlannerSize, can_plan
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig, can_plan
+from pwm.simulation.watched_env import require_environments
 
 _COMMIT_EVERY = 50
 _JOBS_AHEAD = 8  # a worker, of the episode that is to be stored next
@@ -86,7 +88,7 @@ class CollectConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
-    mpc: PlannerSize = field(default_factory=PlannerSize)
+    mpc: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig)
     sac: SacConfig = field(default_factory=SacConfig)
 
     def validate(self) -> None:
@@ -96,8 +98,8 @@ class CollectConfig:
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
         require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
-        within("mpc", self.mpc.validate)
-        within("sac", self.sac.validate)
+        error_prefix("mpc", self.mpc.validate)
+        error_prefix("sac", self.sac.validate)
         if self.behaviour in LEARNERS:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
@@ -260,11 +262,12 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
         from pwm.models.policy_directory import policy_path  # here, for workers do without torch
 
         directory, noise = Path(recipe.policy), recipe.policy_noise or PolicyNoise()
-        paths = {task.name: policy_path(directory, task.name) for task in suite}
-        description["policy_sha256"] = SavedPolicies.at(paths).digests
+        description["policy_sha256"] = {
+            task.name: directory_sha256(policy_path(directory, task.name)) for task in suite
+        }
         description["policy_noise"] = list(noise.sigmas)
         description["policy_noise_correlation"] = list(noise.correlations)
-    if recipe.behaviour == "mpc" and recipe.planner != PlannerSize():
+    if recipe.behaviour == "mpc" and recipe.planner != SimulatorMPCConfig():
         description["planner"] = asdict(recipe.planner)
     return description
 

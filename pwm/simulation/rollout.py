@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
-from pwm.data.store import Episode
+from pwm.data.episode import Episode
 from pwm.simulation.behaviors import (
     Behaviour,
     PolicyNoise,
@@ -20,7 +20,7 @@ from pwm.simulation.behaviors import (
     draw_name,
     make_behaviour,
 )
-from pwm.simulation.simulator_mpc import PlannerSize
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Recipe:
     behaviour: str
     policy: str | None = None
     policy_noise: PolicyNoise | None = None
-    planner: PlannerSize = field(default_factory=PlannerSize, compare=False)
+    planner: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig, compare=False)
 
     def mixture(self, task: Task) -> dict[str, float]:
         """The share of a task's episodes that each behaviour gets."""
@@ -48,18 +48,6 @@ class Recipe:
     def make(self, name: str, task: Task, env: Any = None) -> Behaviour:
         """A behaviour of the mixture for an environment; raises PwmError if it cannot be."""
         return make_behaviour(name, task, self.policy, self.policy_noise, env, self.planner)
-
-
-def require_environments(tasks: Iterable[Task]) -> None:
-    """Raise PwmError if a user-defined task's environment cannot be made or does not fit it.
-
-    Those of the suites are this project's own and are not tried.
-    """
-    from envs import make_env
-
-    for task in tasks:
-        if task.domain == "gymnasium":
-            make_env(task).close()
 
 
 def episode_seed(seed: int, task: str, index: int) -> int:

@@ -11,26 +11,27 @@ import numpy as np
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint, save_step, step_name
 from pwm.runtime.seeding import stream_seed
 from pwm.simulation.behaviors import Behaviour, RandomBehaviour
 from pwm.simulation.rollout import episode_seed, run_episode
-from pwm.simulation.sac_collection import SacConfig, Training
-from pwm.simulation.sb3_agent import Agent
+from pwm.simulation.sac_config import SacConfig, Training
+from pwm.simulation.sb3_agent import Sb3Agent
 from pwm.simulation.watched_env import WatchedEnv
 
 _KIND = "agent"
 
 
-class Lesson(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+class RecordingEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
     """A task's environment that shows an agent all that happens, whoever chooses the actions.
 
     All randomness of an episode, that of the agent's updates included, follows from its seed, so
     that between two episodes there is no generator whose state would have to be kept.
     """
 
-    def __init__(self, env: gymnasium.Env[np.ndarray, np.ndarray], agent: Agent) -> None:
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.ndarray], agent: Sb3Agent) -> None:
         super().__init__(env)
         self._agent = agent
 
@@ -51,7 +52,7 @@ class Lesson(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         return after, float(reward), terminated, truncated, info
 
 
-class AtWork:
+class AgentTrainer:
     """A task's training, as far as it has come in this process or was put down by another."""
 
     def __init__(self, caller: Caller, training: Training, task: Task) -> None:
@@ -60,7 +61,7 @@ class AtWork:
         env = WatchedEnv(task, caller)
         seed = stream_seed(training.seed, f"{behaviour} {task.name}")
         self.agent = agent_class(training.config)(behaviour, task, env, training.config, seed)
-        self._env = Lesson(env, self.agent)
+        self._env = RecordingEnv(env, self.agent)
         self._behaviours: dict[str, Behaviour] = {
             "random": RandomBehaviour(task),
             behaviour: self.agent,
@@ -69,10 +70,10 @@ class AtWork:
         for source in training.config.prior:
             self._remember(source)
 
-    def stretch(self, first: int, end: int) -> list[Episode]:
-        """See `sac_collection.train_stretch`; the agent that it ends with is on disk."""
+    def train_episodes(self, first: int, end: int) -> list[Episode]:
+        """See `sac_collection.train_episodes`; the agent that it ends with is on disk."""
         if first != self._episodes:
-            self._take_up(first)
+            self.restore(first)
         made: list[Episode] = []
         for index in range(first, end):
             made.append(self._episode(index))
@@ -91,7 +92,7 @@ class AtWork:
         seed = episode_seed(training.seed, task.name, index)
         return run_episode(self._env, task, seed, {name: 1.0}, self._behaviours.__getitem__)
 
-    def _take_up(self, episodes: int) -> None:
+    def restore(self, episodes: int) -> None:
         """Has the agent be what it was after so many episodes, which are in the store."""
         training, task = self._training, self._task
         path = training.agents(task) / step_name(episodes)
@@ -112,16 +113,16 @@ class AtWork:
             self.agent.remember(store.episode(task, int(index)))
 
 
-def agent_class(config: SacConfig) -> type[Agent]:
+def agent_class(config: SacConfig) -> type[Sb3Agent]:
     """The agents of the backend that a setting asks for."""
     if config.backend == "torch":
-        return Agent
+        return Sb3Agent
     from pwm.simulation.sbx_agent import SbxAgent  # here, for JAX need not be installed
 
     return SbxAgent
 
 
 @lru_cache(maxsize=1)  # a worker stays with a task
-def agent_at_work(caller: Caller, training: Training, task: Task) -> AtWork:
-    """A task's agent in this process, new or as its last stretch left it."""
-    return AtWork(caller, training, task)
+def agent_trainer(caller: Caller, training: Training, task: Task) -> AgentTrainer:
+    """A task's agent in this process, new or as its last job left it."""
+    return AgentTrainer(caller, training, task)

@@ -12,12 +12,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
 from pwm.core.suites import Task
-from pwm.data.store import Episode
+from pwm.data.episode import Episode
 from pwm.runtime.checkpoint import load_optimizer_tensors, optimizer_tensors
-from pwm.simulation.sac_collection import SacConfig
+from pwm.simulation.sac_config import SacConfig
 
 
-class Agent:
+class Sb3Agent:
     """An agent of Stable-Baselines3, its replay included.
 
     It learns from single transitions as they come, instead of in the library's own loop, which
@@ -54,7 +54,7 @@ class Agent:
 
     @staticmethod
     def algorithm(behaviour: str) -> type:
-        """The library's class of a behaviour in `pwm.simulation.sac_collection.LEARNERS`."""
+        """The library's class of a behaviour in `pwm.simulation.sac_config.LEARNERS`."""
         if behaviour == "sac":
             return SAC
         from sb3_contrib import TQC

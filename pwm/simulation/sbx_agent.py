@@ -16,18 +16,18 @@ import numpy as np
 import sbx
 import torch
 
-from pwm.simulation.sb3_agent import Agent
+from pwm.simulation.sb3_agent import Sb3Agent
 
 _POLICY_STATES = ("actor_state", "qf_state", "qf1_state", "qf2_state")  # SAC's, and TQC's pair
 _ENTROPY_STATE = "ent_coef_state"
 
 
-class SbxAgent(Agent):
-    """An `Agent` in JAX; arguments and meaning are the same."""
+class SbxAgent(Sb3Agent):
+    """An `Sb3Agent` in JAX; arguments and meaning are the same."""
 
     @staticmethod
     def algorithm(behaviour: str) -> type:
-        """The library's class of a behaviour in `pwm.simulation.sac_collection.LEARNERS`."""
+        """The library's class of a behaviour in `pwm.simulation.sac_config.LEARNERS`."""
         return {"sac": sbx.SAC, "tqc": sbx.TQC}[behaviour]
 
     def seed(self, seed: int) -> None:

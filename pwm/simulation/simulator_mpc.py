@@ -38,7 +38,7 @@ def can_plan(task: Task) -> bool:
 
 
 @dataclass
-class PlannerSize:
+class SimulatorMPCConfig:
     """How much a planner tries.
 
     Attributes:
@@ -87,13 +87,13 @@ class SimulatorPlanner:
         PwmError: if the task's simulator cannot be asked.
     """
 
-    def __init__(self, env: Simulator, task: Task, size: PlannerSize | None = None) -> None:
+    def __init__(self, env: Simulator, task: Task, size: SimulatorMPCConfig | None = None) -> None:
         if not can_plan(task):
             raise PwmError(
                 f"behaviour 'mpc' plans on dm_control's simulator, and task '{task.name}' is not "
                 "of dm_control; use behaviour=scripted or sac there."
             )
-        self._env, self._size = env, size or PlannerSize()
+        self._env, self._size = env, size or SimulatorMPCConfig()
         steps = round(self._size.seconds / env.seconds_per_step)
         self._shape = min(max(steps, self._size.least), self._size.most), task.action_dim
 

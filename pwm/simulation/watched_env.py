@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
@@ -38,3 +39,15 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         self._caller.at(self._part)
         observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, float(reward), terminated, truncated, info
+
+
+def require_environments(tasks: Iterable[Task]) -> None:
+    """Raise PwmError if the environment of a user-defined task cannot be made or does not fit it.
+
+    Those of the suites are this project's own and are not tried.
+    """
+    from envs import make_env
+
+    for task in tasks:
+        if task.domain == "gymnasium":
+            make_env(task).close()

@@ -34,10 +34,11 @@ from pwm.cli.main import config_directory
 from pwm.core.suites import SUITES, Task
 from pwm.core.worker_pool import WorkerPool
 from pwm.evaluation.agents import SavedPolicies
-from pwm.evaluation.episode_log import OutcomeLog
-from pwm.evaluation.episode_queue import Played, run_episodes
+from pwm.evaluation.episode_log import EpisodeLog
+from pwm.evaluation.episode_queue import EvalRun, run_episodes
 from pwm.evaluation.evaluate import EvaluateConfig
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy, action_masks, load_policy
+from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks
+from pwm.models.policy import Policy, load_policy
 from pwm.models.world_model import ModelSize, WorldModel
 
 _SUITE, _MODEL, _EPISODES, _WORKERS, _EVERY = SUITES["mt80"], "5M", 10, 2, 8
@@ -58,7 +59,7 @@ def rows(device: str, repeats: int, every: int = _EVERY) -> Iterator[Row]:
     tasks = _SUITE.tasks[every // 2 :: every]
     seeds = list(range(1000, 1000 + _EPISODES))
     simulating: list[float] = []
-    played: list[Played] = []
+    played: list[EvalRun] = []
     with tempfile.TemporaryDirectory(prefix="pwm-evaluation-") as directory:
         paths = _save_policies(tasks, Path(directory))
         plain_ms, ours_ms = interleaved(
@@ -112,11 +113,11 @@ def one_at_a_time(tasks: Sequence[Task], policies: dict[str, Path], seeds: Seque
     return simulating
 
 
-def in_workers(tasks: Sequence[Task], policies: dict[str, Path], seeds: Sequence[int]) -> Played:
+def in_workers(tasks: Sequence[Task], policies: dict[str, Path], seeds: Sequence[int]) -> EvalRun:
     """As ``pwm evaluate`` does it."""
     methods = {"extracted": SavedPolicies.at(policies)}
     with WorkerPool(_WORKERS, timeout=120, max_faults=1) as pool:
-        return run_episodes(methods, tasks, seeds, EvaluateConfig.batch, pool, OutcomeLog())
+        return run_episodes(methods, tasks, seeds, EvaluateConfig.batch, pool, EpisodeLog())
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from benchmarks.rows import Row, interleaved
 from roofline import Ceilings, extraction_cost, model_size
 
 from pwm.core.suites import get_suite
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.inputs import Inputs
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Acceleration
 
@@ -36,7 +38,7 @@ class Iteration:
 
     def __call__(self) -> None:
         """One iteration with fresh random numbers."""
-        self.learner.iteration(self.start, self.learner.noise())
+        self.learner.iteration(Inputs(self.start, self.learner.noise()))
 
     def plain(self) -> Callable[[], object]:
         """The same by the plain equations, for one task."""

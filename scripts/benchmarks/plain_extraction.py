@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pwm.extraction.learner import ActorCriticLearner, Noise
+from pwm.extraction.inputs import Noise
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.layers import StackedMLP
 from pwm.models.math import running_moments
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pwm.data.windows.sampler import Batch
 from pwm.models.math import symlog
-from pwm.models.world_model import PriorNoise
 from pwm.pretraining.learner import WorldModelLearner
+from pwm.pretraining.losses import PriorNoise
 
 
 class PlainPretraining(nn.Module):

@@ -17,8 +17,9 @@ import torch
 from benchmarks.rows import Row, interleaved
 
 from pwm.core.suites import SUITES, Suite, Task
+from pwm.data.episode import EPISODE_DTYPE, Episode, row_dtype
 from pwm.data.manifest import Manifest, Segment, TaskRecord
-from pwm.data.store import EPISODE_DTYPE, Episode, EpisodeStore, row_dtype
+from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
 
 _SUITE = SUITES["mt80"]

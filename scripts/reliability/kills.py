@@ -29,9 +29,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pwm.core.files import unfinished_path
+from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME
 from pwm.data.inspection import verify
-from pwm.data.manifest import MANIFEST_NAME
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import OUTCOMES
 from pwm.evaluation.scores import DECISION_TIMES

@@ -23,10 +23,11 @@ from tally import Tally
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
-from pwm.data.checked_store import open_checked
+from pwm.data.episode import Episode
+from pwm.data.inspection import open_checked
 from pwm.data.manifest import _checksum
 from pwm.data.problems import BadData
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
 
 SECONDS = 20

@@ -38,7 +38,8 @@ from pwm.core.suites import SUITES, get_task
 from pwm.evaluation.scores import Results
 from pwm.interop.tdmpc2_checkpoints import read_published
 from pwm.interop.tdmpc2_data import Chunk
-from pwm.models.actor_critic import load_critic, load_policy
+from pwm.models.actor_critic import load_critic
+from pwm.models.policy import load_policy
 from pwm.models.world_model import KIND, load_world_model
 from pwm.reporting.html_page import report
 from pwm.runtime.checkpoint import load_checkpoint

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pwm.cli.main import main
 from pwm.core.suites import Task, get_suite
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import Results, score_task
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -36,7 +36,8 @@ from kills import contents
 from unstable_env import unstable_task
 
 from pwm.core.suites import Task, get_task
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy
+from pwm.models.actor_critic import ActorCriticSize, Actors
+from pwm.models.policy import Policy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from pwm.core.suites import Suite, Task
+from pwm.data.episode import EPISODE_DTYPE, Episode, row_dtype
 from pwm.data.manifest import _checksum
-from pwm.data.store import EPISODE_DTYPE, Episode, EpisodeStore, row_dtype
+from pwm.data.store import EpisodeStore
 
 SMALL = Task("small", "dmcontrol", 3, 1, 20)
 LARGE = Task("large", "metaworld", 5, 2, 20)

@@ -10,7 +10,7 @@ import pytest
 from mutations import Target, plain, targets, try_target
 
 from pwm.core.errors import PwmError
-from pwm.models.actor_critic import load_policy
+from pwm.models.policy import load_policy
 from pwm.models.world_model import load_world_model
 
 KINDS = 15

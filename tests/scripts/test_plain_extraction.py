@@ -9,7 +9,9 @@ import torch
 from benchmarks.plain_extraction import PlainExtraction
 
 from pwm.core.suites import get_suite
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.inputs import Inputs
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Acceleration
@@ -44,7 +46,7 @@ def difference(detach: bool, acceleration: Acceleration) -> tuple[float, float]:
     start = torch.rand(1, 16, 4, 8, generator=torch.Generator().manual_seed(1)).softmax(-1)
     for _ in range(2):
         noise = learner.noise()
-        learner.iteration(start.flatten(2), noise)
+        learner.iteration(Inputs(start.flatten(2), noise))
         plain.iteration(start.flatten(2)[0], noise)
     actors = [*learner.actors.mean.parameters(), learner.actors.log_std]
     of_actor = [
@@ -79,7 +81,7 @@ def test_the_gradient_in_bfloat16_is_that_of_float32_to_two_digits():
         learner = ActorCriticLearner(make_model(), SUITE.tasks[:2], CONFIG, 0, accelerator)
         start = torch.rand(2, 16, 4, 8, generator=torch.Generator().manual_seed(1)).softmax(-1)
         with accelerator.autocast():
-            loss, *_ = learner.actor_loss(start.flatten(2), learner.noise().action)
+            loss, *_ = learner.actor_objective(Inputs(start.flatten(2), learner.noise()))
         parts = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
         gradients.append(torch.cat([part.flatten() for part in parts]))
     exact, rounded = gradients

@@ -8,8 +8,9 @@ from benchmarks.plain_pretraining import PlainPretraining
 
 from pwm.core.suites import get_suite
 from pwm.data.windows.sampler import Batch
-from pwm.models.world_model import ModelSize, PriorNoise, WorldModel
+from pwm.models.world_model import ModelSize, WorldModel
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.losses import PriorNoise
 from pwm.runtime.acceleration import Acceleration
 
 SUITE = get_suite("quick")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from roofline import Cost, extraction_cost, pretraining_cost
 
-from pwm.extraction.learner import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig
 
 CONFIG = ActorCriticConfig(batch_size=8, horizon=4, critic_minibatches=2)
 

@@ -6,7 +6,7 @@ import pytest
 
 from pwm.data.store import EpisodeStore
 from pwm.simulation.collect import CollectConfig, collect
-from pwm.simulation.sac_collection import SacConfig
+from pwm.simulation.sac_config import SacConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
+from pwm.data.episode import all_good, bad_observations, bad_steps
 from pwm.data.problems import BadData, DataError
 from pwm.data.store import EpisodeStore
-from pwm.data.values import all_good, bad_observations, bad_steps
-from pwm.data.windows.batch import Batch, blank_arrays
-from pwm.data.windows.buffers import BufferPool
+from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
 
 _CHUNK_ROWS = 2**14
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
+from pwm.data.episode import EPISODES_NAME
 from pwm.data.problems import BadData, Problem
 from pwm.data.splits import Split, episodes_in_split
-from pwm.data.store import EPISODES_NAME, EpisodeStore
+from pwm.data.store import EpisodeStore
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from pwm.core.suites import Suite, Task
-from pwm.data.store import ROWS_NAME, EpisodeStore
-from pwm.data.values import all_good, bad_observations, bad_steps
-from pwm.data.windows.batch import Batch, blank_arrays
-from pwm.data.windows.buffers import BufferPool
+from pwm.data.episode import ROWS_NAME, all_good, bad_observations, bad_steps
+from pwm.data.store import EpisodeStore
+from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
 
 
 class StoredWindows:

@@ -11,11 +11,11 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
+from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, Problem
 from pwm.data.splits import Split, episodes_in_split
-from pwm.data.store import ROWS_NAME, EpisodeStore, shared_tasks
-from pwm.data.windows.batch import Batch, batch_bytes
-from pwm.data.windows.buffers import BufferPool
+from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.windows.batch import Batch, BufferPool, batch_bytes
 from pwm.data.windows.in_memory import ResidentWindows, resident_bytes
 from pwm.data.windows.index import WindowIndex
 from pwm.data.windows.on_disk import StoredWindows

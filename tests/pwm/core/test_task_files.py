@@ -11,8 +11,9 @@ import pytest
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task, get_suite, get_task, suite_from_table, suite_table
+from pwm.data.episode import Episode
 from pwm.data.manifest import Manifest
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import score_task
 from pwm.simulation.behaviors import default_mixture, has_controller
 from pwm.simulation.collect import CollectConfig, collect

@@ -9,7 +9,8 @@ from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manif
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
-from pwm.data.checked_store import open_checked
+from pwm.data.episode import row_dtype
+from pwm.data.inspection import open_checked
 from pwm.data.pack_sample import (
     ROUNDING,
     SampleConfig,
@@ -21,7 +22,7 @@ from pwm.data.problems import BadData
 from pwm.data.ranking import best_first
 from pwm.data.splits import episodes_in_split
 from pwm.data.start_states import StatePool
-from pwm.data.store import EpisodeStore, row_dtype
+from pwm.data.store import EpisodeStore
 
 
 @pytest.fixture(scope="module")

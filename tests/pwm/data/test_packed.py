@@ -10,8 +10,9 @@ from stores import LARGE, make_episode
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
+from pwm.data.episode import EPISODE_DTYPE, row_dtype
 from pwm.data.packed import holds_exactly, pack, unpack
-from pwm.data.store import EPISODE_DTYPE, EpisodeStore, row_dtype
+from pwm.data.store import EpisodeStore
 
 ROW = row_dtype(LARGE)
 

@@ -16,10 +16,11 @@ from stores import SMALL, SUITE, coded_store, make_episode, rewrite_manifest
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
-from pwm.data.checked_store import open_checked
+from pwm.data.episode import row_dtype
+from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData, DataError, Problem
 from pwm.data.start_states import StatePool
-from pwm.data.store import EpisodeStore, row_dtype
+from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
 from pwm.pretraining.normalization import observation_moments
 
@@ -209,7 +210,7 @@ def test_opening_checks_a_small_store_in_full(path):
 
 
 def test_opening_checks_some_episodes_of_a_large_store(path, monkeypatch):
-    monkeypatch.setattr("pwm.data.checked_store._WHOLE_BYTES", 1000)
+    monkeypatch.setattr("pwm.data.inspection._WHOLE_BYTES", 1000)
     spoil(path, SMALL, 0, "obs", 3, np.nan)
     with pytest.raises(DataError, match="task small, episode 0: NaN or infinite observation"):
         open_checked(path, BadData())

@@ -22,9 +22,10 @@ from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manif
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, Suite, Task
+from pwm.data.episode import EPISODE_DTYPE, Episode, row_dtype
 from pwm.data.inspection import histogram, info, verify
 from pwm.data.manifest import Manifest
-from pwm.data.store import EPISODE_DTYPE, Episode, EpisodeStore, row_dtype, shared_tasks
+from pwm.data.store import EpisodeStore, shared_tasks
 
 HELPERS = os.path.dirname(stores.__file__)
 FIELDS = ("obs", "action", "reward", "terminated", "success")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pwm.core.errors import PwmError
-from pwm.evaluation.episode_log import OutcomeLog, Outcomes, outcome_key
+from pwm.evaluation.episode_log import EpisodeLog, Outcomes, outcome_key
 
 
 def outcomes(seed: int, n: int = 2) -> Outcomes:
@@ -19,15 +19,15 @@ def same(a: Outcomes, b: Outcomes) -> bool:
     return all(np.array_equal(value, vars(b)[name]) for name, value in vars(a).items())
 
 
-def fill(path: Path, keys: str) -> OutcomeLog:
-    log = OutcomeLog(path)
+def fill(path: Path, keys: str) -> EpisodeLog:
+    log = EpisodeLog(path)
     for key in keys:
         log.add(key, outcomes(ord(key)), {"task": "mw-push", "seeds": (1, 2)})
     return log
 
 
 def kept(path: Path) -> str:
-    log = OutcomeLog(path)
+    log = EpisodeLog(path)
     found = "".join(key for key in "abcd" if key in log)
     assert all(same(log[key], outcomes(ord(key))) for key in found)
     return found
@@ -39,7 +39,7 @@ def test_what_was_added_is_there_again_to_the_last_bit(tmp_path: Path) -> None:
     assert kept(path) == "ab"
     fill(path, "c")
     assert kept(path) == "abc"
-    assert "a" not in OutcomeLog(tmp_path / "other")
+    assert "a" not in EpisodeLog(tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert "d" in fill(None, "d")  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ def test_a_changed_line_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_pieces_join_in_order() -> None:
-    joined = Outcomes.joined([outcomes(1), outcomes(2, 3)])
+    joined = Outcomes.concatenate([outcomes(1), outcomes(2, 3)])
     np.testing.assert_array_equal(joined.returns[2:], outcomes(2, 3).returns)
     assert (len(joined.returns), joined.steps) == (5, 50)
     seconds = outcomes(1).acting_seconds + outcomes(2, 3).acting_seconds
@@ -91,7 +91,7 @@ def test_a_link_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     (tmp_path / "log").symlink_to(tmp_path / "mine")
     with pytest.raises(PwmError, match="is a link"):
-        OutcomeLog(tmp_path / "log")
+        EpisodeLog(tmp_path / "log")
     assert (tmp_path / "mine").read_text() == "precious"
 
 
@@ -101,7 +101,7 @@ def test_a_log_takes_over_what_it_lacks_of_another_and_no_damaged_line(tmp_path:
     fill(other, "abc")
     lines = other.read_bytes().splitlines(keepends=True)
     other.write_bytes(lines[0] + lines[1] + lines[2].replace(b"returns", b"rEturns") + b"torn")
-    log = OutcomeLog(one)
+    log = EpisodeLog(one)
     log.take_over(other)
     assert "b" in log and "c" not in log
     assert one.read_bytes().count(b"\n") == 2

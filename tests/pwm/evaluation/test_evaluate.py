@@ -21,7 +21,8 @@ from pwm.core.suites import Task, get_suite
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import OUTCOMES, EvaluateConfig, evaluate, find_policies
 from pwm.evaluation.scores import Results
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy
+from pwm.models.actor_critic import ActorCriticSize, Actors
+from pwm.models.policy import Policy
 
 BASELINES = ("random", "bc", "bc_best", "data_mean", "data_best")
 SEEDS = [4, 5, 6]

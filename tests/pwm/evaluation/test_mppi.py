@@ -18,7 +18,7 @@ import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task, get_task
 from pwm.evaluation import evaluate as evaluate_module
-from pwm.evaluation.agents import controller
+from pwm.evaluation.agents import act_function
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.mppi import (
     ActorAndCritic,
@@ -26,17 +26,19 @@ from pwm.evaluation.mppi import (
     Planner,
     PlannerConfig,
     PlanNoise,
-    PriorAndQ,
+    TDMPC2Guide,
     _choose,
     fit_elites,
     shifted,
 )
 from pwm.evaluation.mppi_agent import PlannedEpisodes
 from pwm.evaluation.scores import Results
-from pwm.extraction.learner import ActorCriticConfig, ActorCriticLearner
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy, load_critic, load_policy
+from pwm.models.actor_critic import ActorCriticSize, Actors, load_critic
 from pwm.models.math import symexp, symlog
+from pwm.models.policy import Policy, load_policy
 from pwm.models.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.runtime.checkpoint import save_checkpoint
 from pwm.runtime.seeding import stream_seed
@@ -262,10 +264,10 @@ def test_together_equals_one_by_one_and_in_chunks() -> None:
     obs = torch.randn(7, SUITE.obs_dim, dtype=torch.float64, generator=streams(1)[0])
     task = torch.tensor([0, 1, 1, 0, 0, 1, 1])
     start = 0.1 * torch.randn(7, 3, 2, dtype=torch.float64, generator=streams(1)[0])
-    planner = Planner(model, PriorAndQ(model), FAST)
+    planner = Planner(model, TDMPC2Guide(model), FAST)
     together = planner.plan(obs, task, start, streams(7))
     for rows in (1, 2 * FAST.samples + 1, 3 * FAST.samples):
-        chunked = Planner(model, PriorAndQ(model), replace(FAST, max_rows=rows))
+        chunked = Planner(model, TDMPC2Guide(model), replace(FAST, max_rows=rows))
         for ours, theirs in zip(chunked.plan(obs, task, start, streams(7)), together, strict=True):
             torch.testing.assert_close(ours, theirs)
     for n in range(7):
@@ -322,7 +324,7 @@ def test_the_next_decision_starts_one_step_on() -> None:
 
 
 def planned(model: WorldModel, suite: Suite) -> PlannedEpisodes:
-    return PlannedEpisodes(Planner(model, PriorAndQ(model), FAST), suite, CPU, {})
+    return PlannedEpisodes(Planner(model, TDMPC2Guide(model), FAST), suite, CPU, {})
 
 
 def test_episodes_keep_their_own_plans() -> None:
@@ -389,7 +391,7 @@ def test_on_a_gpu_all_that_wait_are_one_batch() -> None:
 
 def test_value_of_prior_and_q_is_the_discounted_reward_and_the_mean_q() -> None:
     model = make_model()
-    guide = PriorAndQ(model)
+    guide = TDMPC2Guide(model)
     generator = streams(1)[0]
     z = model.encode(torch.randn(2, 5, generator=generator), torch.tensor([0, 1]))
     actions = torch.rand(2, 3, 4, 2, generator=generator) * 2 - 1
@@ -411,7 +413,7 @@ def test_prior_proposes_its_own_samples() -> None:
     model = make_model()
     task, noise = torch.tensor([[0], [1]]), torch.randn(2, 6, 2, generator=streams(1)[0])
     z = torch.rand(2, 6, SIZE.latent_dim, generator=streams(1)[0])
-    proposed = PriorAndQ(model).propose(z, task, noise)
+    proposed = TDMPC2Guide(model).propose(z, task, noise)
     for n in range(2):
         own, _ = model.sample_prior(z[n], torch.tensor(n), noise[n])
         torch.testing.assert_close(proposed[n], own)
@@ -475,7 +477,7 @@ def test_an_imported_model_plans_for_all_its_tasks(tmp_path: Path) -> None:
 
 def test_a_world_model_without_values_is_refused() -> None:
     with pytest.raises(PwmError, match="no Q ensemble and policy prior"):
-        PriorAndQ(make_model(q_and_prior=False))
+        TDMPC2Guide(make_model(q_and_prior=False))
 
 
 def test_a_policy_without_critic_is_refused(tmp_path: Path) -> None:
@@ -604,7 +606,7 @@ def test_episodes_that_terminate_leave_the_others_to_go_on(tmp_path: Path) -> No
     survived = []
     env = envs.make_env(FALLS)
     for seed in results.seeds:
-        act = controller(planned(model, model.suite), FALLS, [seed])
+        act = act_function(planned(model, model.suite), FALLS, [seed])
         obs, _ = env.reset(seed=seed)
         total, terminated, truncated = 0.0, False, False
         while not (terminated or truncated):

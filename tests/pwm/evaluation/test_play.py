@@ -11,7 +11,7 @@ import pytest
 
 from envs import make_env
 from pwm.core.suites import Task, get_task
-from pwm.evaluation.agents import Controller, UniformActions
+from pwm.evaluation.agents import ActFunction, UniformActions
 from pwm.evaluation.play import play
 
 SEEDS = (3, 4, 9)
@@ -20,7 +20,7 @@ SEEDS = (3, 4, 9)
 class Quiet:
     """A caller that nobody listens to."""
 
-    def __init__(self, answer: Controller | None = None) -> None:
+    def __init__(self, answer: ActFunction | None = None) -> None:
         self.parts: list[int] = []
         self.questions: list[Any] = []
         self._answer = answer
@@ -38,11 +38,11 @@ class Quiet:
 class Leaning:
     """Actions that follow from the observations."""
 
-    def begin(self, task: Task, seeds: Sequence[int]) -> Controller:
+    def begin(self, task: Task, seeds: Sequence[int]) -> ActFunction:
         return lambda obs: np.tanh(obs[:, : task.action_dim]).astype(np.float32)
 
 
-def one_by_one(task: Task, act: Controller) -> list[tuple[float, float, float, int]]:
+def one_by_one(task: Task, act: ActFunction) -> list[tuple[float, float, float, int]]:
     """Return, success at the end and at any time, and length of each episode, the plain way."""
     found = []
     env = make_env(task)

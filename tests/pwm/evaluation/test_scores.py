@@ -25,13 +25,12 @@ from pwm.evaluation.published_scores import (
     marks,
     published_columns,
 )
+from pwm.evaluation.score_tables import print_results, results_table
 from pwm.evaluation.scores import (
     MethodScore,
     Results,
     TaskScore,
     bootstrap_interval,
-    print_results,
-    results_table,
     score_data,
     score_task,
     write_csv,

@@ -6,9 +6,10 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.extraction.behavior_cloning import CloningConfig, clone, saved_clones
-from pwm.models.actor_critic import load_policy
+from pwm.models.policy import load_policy
 
 SUITE = get_suite("reacher-easy,pendulum-swingup")
 CONFIG = CloningConfig(updates=400, batch_size=64, pool=2000, lr=3e-3, hidden=[32])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pwm.core.suites import get_suite
-from pwm.extraction import group_size
-from pwm.extraction.group_size import bytes_a_task, largest_group
-from pwm.extraction.learner import ActorCriticConfig
+from pwm.extraction import groups as group_size
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.groups import bytes_a_task, largest_group
 from pwm.models.world_model import ModelSize, WorldModel
 
 SIZE = ModelSize(encoder_dim=16, mlp_dim=128, latent_dim=128, task_dim=8)
@@ -38,6 +38,7 @@ def test_the_estimate_covers_what_an_iteration_takes():
 import resource, sys, torch
 sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
 from test_group_size import CONFIG, make_model
+from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 import dataclasses
 torch.set_num_threads(1)
@@ -45,7 +46,7 @@ config = dataclasses.replace(CONFIG, batch_size=int(sys.argv[1]))
 model = make_model()
 learner = ActorCriticLearner(model, model.suite.tasks[:4], config, 0)
 start = torch.rand(4, config.batch_size, model.size.latent_dim)
-learner.iteration(start, learner.noise())
+learner.iteration(Inputs(start, learner.noise()))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     peaks = [

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pwm.cli.main import main
-from pwm.models.actor_critic import load_critic, load_policy
+from pwm.models.actor_critic import load_critic
+from pwm.models.policy import load_policy
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import torch
 from stores import SMALL, make_episode
 from tdmpc2_files import CHUNK_2023, chunk_fields, make_chunk, save_chunk
 
-import pwm.interop.convert
+import pwm.interop.export_data
 from pwm.cli import main as cli
 from pwm.core.errors import PwmError
 from pwm.core.locks import DirectoryLock
@@ -29,7 +29,8 @@ from pwm.core.suites import SUITES, Suite, get_suite
 from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
-from pwm.interop.convert import ConvertConfig, convert
+from pwm.interop.conversion import ConvertConfig
+from pwm.interop.convert import convert
 
 MT30, MT80 = SUITES["mt30"], SUITES["mt80"]
 FORK = multiprocessing.get_context("fork")
@@ -643,7 +644,7 @@ def to_files(tmp_path) -> ConvertConfig:
 
 
 def stop_before(monkeypatch, number: int, signum: int) -> None:
-    original, calls = pwm.interop.convert.write_chunk, 0
+    original, calls = pwm.interop.export_data.write_chunk, 0
 
     def stopped(*arguments: Any) -> int:
         nonlocal calls
@@ -652,7 +653,7 @@ def stop_before(monkeypatch, number: int, signum: int) -> None:
         calls += 1
         return original(*arguments)
 
-    monkeypatch.setattr(pwm.interop.convert, "write_chunk", stopped)
+    monkeypatch.setattr("pwm.interop.export_data.write_chunk", stopped)
 
 
 def test_files_that_were_written_are_not_written_again(to_files, tmp_path, monkeypatch, capsys):
@@ -682,7 +683,7 @@ def test_files_in_the_making_refuse_other_settings_and_other_data(to_files, tmp_
         raise KeyError
 
     with monkeypatch.context() as patch:
-        patch.setattr(pwm.interop.convert, "_publish", die)
+        patch.setattr("pwm.interop.export_data.publish", die)
         with pytest.raises(KeyError):
             convert(to_files)
     with pytest.raises(PwmError, match="files: 3 -> 2"):
@@ -720,14 +721,14 @@ def test_a_second_conversion_into_the_same_place_is_refused(to, to_files, small_
 
 
 def test_a_result_that_cannot_get_its_name_is_kept(to_files, tmp_path, monkeypatch):
-    original = pwm.interop.convert._write_files
+    original = pwm.interop.export_data._write_files
 
     def write(*arguments: Any) -> None:
         original(*arguments)
         Path(to_files.out).mkdir()
         (Path(to_files.out) / "other").touch()
 
-    monkeypatch.setattr(pwm.interop.convert, "_write_files", write)
+    monkeypatch.setattr("pwm.interop.export_data._write_files", write)
     with pytest.raises(PwmError, match="is whole and cannot be renamed"):
         convert(to_files)
     assert len(list((tmp_path / "f.unfinished").glob("*.pt"))) == 3

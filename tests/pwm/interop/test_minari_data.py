@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 from pwm.core.errors import PwmError
 from pwm.data.store import EpisodeStore
-from pwm.interop.convert import ConvertConfig, convert
+from pwm.interop.conversion import ConvertConfig
+from pwm.interop.convert import convert
 from pwm.interop.minari_data import flatten_steps
 
 minari = pytest.importorskip("minari")

@@ -22,13 +22,8 @@ from pwm.core.locks import DirectoryLock
 from pwm.core.suites import SUITES, Suite, get_suite
 from pwm.interop.export_checkpoint import ExportConfig, export_checkpoint
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
-from pwm.interop.tdmpc2_checkpoints import (
-    PUBLISHED_SIZES,
-    _their_name,
-    read_published,
-    size_name,
-    to_published,
-)
+from pwm.interop.tdmpc2_checkpoints import _their_name, read_published, to_published
+from pwm.models.sizes import PUBLISHED_SIZES, size_name
 from pwm.models.world_model import KIND, ModelSize, WorldModel, model_meta
 from pwm.runtime.checkpoint import save_checkpoint
 

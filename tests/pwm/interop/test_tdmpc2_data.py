@@ -8,15 +8,9 @@ from tdmpc2_files import CHUNK_2023, chunk_fields, make_chunk, save_chunk
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, get_suite
+from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore
-from pwm.interop.tdmpc2_data import (
-    Chunk,
-    ChunkFormat,
-    PieceTable,
-    find_files,
-    unscorable,
-    write_chunk,
-)
+from pwm.interop.tdmpc2_data import Chunk, ChunkFormat, PieceTable, find_files, write_chunk
 
 MT30, MT80 = SUITES["mt30"], SUITES["mt80"]
 IDS = [2, 35, 2]  # walker-run (24 and 6), mw-button-press-wall (39 and 4), walker-run

@@ -20,7 +20,8 @@ from tensordict import TensorDict
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES
-from pwm.interop.convert import ConvertConfig, convert
+from pwm.interop.conversion import ConvertConfig
+from pwm.interop.convert import convert
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
 from pwm.interop.torch_archive import (
     ALLOWED,

@@ -15,12 +15,11 @@ from pwm.models.actor_critic import (
     ActorCriticSize,
     Actors,
     Critics,
-    Policy,
     TaskCritic,
     action_masks,
     load_critic,
-    load_policy,
 )
+from pwm.models.policy import Policy, load_policy
 from pwm.models.world_model import ModelSize, WorldModel
 
 NARROW = Task("narrow", "dmcontrol", 3, 1, 20)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from envs import make_env
 from pwm.core.suites import get_suite, get_task
-from pwm.models.actor_critic import ActorCriticSize, Actors, Policy
+from pwm.models.actor_critic import ActorCriticSize, Actors
 from pwm.models.angles import angle_periods, wrapped
+from pwm.models.policy import Policy
 from pwm.models.world_model import ModelSize, WorldModel
 
 TURN = 2 * np.pi

@@ -13,12 +13,10 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from pwm.cli.main import config_directory
 from pwm.core.suites import SUITES, Suite, Task
 from pwm.data.windows.sampler import Batch
-from pwm.models.world_model import (
+from pwm.models.world_model import ModelSize, WorldModel, model_meta
+from pwm.pretraining.losses import (
     LossWeights,
-    ModelSize,
     PriorNoise,
-    WorldModel,
-    model_meta,
     prior_loss,
     roll_out,
     value_loss,

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pwm.pipelines.episode_budget import allotted
-from pwm.pipelines.filling import FillConfig
+from pwm.pipelines.episode_budget import FillConfig, next_episode_budget
 
 
 @pytest.mark.parametrize(
@@ -20,11 +19,11 @@ from pwm.pipelines.filling import FillConfig
     ],
 )
 def test_a_task_that_stopped_improving_gets_fewer_but_never_none(scores, episodes):
-    assert allotted(scores, episodes=40, least=6, improvement=2.0) == episodes
+    assert next_episode_budget(scores, episodes=40, least=6, improvement=2.0) == episodes
 
 
 def test_least_does_not_exceed_what_is_asked_for():
-    assert allotted([90.0] * 5, episodes=3, least=6, improvement=2.0) == 3
+    assert next_episode_budget([90.0] * 5, episodes=3, least=6, improvement=2.0) == 3
 
 
 @pytest.mark.parametrize(

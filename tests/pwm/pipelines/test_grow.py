@@ -19,10 +19,11 @@ from pwm.cli.main import main
 from pwm.core.suites import get_suite
 from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
-from pwm.evaluation.episode_log import OutcomeLog
+from pwm.evaluation.episode_log import EpisodeLog
 from pwm.extraction.extract import extract
 from pwm.extraction.learner import ActorCriticLearner
-from pwm.models.actor_critic import load_critic, load_policy
+from pwm.models.actor_critic import load_critic
+from pwm.models.policy import load_policy
 from pwm.models.world_model import load_world_model
 from pwm.pipelines.grow import FirstRound, GrowConfig, RoundSettings
 from pwm.pretraining.learner import WorldModelLearner
@@ -172,7 +173,7 @@ def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
         (EpisodeStore, "append", 1, signal.SIGINT),
         (WorldModelLearner, "update", 7, signal.SIGTERM),
         (ActorCriticLearner, "iteration", 3, signal.SIGINT),
-        (OutcomeLog, "add", 1, signal.SIGTERM),
+        (EpisodeLog, "add", 1, signal.SIGTERM),
     ):
         with monkeypatch.context() as patch:
             stopping(patch, of, method, call, signum)

@@ -13,7 +13,7 @@ from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES
 from pwm.evaluation.episode_log import Outcomes
-from pwm.evaluation.episode_queue import Played
+from pwm.evaluation.episode_queue import EvalRun
 
 STAGES = ("collect", "pretrain", "extract", "evaluate")
 
@@ -120,7 +120,7 @@ def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch):
             return Outcomes(action.sum(1), none, none)
 
         found = {n: {t.name: outcomes(m, t) for t in tasks} for n, m in methods.items()}
-        return Played(found, steps=0, seconds=0.0, simulating_seconds=0.0)
+        return EvalRun(found, steps=0, seconds=0.0, simulating_seconds=0.0)
 
     monkeypatch.setattr(pwm.pipelines.quickstart, "collect", collect)
     monkeypatch.setattr("pwm.evaluation.evaluate.run_episodes", run_episodes)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pwm.core.suites import Suite, Task
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.episode import Episode
+from pwm.data.store import EpisodeStore
 from pwm.pretraining.normalization import observation_moments, widened_moments
 
 TASK = Task("small", "dmcontrol", 3, 1, 20)

@@ -17,7 +17,6 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.versions import versions
 from pwm.runtime.checkpoint import (
-    halved,
     is_checkpoint,
     list_steps,
     load_checkpoint,
@@ -29,6 +28,7 @@ from pwm.runtime.checkpoint import (
     save_step,
     shared_files,
     step_name,
+    to_float16,
 )
 
 SHIPPED = Path(__file__).parents[3] / "checkpoints" / "quick" / "world_model"
@@ -572,6 +572,6 @@ def test_only_matrices_whose_values_fit_are_halved():
         "ln.weight": torch.ones(2),
         "obs_mean": torch.ones(2, 2),
     }
-    kinds = {name: tensor.dtype for name, tensor in halved(given).items()}
+    kinds = {name: tensor.dtype for name, tensor in to_float16(given).items()}
     assert kinds.pop("a.weight") == torch.float16
     assert set(kinds.values()) == {torch.float32}

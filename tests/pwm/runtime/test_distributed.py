@@ -17,11 +17,11 @@ def test_alone_everything_is_as_it_was():
     values = torch.tensor([1.0, 2.0])
     assert alone.main
     assert alone.mean(values) is values
-    assert alone.joined(values) is values
-    assert alone.collect("x") == ["x"]
-    assert alone.agree(None) is None
-    assert alone.agree(signal.SIGTERM) == signal.SIGTERM
-    with pytest.raises(PwmError, match="what was wrong"), alone.same_fate():
+    assert alone.all_gather(values) is values
+    assert alone.all_gather_object("x") == ["x"]
+    assert alone.any_stop_signal(None) is None
+    assert alone.any_stop_signal(signal.SIGTERM) == signal.SIGTERM
+    with pytest.raises(PwmError, match="what was wrong"), alone.raise_together():
         raise PwmError("what was wrong")
 
 

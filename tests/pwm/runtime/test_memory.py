@@ -7,7 +7,7 @@ from torch import nn
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
-from pwm.runtime.memory import free_memory, require_room
+from pwm.runtime.device import free_memory, require_room
 
 
 def test_free_memory_is_below_all_memory():

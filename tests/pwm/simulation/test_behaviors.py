@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import pwm
 from envs import make_env
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, Task, get_task
@@ -213,7 +212,7 @@ class StubPolicy:
 
 def test_a_policy_acts_with_noise(monkeypatch):
     task = get_task("walker-run")
-    monkeypatch.setattr(pwm, "load_policy", lambda path: StubPolicy(task), raising=False)
+    monkeypatch.setattr("pwm.models.policy.load_policy", lambda path: StubPolicy(task))
     behaviour = make_behaviour("policy", task, "some/dir")
     behaviour.reset(np.random.default_rng(0))
     np.testing.assert_allclose(behaviour.act(np.zeros(24)), 0.5)

@@ -19,7 +19,7 @@ from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
 from pwm.simulation.collect import CollectConfig, _describe, _recipe, collect
 from pwm.simulation.rollout import episode_seed
-from pwm.simulation.simulator_mpc import PlannerSize
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig
 
 TASKS = "pendulum-swingup,cup-catch,mw-drawer-close"
 
@@ -114,7 +114,7 @@ COMMAND = """
 import sys
 from pwm.simulation.collect import CollectConfig, _describe, _recipe, collect
 from pwm.core.signals import Interrupted
-from pwm.simulation.simulator_mpc import PlannerSize
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig
 try:
     collect(CollectConfig(sys.argv[1], "pendulum-swingup", episodes=int(sys.argv[2]), workers=2))
 except Interrupted as stop:
@@ -240,9 +240,9 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
         ({"policy_noise_correlation": 1.0}, "at least 0 and below 1"),
         ({"suite": "walker-run", "behaviour": "scripted"}, "no scripted controller"),
         ({"suite": "walker-run", "behaviour": "held"}, "no script that could hold still"),
-        ({"mpc": PlannerSize(samples=1)}, "mpc: samples=1 must be at least 2"),
-        ({"mpc": PlannerSize(elites=33)}, "mpc: elites=33 must be at most 32"),
-        ({"mpc": PlannerSize(sigmas=[0.0])}, "must be numbers above 0"),
+        ({"mpc": SimulatorMPCConfig(samples=1)}, "mpc: samples=1 must be at least 2"),
+        ({"mpc": SimulatorMPCConfig(elites=33)}, "mpc: elites=33 must be at most 32"),
+        ({"mpc": SimulatorMPCConfig(sigmas=[0.0])}, "must be numbers above 0"),
         ({"seed": -1}, "must be"),
         ({"workers": -2}, "must be"),
         ({"worker_timeout": 0}, "worker_timeout=0"),
@@ -257,7 +257,7 @@ def test_settings_of_the_planner_act_and_are_told_where_they_are_not_the_default
     def planned(**mpc: int) -> EpisodeStore:
         config = CollectConfig(
             str(tmp_path / "data"), "cartpole-balance", episodes=1, workers=1, behaviour="mpc",
-            mpc=PlannerSize(samples=2, elites=1, least=2, most=2, **mpc),
+            mpc=SimulatorMPCConfig(samples=2, elites=1, least=2, most=2, **mpc),
         )  # fmt: skip
         return EpisodeStore.open(collect(config))
 

@@ -22,13 +22,14 @@ from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.signals import Interrupted
 from pwm.core.suites import Task, get_task
+from pwm.data.episode import Episode
 from pwm.data.inspection import verify
-from pwm.data.store import Episode, EpisodeStore
+from pwm.data.store import EpisodeStore
 from pwm.simulation.collect import CollectConfig, collect
 from pwm.simulation.rollout import episode_seed, run_episode
-from pwm.simulation.sac_collection import AGENTS_DIRECTORY, SacConfig, Training, describe_learner
-from pwm.simulation.sac_worker import AtWork, Lesson, agent_class
-from pwm.simulation.sb3_agent import Agent
+from pwm.simulation.sac_config import AGENTS_DIRECTORY, SacConfig, Training, describe_learner
+from pwm.simulation.sac_worker import AgentTrainer, RecordingEnv, agent_class
+from pwm.simulation.sb3_agent import Sb3Agent
 
 TASKS = ("swing", "balance")
 DESCRIBED = """\
@@ -41,7 +42,7 @@ TINY = SacConfig(
     random_episodes=2, learning_starts=50, train_freq=5, batch_size=8, net_arch=[8],
     buffer_size=150, learning_rate=1e-2,
 )  # fmt: skip
-EPISODES = 11  # a stretch and a part of one; the replay, of five episodes, goes round
+EPISODES = 11  # a whole job and a part of one; the replay, of five episodes, goes round
 
 
 def settings(out: Path, **more) -> CollectConfig:
@@ -113,7 +114,7 @@ def test_where_all_episodes_are_there_nothing_is_left_to_do(trained, tmp_path):
 
 def at_answer(monkeypatch, number: int, act: Callable[[], None]) -> None:
     """Something happens when workers have told for the n-th time that an episode is over."""
-    method, calls = pwm.simulation.sac_collection._Lessons.answer, []
+    method, calls = pwm.simulation.sac_collection._TrainingJobs.answer, []
 
     def answer(self, told):
         calls.append(told)
@@ -121,7 +122,7 @@ def at_answer(monkeypatch, number: int, act: Callable[[], None]) -> None:
             act()
         return method(self, told)
 
-    monkeypatch.setattr(pwm.simulation.sac_collection._Lessons, "answer", answer)
+    monkeypatch.setattr(pwm.simulation.sac_collection._TrainingJobs, "answer", answer)
 
 
 @pytest.mark.usefixtures("keyboard_interrupts")
@@ -164,9 +165,11 @@ class Listener:
 def test_without_its_agent_a_training_cannot_go_on(trained):
     store = EpisodeStore.open(trained)
     (source,) = store.sources
-    at_work = AtWork(Listener(), Training("sac", 3, trained, source, TINY), store.suite["swing"])
+    trainer = AgentTrainer(
+        Listener(), Training("sac", 3, trained, source, TINY), store.suite["swing"]
+    )
     with pytest.raises(PwmError, match=r"the agent after 5 episodes is not in .*seed="):
-        at_work.stretch(5, 6)
+        trainer.train_episodes(5, 6)
 
 
 def test_a_replay_may_begin_with_episodes_of_other_sources(trained, tmp_path):
@@ -174,10 +177,10 @@ def test_a_replay_may_begin_with_episodes_of_other_sources(trained, tmp_path):
     (source,) = store.sources
     config = replace(TINY, prior=[source], buffer_size=1000)
     for task in TASKS:
-        at_work = AtWork(
+        trainer = AgentTrainer(
             Listener(), Training("sac", 4, trained, "another", config), store.suite[task]
         )
-        replay = at_work.agent.model.replay_buffer
+        replay = trainer.agent.model.replay_buffer
         episodes = [store.episode(task, index) for index in range(EPISODES)]
         assert replay.pos == sum(len(episode.action) for episode in episodes)
         assert replay.dones.sum() == sum(episode.terminated.sum() for episode in episodes)
@@ -196,13 +199,13 @@ def test_a_replay_may_begin_with_episodes_of_other_sources(trained, tmp_path):
     assert EpisodeStore.open(out).count(TASKS[0]) == 2 * EPISODES
 
 
-def agent_and_env(task: Task, config: SacConfig = TINY) -> tuple[Agent, Lesson]:
+def agent_and_env(task: Task, config: SacConfig = TINY) -> tuple[Sb3Agent, RecordingEnv]:
     env = make_env(task)
-    agent = Agent("sac", task, env, config, seed=0)
-    return agent, Lesson(env, agent)
+    agent = Sb3Agent("sac", task, env, config, seed=0)
+    return agent, RecordingEnv(env, agent)
 
 
-def played(agent: Agent, env: gymnasium.Env, task: Task, seed: int) -> Episode:
+def played(agent: Sb3Agent, env: gymnasium.Env, task: Task, seed: int) -> Episode:
     return run_episode(env, task, seed, {"sac": 1.0}, lambda name: agent)
 
 
@@ -216,11 +219,11 @@ def test_agents_of_every_library_learn_and_are_put_down_and_taken_up(behaviour, 
     env = make_env(task)
     agent, other = (agent_class(config)(behaviour, task, env, config, seed) for seed in (0, 1))
     first = copy.deepcopy(agent.tensors())
-    episode = played(agent, Lesson(env, agent), task, seed=0)
+    episode = played(agent, RecordingEnv(env, agent), task, seed=0)
     other.load(copy.deepcopy(agent.tensors()))  # from a disk it would be a copy too
     other.remember(episode)
     for one in (agent, other):
-        again = played(one, Lesson(env, one), task, seed=1)
+        again = played(one, RecordingEnv(env, one), task, seed=1)
         assert again.action.shape == (100, 4)
     changed = []
     for group, tensors in agent.tensors().items():
@@ -317,7 +320,7 @@ def test_mistakes_are_refused_at_the_door(words, message, tmp_path, monkeypatch,
     ],
 )
 def test_a_missing_library_is_named(backend, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(pwm.simulation.sac_collection, "find_spec", lambda name: None)
+    monkeypatch.setattr("pwm.simulation.sac_config.find_spec", lambda name: None)
     config = SacConfig(backend=backend)
     with pytest.raises(PwmError, match=message):
         collect(CollectConfig(str(tmp_path / "data"), behaviour="sac", sac=config))

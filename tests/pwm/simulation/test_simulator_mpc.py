@@ -7,7 +7,7 @@ from envs import make_env
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, get_task
 from pwm.simulation.behaviors import make_behaviour
-from pwm.simulation.simulator_mpc import PlannerSize, SimulatorPlanner
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig, SimulatorPlanner
 
 
 def steps(env, actions: np.ndarray) -> list[np.ndarray]:
@@ -76,7 +76,7 @@ def test_a_plan_reaches_as_far_as_its_seconds_within_bounds():
             return super().lookahead(plans)
 
     for seconds in (0.5, 2.0, 90.0):
-        size = PlannerSize(samples=6, seconds=seconds, least=8, most=30)
+        size = SimulatorMPCConfig(samples=6, seconds=seconds, least=8, most=30)
         planner = SimulatorPlanner(Slow(), get_task("reacher-easy"), size)
         planner.reset(np.random.default_rng(0))
         planner.act()

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import torch
 
-from pwm.data.windows.buffers import BufferPool
+from pwm.data.windows.batch import BufferPool
 
 
 def address(buffer: np.ndarray) -> int:

@@ -1,0 +1,280 @@
+"""K tasks that are learned together: their learner and the pools of states it draws from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pwm.core.suites import Task
+from pwm.data.problems import BadData
+from pwm.data.start_states import StatePool
+from pwm.data.store import EpisodeStore
+from pwm.data.windows.sampler import WindowSampler
+from pwm.extraction.advantage_weighting import cloned_rows
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.inputs import Demonstrations, Inputs, Transitions
+from pwm.extraction.learner import ActorCriticLearner
+from pwm.extraction.warm_start import Networks
+from pwm.models.policy import Policy
+from pwm.models.world_model import WorldModel
+from pwm.pretraining.learner import WorldModelLearner
+from pwm.runtime.acceleration import Acceleration
+from pwm.runtime.checkpoint import (
+    Checkpoint,
+    require_same_data,
+)
+from pwm.runtime.run_dir import resolved_config
+from pwm.runtime.seeding import stream
+
+KIND = "extraction"
+
+
+class StartStates:
+    """K tasks' pools of recorded observations, as latents of a world model.
+
+    With a frozen model each observation is encoded once; one that is being fine-tuned encodes
+    what is drawn anew.
+    """
+
+    def __init__(self, model: WorldModel, obs: Tensor, task_ids: Tensor, frozen: bool) -> None:
+        self.model, self.task_ids, self.frozen = model, task_ids.unsqueeze(1), frozen
+        self.content = self._encode(obs) if frozen else obs
+
+    @torch.no_grad()
+    def _encode(self, obs: Tensor) -> Tensor:
+        parts = [self.model.encode(part, self.task_ids) for part in obs.split(2048, dim=1)]
+        return torch.cat(parts, 1)
+
+    def __len__(self) -> int:
+        return self.content.shape[1]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Latents (K, B, latent) of row numbers (K, B)."""
+        drawn = _take(self.content, rows)
+        return drawn if self.frozen else self._encode(drawn)
+
+
+def _take(pool: Tensor, rows: Tensor) -> Tensor:
+    return pool.gather(1, rows.unsqueeze(-1).expand(-1, -1, pool.shape[-1]))
+
+
+class Group:
+    """Everything that the extraction of K tasks changes, and the data it draws from.
+
+    Args:
+        model: the world model.
+        store: the data.
+        tasks: the K tasks.
+        config: see :class:`ExtractConfig`.
+        bad: told of bad data.
+        init_networks: networks to begin with by task name; the other tasks get random ones.
+        ensemble: further world models, which predict the rewards too.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        store: EpisodeStore,
+        tasks: Sequence[Task],
+        config: ExtractConfig,
+        bad: BadData,
+        init_networks: Mapping[str, Networks],
+        ensemble: Sequence[WorldModel],
+    ) -> None:
+        self.tasks, self.config, self.store = list(tasks), config, store
+        self.tuner: WorldModelLearner | None = None
+        if config.finetune.enabled:
+            torch.manual_seed(config.seed)  # of the value losses' noise and dropout
+            model = copy.deepcopy(model).unfreeze()
+            self.tuner, self.windows = _tuner(model, store, tasks, config, bad)
+        accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
+        self.learner = ActorCriticLearner(
+            model, tasks, config.learner, config.seed, accelerator, ensemble
+        )
+        for index, task in enumerate(tasks):
+            if task.name in init_networks:
+                self.learner.init_weights_from(index, *init_networks[task.name])
+        frozen, ids = self.tuner is None, self.learner.task_ids
+        pool = partial(_pools, store, tasks, model, config, bad)
+        obs = pool().obs
+        self.starts = StartStates(model, obs, ids, frozen)
+        self.ensemble_starts = [StartStates(other, obs, ids, True) for other in ensemble]
+        self.demonstrations: tuple[StartStates, Tensor] | None = None
+        if config.learner.clones:
+            demonstrated = pool(best=config.learner.clone_best)
+            if config.learner.clone_temperature is not None:
+                demonstrated = _weighted(demonstrated, model, ids, config)
+            states = StartStates(model, demonstrated.obs, ids, frozen)
+            self.demonstrations = states, demonstrated.action
+        self.recorded: tuple[StartStates, StartStates, Tensor] | None = None
+        if config.learner.real_value_share:
+            rows = pool(ahead=config.learner.real_value_steps)
+            states = StartStates(model, rows.obs, ids, frozen)
+            next_states = StartStates(model, rows.next_obs, ids, frozen)
+            outcomes = torch.stack([rows.reward, rows.next_discount], -1)
+            self.recorded = states, next_states, outcomes
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        """An update that only clones, or an iteration, for all tasks of the group; (K,) metrics."""
+        self.learner.set_progress(number)
+        first = self.config.learner.clone_first
+        if number < first:
+            return self.learner.bc_update(self._demonstrations())
+        return self._iteration(number - first)
+
+    def _demonstrations(self) -> Demonstrations:
+        assert self.demonstrations is not None
+        states, action = self.demonstrations
+        rows = self.learner.sample(len(states))
+        return Demonstrations(states[rows], _take(action, rows))
+
+    def _iteration(self, step: int) -> dict[str, Tensor]:
+        if self.tuner is not None:
+            self.tuner.set_learning_rate(step)
+            self.tuner.update(self.windows.batch(step))
+        learner = self.learner
+        rows = learner.sample(len(self.starts))
+        start = self.starts[rows]
+        ensemble_start_latents = tuple(states[rows] for states in self.ensemble_starts)
+        demonstrations = self._demonstrations() if self.config.learner.clones_beside else None
+        transitions = self._transitions()
+        noise = learner.noise()
+        return learner.iteration(
+            Inputs(start, noise, demonstrations, transitions, ensemble_start_latents)
+        )
+
+    def _transitions(self) -> Transitions | None:
+        if self.recorded is None:
+            return None
+        states, next_states, outcomes = self.recorded
+        rows = self.learner.sample(len(states))
+        reward, discount = _take(outcomes, rows).unbind(-1)
+        return Transitions(states[rows], reward, discount, next_states[rows])
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All state as named tensors, for a checkpoint."""
+        groups = self.learner.tensors()
+        if self.tuner is not None:
+            groups |= {f"tuner_{name}": items for name, items in self.tuner.tensors().items()}
+        return groups
+
+    def meta(self) -> dict[str, Any]:
+        """What else a checkpoint says."""
+        return {
+            "tasks": [task.table() for task in self.tasks],
+            "config": resolved_config(self.config),
+            "data": self.store.digest,
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore what :meth:`tensors` gave."""
+        require_same_data(checkpoint, self.store.digest, str(self.store.path))
+        self.learner.load(checkpoint)
+        if self.tuner is not None:
+            tuned = {
+                name.removeprefix("tuner_"): items
+                for name, items in checkpoint.tensors.items()
+                if name.startswith("tuner_")
+            }
+            self.tuner.load(replace(checkpoint, tensors=tuned))
+
+    def save_policies(self, out: Path) -> None:
+        """Write one policy directory per task."""
+        made_by = {"command": "extract", "config": asdict(self.config)}
+        for index, task in enumerate(self.tasks):
+            policy = Policy.from_latent_actor(
+                self.learner.model, task, self.learner.actors, index, self.config.learner.networks
+            )
+            policy.save(out / task.name, made_by, self.learner.critic(index))
+
+
+class _Pools(NamedTuple):
+    """K tasks' state pools of n rows side by side; fields as in `StatePool`."""
+
+    obs: Tensor  # (K, n, obs_dim)
+    action: Tensor  # (K, n, action_dim)
+    next_obs: Tensor  # (K, n, obs_dim)
+    reward: Tensor  # (K, n), and so are the others
+    next_discount: Tensor
+    return_to_go: Tensor
+    steps_to_go: Tensor
+
+
+def _pools(
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    model: WorldModel,
+    config: ExtractConfig,
+    bad: BadData,
+    best: float = 1.0,
+    ahead: int = 1,
+) -> _Pools:
+    pools = [
+        StatePool.draw(
+            store,
+            task.name,
+            config.pool,
+            config.seed,
+            suite=model.suite,
+            discount=config.learner.discount,
+            best=best,
+            ahead=ahead,
+            symlog_rewards=config.learner.reward_units == "symlog",
+            bad=bad,
+        )
+        for task in tasks
+    ]
+    device = model.bins.device
+    stacked = (
+        torch.stack([_cycle(getattr(pool, name), config.pool) for pool in pools]).to(device)
+        for name in _Pools._fields
+    )
+    return _Pools(*stacked)
+
+
+def _weighted(pools: _Pools, model: WorldModel, ids: Tensor, config: ExtractConfig) -> _Pools:
+    """Rows drawn anew with weights that rise with how well they turned out."""
+    assert config.learner.clone_temperature is not None
+    latent = StartStates(model, pools.obs, ids, frozen=True).content
+    device = latent.device
+    names = [model.suite.tasks[i].name for i in ids.tolist()]
+    generators = [stream(config.seed, f"{name}/clones", device) for name in names]
+    outcome = pools.return_to_go / pools.steps_to_go
+    rows = cloned_rows(latent, outcome, config.learner.clone_temperature, generators)
+    return pools._replace(obs=_take(pools.obs, rows), action=_take(pools.action, rows))
+
+
+def _cycle(rows: Tensor, count: int) -> Tensor:
+    """The first ``count`` rows of endless repetitions, so that tasks' pools stack."""
+    return rows[torch.arange(count) % len(rows)]
+
+
+def _tuner(
+    model: WorldModel,
+    store: EpisodeStore,
+    tasks: Sequence[Task],
+    config: ExtractConfig,
+    bad: BadData,
+) -> tuple[WorldModelLearner, WindowSampler]:
+    device, settings = model.bins.device, config.finetune
+    windows = WindowSampler(
+        store,
+        config.learner.horizon,
+        settings.batch_size,
+        config.seed,
+        suite=model.suite,
+        tasks=[task.name for task in tasks],
+        device=device,
+        bad=bad,
+    )
+    discount = torch.tensor([task.discount for task in model.suite], device=device)
+    learner = copy.copy(settings.learner)
+    learner.steps = config.learner.iterations
+    return WorldModelLearner(model, learner, discount), windows

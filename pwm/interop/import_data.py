@@ -1,0 +1,360 @@
+"""Other people's datasets to a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from pwm.core.errors import PwmError
+from pwm.core.files import unfinished_path
+from pwm.core.layout import MANIFEST_NAME
+from pwm.core.progress import console, progress_bar
+from pwm.core.signals import StopSignals
+from pwm.core.suites import Suite, Task, get_suite
+from pwm.data.inspection import info
+from pwm.data.store import EpisodeStore
+from pwm.interop.conversion import (
+    ConvertConfig,
+    chosen_tasks,
+    publish,
+    require_empty,
+    require_same,
+)
+from pwm.interop.minari_data import MinariSource, Tally, fill_store
+from pwm.interop.tdmpc2_data import (
+    PUBLISHED_FILES,
+    Chunk,
+    find_files,
+)
+
+_SOURCE = "tdmpc2"
+
+
+_MINARI = "minari"
+
+
+_BLOCK_BYTES = 2**26  # of padded rows that are read, checked and committed at a time
+
+
+def import_files(config: ConvertConfig) -> Path:
+    """Read TD-MPC2's files into a store; returns its directory."""
+    suite = get_suite(config.suite)
+    chosen = chosen_tasks(config, suite)
+    settings = _settings(config, suite, chosen)
+    out, unfinished = Path(config.out), unfinished_path(Path(config.out))
+    if (out / MANIFEST_NAME).exists():
+        recorded = EpisodeStore.open(out).sources.get(_SOURCE, {"files": {}})
+        require_same(out, recorded, settings)
+        _require_no_other(Path(config.source), recorded["files"], out)
+        console.print(f"{out} is whole already.")
+    else:
+        require_empty(out)
+        files = _files(config, suite, unfinished, settings)
+        with _open(unfinished, chosen) as store, StopSignals() as signals:
+            store.add_source(_SOURCE, {**settings, "files": files})
+            _Conversion(config, suite, chosen, store).run(files, signals)
+            publish(unfinished, out)
+    _summarize(EpisodeStore.open(out), suite)
+    return out
+
+
+def import_minari(config: ConvertConfig) -> Path:
+    """Read a Minari dataset into a store; returns its directory."""
+    suite = get_suite(config.suite)
+    chosen = chosen_tasks(config, suite)
+    if len(chosen) != 1:
+        raise PwmError(
+            f"a Minari dataset is of one task, and suite={config.suite} has {len(chosen)}; name "
+            "the one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
+        )
+    task = chosen.tasks[0]
+    source = MinariSource(config.source, task)
+    out, unfinished = Path(config.out), unfinished_path(Path(config.out))
+    settings = {
+        "made_by": "pwm convert",
+        "limit": config.limit,
+        "on_error": config.on_error,
+        **source.description,
+    }
+    if (out / MANIFEST_NAME).exists():
+        require_same(out, EpisodeStore.open(out).sources.get(_MINARI, {}), settings)
+        console.print(f"{out} is whole already.")
+        console.print(info(EpisodeStore.open(out)))
+        return out
+    require_empty(out)
+    _note_environment(source)
+    with _open(unfinished, chosen) as store, StopSignals() as signals:
+        require_same(unfinished, store.sources.get(_MINARI, settings), settings)
+        store.add_source(_MINARI, settings)
+        skip = config.on_error == "skip"
+        tally = fill_store(
+            source, store, _MINARI, limit=config.limit, skip_faults=skip, signals=signals
+        )
+        if not tally.stored:
+            raise PwmError(f"{config.source} has no episode that can be stored.")
+        publish(unfinished, out)
+    _summarize_minari(EpisodeStore.open(out), source, tally)
+    return out
+
+
+def _note_environment(source: MinariSource) -> None:
+    task = source.task
+    if source.env_id not in (None, task.env_id):
+        console.print(f"The data are of {source.env_id}; {task.name} runs in {task.env_id}.")
+    try:
+        differ = source.bounds_differ()
+    except PwmError as error:
+        console.print(f"Actions are not compared with the environment's bounds: {error}")
+        return
+    if differ:
+        raise PwmError(
+            f"the dataset's action bounds are others than those of {task.env_id}, so the same "
+            "number would be another action; give the environment that the data are of."
+        )
+
+
+def _summarize_minari(store: EpisodeStore, source: MinariSource, tally: Tally) -> None:
+    task = source.task
+    console.print(info(store))
+    console.print(
+        f"{store.path}: {tally.stored:,} episodes, {store.record(task.name).rows:,} rows, "
+        f"{tally.skipped:,} episodes skipped."
+    )
+    if tally.clipped:
+        console.print(f"{tally.clipped:,} actions lay outside the action space and are clipped.")
+    if tally.longer:
+        console.print(f"{tally.longer:,} episodes are longer than {task.episode_length} steps.")
+    if task.scored_by_success and not source.has_success:
+        console.print("The data do not say where the task succeeded; it is stored as never.")
+
+
+def _settings(config: ConvertConfig, suite: Suite, chosen: Suite) -> dict[str, Any]:
+    return {
+        "made_by": "pwm convert",
+        "suite": suite.name,
+        "tasks": list(chosen.names),
+        "limit": config.limit,
+        "on_error": config.on_error,
+        "success": "not published; stored as false",
+        "terminated": "stored as false where a file does not have it",
+    }
+
+
+def _files(
+    config: ConvertConfig, suite: Suite, unfinished: Path, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """The files to convert with their fingerprints: those that the conversion began with."""
+    source = Path(config.source)
+    if (unfinished / MANIFEST_NAME).exists():
+        recorded = EpisodeStore.open(unfinished).sources.get(_SOURCE)
+        if recorded is not None:
+            require_same(unfinished, recorded, settings)
+            files: dict[str, str] = recorded["files"]
+            _require_no_other(source, files, unfinished)
+            return files
+    files = {path.name: Chunk(path, suite).file.fingerprint for path in find_files(source)}
+    for name, fingerprint in files.items():
+        twin = next(other for other, value in files.items() if value == fingerprint)
+        if twin != name:
+            raise PwmError(f"{twin} and {name} of {source} have the same content; delete one.")
+    return files
+
+
+def _require_no_other(source: Path, files: Mapping[str, str], path: Path) -> None:
+    present = [source] if source.is_file() else source.glob("*.pt")
+    other = sorted(path.name for path in present if path.name not in files)
+    if other:
+        raise PwmError(
+            f"{source} has {', '.join(other)} beside the files that {path} is made from "
+            f"({', '.join(files)}); take them elsewhere, or give another out= for all of them."
+        )
+
+
+def _open(unfinished: Path, chosen: Suite) -> EpisodeStore:
+    if not (unfinished / MANIFEST_NAME).exists():
+        return EpisodeStore.create(unfinished, chosen)
+    store = EpisodeStore.open(unfinished, "a")
+    if store.suite.tasks != chosen.tasks:
+        store.close()
+        raise PwmError(f"{unfinished} holds another conversion's store; delete it.")
+    return store
+
+
+def _summarize(store: EpisodeStore, suite: Suite) -> None:
+    console.print(info(store))
+    recorded = [d for key, d in store.sources.items() if key.startswith(f"{_SOURCE}/")]
+    skipped = sum(sum(entry["skipped"].values()) for entry in recorded)
+    episodes = sum(store.record(task.name).episodes for task in store.suite)
+    rows = sum(store.record(task.name).rows for task in store.suite)
+    console.print(
+        f"{store.path}: {episodes:,} episodes, {rows:,} rows from {len(recorded)} files, "
+        f"{skipped:,} episodes skipped."
+    )
+    published = PUBLISHED_FILES.get(suite.name, 0)
+    if len(recorded) < published:
+        console.print(f"The published {suite.name} set has {published} files.")
+    empty = [task.name for task in store.suite if not store.count(task.name)]
+    if empty:
+        console.print(f"{len(empty)} of {len(store.suite)} tasks have no episode in these files.")
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """Data files into a store, file after file.
+
+    The store's source ``tdmpc2`` lists the files when the conversion begins, and a source for each
+    file says, from before its first episode is committed, how many it gives to each task. From
+    these and the committed counts it follows what is left to do, so nothing else is recorded.
+    """
+
+    config: ConvertConfig
+    suite: Suite
+    chosen: Suite
+    store: EpisodeStore
+
+    def run(self, files: Mapping[str, str], signals: StopSignals) -> None:
+        pending = {name: mark for name, mark in files.items() if not self._finished(name)}
+        for name, fingerprint in pending.items():
+            self._chunk(name, fingerprint)  # so that what is wrong with a file is said at once
+        with progress_bar() as progress:
+            phases = _Phases(progress, signals, self.store.path)
+            for number, (name, fingerprint) in enumerate(pending.items(), 1):
+                phases.file = f"{name} ({len(files) - len(pending) + number}/{len(files)})"
+                self._convert(name, fingerprint, phases)
+        if not any(self.store.count(task.name) for task in self.chosen):
+            raise PwmError(
+                f"no file of {self.config.source} has an episode of {', '.join(self.chosen.names)};"
+                " give other files or other tasks."
+            )
+
+    def _chunk(self, name: str, fingerprint: str) -> Chunk:
+        source = Path(self.config.source)
+        chunk = Chunk(source if source.is_file() else source / name, self.suite)
+        if chunk.file.fingerprint != fingerprint:
+            raise PwmError(
+                f"{chunk.path} has changed since its conversion began; put the old file back, or "
+                f"delete {self.store.path} to begin anew."
+            )
+        return chunk
+
+    def _finished(self, name: str) -> bool:
+        described = self.store.sources.get(_key(name))
+        return described is not None and all(
+            self.store.count(task, _key(name)) == count
+            for task, count in described["episodes"].items()
+        )
+
+    def _convert(self, name: str, fingerprint: str, phases: _Phases) -> None:
+        chunk, key = self._chunk(name, fingerprint), _key(name)
+        room = {task.name: self._room(task, chunk) for task in self.chosen}
+        if self.config.verify and any(room.values()):
+            phases.begin("check MB", chunk.file.size / 1e6)
+            for count in chunk.file.verify():
+                phases.advance(count / 1e6)
+        usable, skipped = self._usable(chunk, room, phases)
+        self.store.add_source(key, self._description(chunk, usable, skipped))
+        phases.begin("write", sum(map(len, usable.values())))
+        block = _block_episodes(chunk)
+        for task in self.chosen:
+            positions = usable[task.name]
+            done = self.store.count(task.name, key)
+            phases.advance(done)
+            for first in range(done, len(positions), block):
+                part = positions[first : first + block]
+                self.store.append(task.name, chunk.read(task, part).episodes(), key)
+                chunk.file.release_pages()
+                phases.advance(len(part))
+
+    def _usable(
+        self, chunk: Chunk, room: Mapping[str, int], phases: _Phases
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Positions in the file of the episodes to take, and how many were skipped, by task."""
+        ids = chunk.task_ids() if any(room.values()) else np.zeros(0)
+        phases.begin("read", len(ids))
+        usable, skipped = {}, {}
+        block = _block_episodes(chunk)
+        for task in self.chosen:
+            positions = np.flatnonzero(ids == self.suite.id(task.name))
+            good: list[int] = []
+            skipped[task.name] = 0
+            for first in range(0, len(positions), block):
+                if len(good) >= room[task.name]:
+                    break
+                part = positions[first : first + block]
+                faults = chunk.read(task, part).faults
+                chunk.file.release_pages()
+                self._require_none(chunk, task, part, faults)
+                good += [int(p) for i, p in enumerate(part) if i not in faults]
+                skipped[task.name] += len(faults)
+                phases.advance(len(part))
+            usable[task.name] = np.array(good[: room[task.name]], np.int64)
+        return usable, skipped
+
+    def _room(self, task: Task, chunk: Chunk) -> int:
+        """How many episodes of a task the limit still allows to a file."""
+        if self.config.limit is None:
+            return chunk.episodes
+        before = [
+            described["episodes"].get(task.name, 0)
+            for key, described in self.store.sources.items()
+            if key.startswith(f"{_SOURCE}/") and key != _key(chunk.path.name)
+        ]
+        return max(self.config.limit - sum(before), 0)
+
+    def _require_none(
+        self, chunk: Chunk, task: Task, positions: np.ndarray, faults: Mapping[int, str]
+    ) -> None:
+        if faults and self.config.on_error == "stop":
+            first = min(faults)
+            raise PwmError(
+                f"{chunk.path}: episode {positions[first]}, of task {task.name}, has "
+                f"{faults[first]}; on_error=skip leaves such episodes out and counts them."
+            )
+
+    def _description(
+        self, chunk: Chunk, usable: Mapping[str, np.ndarray], skipped: Mapping[str, int]
+    ) -> dict[str, Any]:
+        steps = chunk.rows - 1
+        return {
+            "fingerprint": chunk.file.fingerprint,
+            "steps_an_episode": steps,
+            "success_known": False,
+            "pieces_of_episodes": [t.name for t in self.chosen if t.episode_length > steps],
+            "episodes": {name: len(positions) for name, positions in usable.items()},
+            "rows": {name: len(positions) * chunk.rows for name, positions in usable.items()},
+            "skipped": {name: count for name, count in skipped.items() if count},
+        }
+
+
+class _Phases:
+    """The progress bar of a conversion; every move is a point at which it can stop."""
+
+    def __init__(self, progress: Progress, signals: StopSignals, where: Path) -> None:
+        self.file = ""
+        self._progress, self._signals, self._where = progress, signals, where
+        self._bar = progress.add_task("convert", total=None, note="")
+
+    def begin(self, phase: str, total: float) -> None:
+        self._progress.reset(self._bar, total=total, description=phase, note=self.file)
+        self.advance(0)
+
+    def advance(self, count: float) -> None:
+        self._progress.advance(self._bar, count)
+        self._signals.raise_if_requested(
+            f"stopped; what is converted is kept in {self._where}. The same command goes on from "
+            "there."
+        )
+
+
+def _key(name: str) -> str:
+    return f"{_SOURCE}/{name}"
+
+
+def _block_episodes(chunk: Chunk) -> int:
+    """Episodes that are read, checked and committed at a time; the same on every machine."""
+    return max(1, _BLOCK_BYTES // (chunk.rows * chunk.row_bytes))
