@@ -60,7 +60,7 @@ COMMANDS = {
         "convert",
         "ConvertConfig",
         "published data files into an episode store, or a store into such files",
-        "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
+        "pwm convert source=downloads/mt80 suite=mt80 tasks=walker-run out=data/walker-run",
     ),
     "sample": Command(
         "pwm.data.pack_sample",
@@ -95,7 +95,7 @@ COMMANDS = {
         "extract",
         "ExtractConfig",
         "learn a policy per task by first-order gradients through the world model",
-        "pwm extract tasks=[walker-run] checkpoint=runs/mt30/world_model data=runs/mt30/data "
+        "pwm extract tasks=walker-run checkpoint=runs/mt30/world_model data=runs/mt30/data "
         "out=runs/mt30/policies",
     ),
     "evaluate": Command(

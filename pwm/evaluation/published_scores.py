@@ -99,12 +99,12 @@ def method_label(method: str) -> str:
 
 
 _HOW = {
-    "pwm-48M": "world model of 48M parameters trained with H=16, one policy a task, no planning",
-    "pwm-48M-h3": "world model of 48M parameters trained with H=3, one policy a task, no planning",
+    "pwm-48M": "world model of 48M parameters trained with H=16, a policy per task, no planning",
+    "pwm-48M-h3": "world model of 48M parameters trained with H=3, a policy per task, no planning",
     "tdmpc2-48M": "one multi-task agent of 48M parameters that plans at every step",
-    "tdmpc2-single-task": "one TD-MPC2 agent a task, trained online",
-    "sac-single-task": "one SAC agent a task, trained online",
-    "dreamerv3-single-task": "one DreamerV3 agent a task, trained online",
+    "tdmpc2-single-task": "one TD-MPC2 agent per task, trained online",
+    "sac-single-task": "one SAC agent per task, trained online",
+    "dreamerv3-single-task": "one DreamerV3 agent per task, trained online",
 }
 _DATA = {
     "mt30": "offline data of 345,690,000 rows (the TD-MPC2 set for MT30)",
@@ -259,7 +259,7 @@ def _differences(method: str, source: str, rows: Sequence[Figure]) -> tuple[str,
         span = f"{max(steps) / 1e6:g}"
         if min(steps) < max(steps):
             span = f"{min(steps) / 1e6:g} to {span}"
-        differences.append(f"{span} million environment steps a task")
+        differences.append(f"{span} million environment steps per task")
     if any(row.task.startswith("mw-") for row in rows):
         differences.append("Meta-World v2 where this project runs v3")
     differences.append(f"{seeds} seed{'' if seeds == '1' else 's'} by the authors' files")

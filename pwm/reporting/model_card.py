@@ -186,7 +186,7 @@ def card_text(facts: Mapping[str, Any], place: str) -> str:
     lines += [f"| {name} | {text} |" for name, text in _rows(facts, place) if text]
     lines += ["", "Made by", "", "```sh", *made["commands"], "```", ""]
     lines += ["Use:", "", "```sh", *_usage(facts, place), "```", ""]
-    lines += [f"Scores of {scores['episodes']} episodes a task, {_seeds(scores['seeds'])}:", ""]
+    lines += [f"Scores of {scores['episodes']} episodes per task, {_seeds(scores['seeds'])}:", ""]
     lines += [
         "| task | score | 95 % interval | return | success |",
         "| --- | --- | --- | --- | --- |",
@@ -266,7 +266,7 @@ def _usage(facts: Mapping[str, Any], place: str) -> list[str]:
     if facts["world_model"]:
         data = f"{place}/data" if facts["sample"] else "DATA"
         lines.append(
-            f"pwm extract tasks=[{task}] checkpoint={place}/world_model data={data} "
+            f"pwm extract tasks={task} checkpoint={place}/world_model data={data} "
             f"out=runs/{name}_policies"
         )
     return lines

@@ -130,15 +130,15 @@ def _head(seeds: Seeds, command: str) -> str:
     over = "episodes" if count == 1 else f"{count} seeds and, within each, over episodes"
     return "\n".join(
         [
-            "# Results",
+            f"# Results on {list(parts_of(seeds.tasks))[-1]}",
             "",
             f"Made by `{command}`.",
             "",
             f"Scores are normalized to 0..100: episode return / 10 for dm_control, success at the "
             f"last step for Meta-World. {count} seed{'s' if count > 1 else ''}, "
-            f"{' or '.join(map(str, episodes))} episodes a task and seed, {_played(seeds)}. "
+            f"{' or '.join(map(str, episodes))} episodes per task and seed, {_played(seeds)}. "
             f"Intervals are 95 % percentile bootstrap intervals over {over}."
-            + (" BC is behaviour cloning from observations." if cloned else ""),
+            + (" BC is behavior cloning from observations." if cloned else ""),
         ]
     )
 
@@ -297,8 +297,8 @@ def _curves(seeds: Seeds, grown: Sequence[Sequence[Round]], pictures: Path) -> s
     each = _picture(pictures / "tasks.svg", panels, beside, "Score of every task by round")
     of = f"; the dashed line is {column.label}'s published score" if column else ""
     return (
-        f"## Curves by round\n\nOne line a seed, scores of the policies at the end of a round{of}."
-        f"\n\n{means}\n\n{each}"
+        "## Curves by round\n\n"
+        f"One line per seed, scores of the policies at the end of a round{of}.\n\n{means}\n\n{each}"
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,13 @@ from pwm.cli.main import COMMANDS
 def test_public_names_import_from_where_they_live(name):
     assert getattr(pwm, name).__name__ == name
     assert name in dir(pwm)
+
+
+def test_every_public_name_is_on_the_reference_page():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "index.md"
+    lines = page.read_text().splitlines()
+    shown = [line.removeprefix("::: pwm.") for line in lines if line.startswith("::: ")]
+    assert sorted(shown) == sorted(pwm.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -126,7 +126,7 @@ def test_the_page_says_what_differs_and_takes_the_notes_in(page):
     assert "Meta-World v2 where this project runs v3" in text
     assert "The worst tasks want exploration." in text
     assert "3 seeds, " in text
-    assert "BC is behaviour cloning" in text
+    assert "BC is behavior cloning" in text
     assert f"results={page}" in text
 
 
@@ -152,7 +152,7 @@ def test_one_seed_of_a_few_tasks_makes_a_page(tmp_path):
 def test_a_page_without_cloning_does_not_explain_it(tmp_path):
     run = make_run(tmp_path / "run", get_suite("walker-run,mw-push"), 0, cloned=False)
     assert main(["report", f"run={run}", f"results={tmp_path / 'R.md'}"]) == 0
-    assert "BC is behaviour cloning" not in (tmp_path / "R.md").read_text()
+    assert "BC is behavior cloning" not in (tmp_path / "R.md").read_text()
 
 
 def test_parts():
