@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
 from torch import Tensor
 
 from pwm.core.errors import PwmError
@@ -139,6 +138,8 @@ class _Sums(NamedTuple):
 
     def to_go(self, values: np.ndarray) -> np.ndarray:
         """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
+        from scipy.signal import lfilter  # slow to import
+
         sums = lfilter([1.0], [1.0, -self.discount], values[::-1].astype(np.float64))[::-1]
         return np.append(sums, 0.0)
 

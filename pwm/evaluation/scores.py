@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
@@ -75,7 +74,9 @@ def bootstrap_interval(samples: Sequence[np.ndarray], seed: int = 0) -> Interval
     """
     if not samples or min(len(sample) for sample in samples) < 2:
         return None
-    result = scipy.stats.bootstrap(
+    from scipy.stats import bootstrap  # slow to import
+
+    result = bootstrap(
         samples,
         _mean_of_means,
         n_resamples=_RESAMPLES,
