@@ -25,8 +25,9 @@ from pwm.models.actor_critic import (
 from pwm.models.math import discounted_sum, pessimistic_mean, running_moments, symexp, td_lambda
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Accelerator
-from pwm.runtime.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from pwm.runtime.checkpoint import Checkpoint
 from pwm.runtime.seeding import stream, stream_seed
+from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
 
 
 class Demonstrations(NamedTuple):
