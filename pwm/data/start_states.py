@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
-from pwm.data.episode import ROWS_NAME
-from pwm.data.problems import BadData, DataError, Problem
+from pwm.data.problems import BadData, DataError
 from pwm.data.ranking import best_first
 from pwm.data.splits import episodes_in_split
 from pwm.data.store import EpisodeStore
@@ -162,12 +161,9 @@ def _states(
 ) -> _States | None:
     """What is kept of some steps of one episode, None if the episode is bad."""
     try:
-        recorded = store.episode(task, episode)
+        recorded = store.checked_episode(task, episode)
     except DataError as error:
         bad.note(error.problem)
-        return None
-    if fault := recorded.fault(store.suite[task]):
-        bad.note(Problem(str(store.path / task / ROWS_NAME), task, episode, fault))
         return None
     reward = recorded.reward.astype(np.float64)
     learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward

@@ -15,12 +15,12 @@ from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.reporting.growth_rounds import read_rounds
 from pwm.runtime.checkpoint import (
     is_checkpoint,
-    list_steps,
     read_meta,
     save_checkpoint,
     shared_files,
     to_float16,
 )
+from pwm.runtime.training_checkpoints import list_steps
 
 _DIRECTORIES = re.compile(r"(?<![\w.~])/(?:[\w.@+-]+/)+")
 

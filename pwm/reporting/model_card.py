@@ -15,8 +15,9 @@ from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import Results, read_json
 from pwm.models.world_model import KIND, load_world_model
 from pwm.reporting.bundle import RunParts, without_places
-from pwm.runtime.checkpoint import list_steps, read_meta
+from pwm.runtime.checkpoint import read_meta
 from pwm.runtime.run_dir import read_run
+from pwm.runtime.training_checkpoints import list_steps
 
 _STAGES = ("collect", "pretrain", "extract", "evaluate")
 
