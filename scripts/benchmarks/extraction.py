@@ -1,4 +1,4 @@
-"""Extraction iterations against the plain equations, and many tasks at once against one."""
+"""Extraction iterations against the reference's, and many tasks at once against one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Iteration:
         self.learner.iteration(Inputs(self.start, self.learner.noise()))
 
     def plain(self) -> Callable[[], object]:
-        """The same by the plain equations, for one task."""
+        """The same by the reference's equations, for one task."""
         plain = PlainExtraction(self.learner)
-        return lambda: plain.iteration(self.start[0], self.learner.noise())
+        return lambda: plain.iteration(self.start[0])
 
 
 def rows(device: str, repeats: int, ceilings: Ceilings) -> Iterator[Row]:
