@@ -12,13 +12,13 @@ import gymnasium
 
 from envs.core import SimulatorEnv, TaskEnv
 from envs.rendering import render_backend
-from envs.vector import ProcessVectorEnv, make_vector_env
+from envs.vector import TaskVectorEnv, make_vector_env
 from pwm.core.suites import SUITES, Task, get_task
 
 __all__ = [
-    "ProcessVectorEnv",
     "SimulatorEnv",
     "TaskEnv",
+    "TaskVectorEnv",
     "make_env",
     "make_vector_env",
     "register_tasks",
@@ -31,8 +31,8 @@ def make_env(task: str | Task, seed: int | None = None, render_mode: str | None 
 
     Observations are float32 of shape ``(obs_dim,)``, actions lie in [-1, 1] with shape
     ``(action_dim,)``. A step is a decision step (in the suites two simulator control steps,
-    rewards summed). An episode is truncated after the task's episode length; only a user's own
-    task may terminate it before.
+    rewards summed). An episode is truncated after the task's episode length; only a
+    user-defined task may terminate it before.
 
     Args:
         task: a task name such as ``"walker-run"`` or ``"mw-push"``, the path of a file that
@@ -42,8 +42,8 @@ def make_env(task: str | Task, seed: int | None = None, render_mode: str | None 
 
     Raises:
         PwmError: for an unknown task or render mode, a seed out of range, when rendering is
-            asked for and no OpenGL backend works, or when an own task's environment cannot be made
-            or has other sizes than the task.
+            asked for and no OpenGL backend works, or when a user-defined task's environment cannot
+            be made or has other sizes than the task.
     """
     spec = task if isinstance(task, Task) else get_task(task)
     if spec.domain == "gymnasium":

@@ -32,7 +32,7 @@ def planned_groups(
     other tasks that have no policy yet are cut into new groups, which join the plan on disk.
 
     Args:
-        out: the extraction's directory, which gets one policy directory a task.
+        out: the extraction's directory, which gets one policy directory per task.
         tasks: what is asked for.
         size_for: the size of groups for a number of tasks.
 

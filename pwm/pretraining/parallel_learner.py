@@ -25,18 +25,12 @@ from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.losses import LatentRollout, PriorNoise
 from pwm.runtime.acceleration import Accelerator
-from pwm.runtime.checkpoint import (
-    Checkpoint,
-    Groups,
-    clear_step,
-    commit_shards,
-    delete_old_steps,
-    save_step,
-    step_name,
-)
+from pwm.runtime.checkpoint import Checkpoint, Groups
+from pwm.runtime.checkpoint_index import write_index
 from pwm.runtime.distributed import Ranks
 from pwm.runtime.seeding import stream_seed
 from pwm.runtime.shards import write_shards
+from pwm.runtime.training_checkpoints import clear_step, delete_old_steps, save_step, step_name
 
 
 class ParallelLearner(WorldModelLearner):
@@ -54,7 +48,6 @@ class ParallelLearner(WorldModelLearner):
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.
-        others: as the plain learner's.
     """
 
     def __init__(
@@ -180,7 +173,7 @@ class ParallelLearner(WorldModelLearner):
         self._reshard()
 
     def _reshard(self) -> None:
-        """Let go of gathered weights, which are not to be used again when the shards have changed.
+        """Free gathered weights, which are stale once the shards have changed.
 
         After a backward pass to all weights that has been done.
         """
@@ -346,5 +339,5 @@ def save_sharded_step(
     }
     with ranks.raise_together():
         if ranks.main:
-            commit_shards(newest, kind, files, {"step": step, **meta})
+            write_index(newest, kind, {"step": step, **meta}, shards=files)
             delete_old_steps(directory, newest, keep_last)

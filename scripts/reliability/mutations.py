@@ -317,7 +317,7 @@ def targets(directory: Path) -> list[Target]:
             _published_by_torch,
         ),
         Target("checkpoint of torch before 1.6", legacy, bytes_, _published),
-        Target("own task (YAML)", made["task"], text, _task, _task_by_yaml),
+        Target("task file (YAML)", made["task"], text, _task, _task_by_yaml),
         Target("results.json", page, text, _results, _results_by_json),
         Target("run for a report", whole, bytes_, _page),
         Target("run to go on with", records, bytes_, _resumed),
