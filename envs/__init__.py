@@ -12,13 +12,13 @@ import gymnasium
 
 from envs.core import SimulatorEnv, TaskEnv
 from envs.rendering import render_backend
-from envs.vector import ProcessVectorEnv, make_vector_env
+from envs.vector import TaskVectorEnv, make_vector_env
 from pwm.core.suites import SUITES, Task, get_task
 
 __all__ = [
-    "ProcessVectorEnv",
     "SimulatorEnv",
     "TaskEnv",
+    "TaskVectorEnv",
     "make_env",
     "make_vector_env",
     "register_tasks",

@@ -25,11 +25,7 @@ MAX_SEED = 2**32 - 1
 
 
 def check_seed(seed: int) -> int:
-    """Returns the seed as an int.
-
-    Raises:
-        PwmError: if it is not an integer in 0..2**32-1.
-    """
+    """Returns the seed as an int, or raises PwmError if it is no integer in 0..2**32-1."""
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer):
         raise PwmError(f"a seed must be an integer, got {seed!r}; use one in 0..{MAX_SEED}.")
     if not 0 <= seed <= MAX_SEED:
@@ -38,7 +34,9 @@ def check_seed(seed: int) -> int:
 
 
 class TaskEnv(gymnasium.Env[Observation, Action]):
-    """One task.
+    """One task; a subclass builds its simulator before it calls the constructor.
+
+    Arguments and errors are those of ``make_env``.
 
     Attributes:
         task: the task's facts (sizes, episode length, how it is scored).
@@ -52,16 +50,6 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
     action_space: Box
 
     def __init__(self, task: Task, seed: int | None, render_mode: str | None) -> None:
-        """Sets up the spaces; a subclass builds its simulator before calling this.
-
-        Args:
-            task: which task this is.
-            seed: as for ``reset``.
-            render_mode: None or ``"rgb_array"``.
-
-        Raises:
-            PwmError: for an unknown render mode or a bad seed.
-        """
         if render_mode not in (None, "rgb_array"):
             raise PwmError(
                 f"unknown render mode '{render_mode}'; use 'rgb_array', or None to render nothing."
@@ -165,11 +153,6 @@ class SimulatorEnv(TaskEnv):
     """One task of a suite, in MuJoCo."""
 
     def __init__(self, task: Task, seed: int | None, render_mode: str | None) -> None:
-        """See :class:`TaskEnv`.
-
-        Raises:
-            PwmError: also if rendering is asked for and no OpenGL backend works.
-        """
         if render_mode == "rgb_array":
             render_backend()
         self._renderer: Renderer | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,28 +42,20 @@ def load(task: str, random: np.random.RandomState | int | None) -> control.Envir
 
 @lru_cache(maxsize=1)
 def _compiled(task: str) -> control.Environment:
-    """What the environments of a task copy, in a tenth of the time that compiling takes."""
+    """What a task's environments are copies of, since compiling takes ten times as long."""
     return load(task, None)
 
 
 class DmControlEnv(SimulatorEnv):
     """A dm_control task; the observation dict is flattened in its order.
 
+    Arguments and errors are those of ``make_env``.
+
     Attributes:
         seconds_per_step: simulated seconds of a decision step.
     """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
-        """Loads the task.
-
-        Args:
-            task: one of the thirty dm_control tasks.
-            seed: as for ``reset``.
-            render_mode: None or ``"rgb_array"``.
-
-        Raises:
-            PwmError: as for ``make_env``.
-        """
         self._env = copy.deepcopy(_compiled(task.name))
         self._dm_task = self._env.task
         self._random = self._dm_task.random
@@ -70,7 +63,8 @@ class DmControlEnv(SimulatorEnv):
         self._physics = self._env.physics
         self._substeps = round(self._env.control_timestep() / self._physics.timestep())
         self._control_steps = range(task.action_repeat)
-        self._layout = _layout(self._env.observation_spec())
+        sizes = [int(np.prod(entry.shape)) for entry in self._env.observation_spec().values()]
+        self._layout = [slice(*ends) for ends in pairwise([0, *np.cumsum(sizes).tolist()])]
         self.seconds_per_step = task.action_repeat * self._env.control_timestep()
         self.metadata = {**self.metadata, "render_fps": round(1 / self.seconds_per_step)}
         super().__init__(task, seed, render_mode)
@@ -98,15 +92,10 @@ class DmControlEnv(SimulatorEnv):
         return float(reward)
 
     def lookahead(self, plans: np.ndarray) -> np.ndarray:
-        """What sequences of actions would bring from here, beyond the time limit too.
+        """The sums of rewards, ``(N,)``, that sequences of actions would give from this state.
 
-        The episode goes on as if nothing had been asked, bit for bit.
-
-        Args:
-            plans: ``(N, H, action_dim)``, in [-1, 1].
-
-        Returns:
-            ``(N,)``, the sum of rewards of each.
+        ``plans`` is ``(N, H, action_dim)`` in [-1, 1] and may reach beyond the time limit. The
+        episode's state is restored, bit for bit.
         """
         model, data = self._physics.model.ptr, self._physics.data.ptr
         kind = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -132,9 +121,3 @@ class DmControlEnv(SimulatorEnv):
         """Frees the simulator and what rendering holds; may be called more than once."""
         super().close()
         self._physics.free()
-
-
-def _layout(spec: dict[str, Any]) -> tuple[slice, ...]:
-    """Where each entry of the observation dict lies in the flat observation."""
-    ends = np.cumsum([int(np.prod(entry.shape)) for entry in spec.values()]).tolist()
-    return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))

@@ -16,27 +16,22 @@ from pwm.core.suites import Task
 
 
 class GymnasiumEnv(TaskEnv):
-    """An environment that ``gymnasium.make`` makes, with the face of a suite's task.
+    """An environment that ``gymnasium.make`` makes, with the interface of a suite's task.
 
     The observation is flattened as Gymnasium's own FlattenObservation does, the action is rescaled
     from [-1, 1] to the environment's bounds, and an action is repeated with the rewards summed. An
     episode ends where the environment ends it, and is truncated after the task's episode length;
     the time limit that the environment is registered with does not apply. Success is what the
-    environment's info says under ``success`` or ``is_success``, else 0.
+    environment's info has under ``success`` or ``is_success``, else 0.
+
+    Arguments are those of ``make_env``.
+
+    Raises:
+        PwmError: as ``make_env``; also if the environment cannot be made, is not of numbers, has
+            other sizes than the task or unbounded actions.
     """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
-        """Makes the environment and compares its sizes with the task's.
-
-        Args:
-            task: of the domain ``gymnasium``.
-            seed: as for ``reset``.
-            render_mode: None or ``"rgb_array"``.
-
-        Raises:
-            PwmError: if the environment cannot be made, is not of numbers, has other sizes than
-                the task or unbounded actions; for an unknown render mode or a bad seed.
-        """
         self._seed: int | None = None
         self._ends = (False, False)
         super().__init__(task, seed, render_mode)
@@ -154,16 +149,12 @@ def check_spaces(
 
 
 def _require_boxes(task: Task, space: spaces.Space[Any], owner: str) -> None:
-    if isinstance(space, spaces.Dict):
-        parts = list(space.spaces.values())
-    elif isinstance(space, spaces.Tuple):
-        parts = list(space.spaces)
-    elif isinstance(space, spaces.Box):
-        return
-    else:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces
+        for part in parts.values() if isinstance(parts, dict) else parts:
+            _require_boxes(task, part, owner)
+    elif not isinstance(space, spaces.Box):
         raise PwmError(
             f"the observation of {owner} has a part {space}; task '{task.name}' needs continuous "
             "observations, a Box or a dictionary of them."
         )
-    for part in parts:
-        _require_boxes(task, part, owner)

@@ -24,7 +24,7 @@ _compiled: dict[str, mujoco.MjModel] = {}
 
 
 class _CompiledOnce:
-    """Has a further environment of the same task copy the compiled model, in a tenth of the time.
+    """Copies the compiled model of the task's last environment, which takes a tenth of the time.
 
     An environment changes its model at resets, so each has its own.
     """
@@ -61,19 +61,12 @@ def load(task: str) -> SawyerXYZEnv:
 
 
 class MetaWorldEnv(SimulatorEnv):
-    """A Meta-World task: 18 numbers of now, 18 of the previous control step, the goal's 3."""
+    """A Meta-World task: 18 numbers of now, 18 of the previous control step, the goal's 3.
+
+    Arguments and errors are those of ``make_env``.
+    """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
-        """Loads the task.
-
-        Args:
-            task: one of the fifty Meta-World tasks.
-            seed: as for ``reset``.
-            render_mode: None or ``"rgb_array"``.
-
-        Raises:
-            PwmError: as for ``make_env``.
-        """
         self._env = load(task.name)
         self._control_steps = range(task.action_repeat)
         self.metadata = {**self.metadata, "render_fps": _CONTROL_HZ // task.action_repeat}

@@ -31,7 +31,7 @@ from pwm.core.suites import Task
 from pwm.evaluation.agents import ActFunction, act_function
 from pwm.evaluation.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
 from pwm.evaluation.mppi import Planner, PlannerConfig, TDMPC2Guide, TerminalValue
-from pwm.evaluation.mppi_agent import PlannedEpisodes, extracted_guide
+from pwm.evaluation.mppi_agent import MPPIAgent, extracted_guide
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, Results
 from pwm.models.policy_directory import find_policies
 from pwm.models.world_model import load_world_model
@@ -70,7 +70,7 @@ def controllers(run: Path, device: str, seeds: list[int]) -> tuple[Task, dict[st
     acting: dict[str, ActFunction] = {EXTRACTED: policy.act}
     for name, guide in guides.items():
         planner = Planner(model, guide, PlannerConfig())
-        planned = PlannedEpisodes(planner, model.suite, model.bins.device, {})
+        planned = MPPIAgent(planner, model.suite, model.bins.device, {})
         acting[name] = act_function(planned, task, seeds)
     return task, acting
 

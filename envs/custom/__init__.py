@@ -1,7 +1,7 @@
-"""The eleven tasks of the benchmark that dm_control does not have, one file a domain.
+"""The eleven tasks of the benchmark that dm_control does not have, one file per domain.
 
 Physics, initial states, observations, time limits and control timesteps are those of the stock
-domain unless the domain's file says otherwise.
+domain unless the domain's file says otherwise. A control step's reward is in 0..1.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from envs.custom.base import loader
 _OUTSIDE_PROBABILITY = 0.1
 
 
-class Spin(ball_in_cup.BallInCup):
+class _Spin(ball_in_cup.BallInCup):
     """Keep the ball far from the target and fast; most episodes start with it in the cup."""
 
     def initialize_episode(self, physics: ball_in_cup.Physics) -> None:
@@ -30,7 +30,6 @@ class Spin(ball_in_cup.BallInCup):
         Task.initialize_episode(self, physics)
 
     def get_reward(self, physics: ball_in_cup.Physics) -> float:
-        """Reward of a control step, in 0..1."""
         distance = np.linalg.norm(physics.ball_to_target())
         speed = np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]])
         far = tolerance(distance, (0.5, inf), margin=0.25, value_at_margin=0.5, sigmoid="linear")
@@ -38,4 +37,4 @@ class Spin(ball_in_cup.BallInCup):
         return (1 - physics.in_target()) * (far + 2 * fast) / 3
 
 
-TASKS = {"cup-spin": loader(ball_in_cup.catch, Spin)}
+TASKS = {"cup-spin": loader(ball_in_cup.catch, _Spin)}

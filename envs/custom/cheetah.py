@@ -19,29 +19,21 @@ def _raised(height: float) -> float:
     return tolerance(height, (1.2, inf), margin=0.6)
 
 
-class RunBackwards(cheetah.Cheetah):
+class _RunBackwards(cheetah.Cheetah):
     """Run backwards at 8 m/s."""
 
     def get_reward(self, physics: cheetah.Physics) -> float:
-        """Reward of a control step, in 0..1."""
         return tolerance(physics.speed(), (-inf, -8), margin=8, value_at_margin=0, sigmoid="linear")
 
 
-class RunOneFooted(cheetah.Cheetah):
-    """Run forwards at 6 m/s with one foot held up."""
+class _RunOneFooted(cheetah.Cheetah):
+    """Run forwards at 6 m/s with one foot, the body ``"bfoot"`` or ``"ffoot"``, held up."""
 
     def __init__(self, raised_foot: str, random: Random = None) -> None:
-        """Makes the task.
-
-        Args:
-            raised_foot: the body that must be off the ground, ``"bfoot"`` or ``"ffoot"``.
-            random: as dm_control takes it.
-        """
         super().__init__(random=random)
         self._raised_foot = raised_foot
 
     def get_reward(self, physics: cheetah.Physics) -> float:
-        """Reward of a control step, in 0..1."""
         torso_up = _raised(_height(physics, "torso"))
         foot_up = _raised(_height(physics, self._raised_foot))
         up = (3 * foot_up + 2 * torso_up) / 5
@@ -49,11 +41,10 @@ class RunOneFooted(cheetah.Cheetah):
         return up * (5 * fast + 1) / 6
 
 
-class Jump(cheetah.Cheetah):
+class _Jump(cheetah.Cheetah):
     """Get the torso and both feet high, without travelling."""
 
     def get_reward(self, physics: cheetah.Physics) -> float:
-        """Reward of a control step, in 0..1."""
         torso = _height(physics, "torso")
         back, front = (_raised((torso + _height(physics, foot)) / 2) for foot in ("bfoot", "ffoot"))
         still = tolerance(
@@ -63,8 +54,8 @@ class Jump(cheetah.Cheetah):
 
 
 TASKS = {
-    "cheetah-run-backwards": loader(cheetah.run, RunBackwards),
-    "cheetah-run-front": loader(cheetah.run, partial(RunOneFooted, "bfoot")),
-    "cheetah-run-back": loader(cheetah.run, partial(RunOneFooted, "ffoot")),
-    "cheetah-jump": loader(cheetah.run, Jump),
+    "cheetah-run-backwards": loader(cheetah.run, _RunBackwards),
+    "cheetah-run-front": loader(cheetah.run, partial(_RunOneFooted, "bfoot")),
+    "cheetah-run-back": loader(cheetah.run, partial(_RunOneFooted, "ffoot")),
+    "cheetah-jump": loader(cheetah.run, _Jump),
 }

@@ -10,13 +10,12 @@ from dm_control.utils.rewards import tolerance
 from envs.custom.base import loader
 
 
-class Spin(pendulum.SwingUp):
+class _Spin(pendulum.SwingUp):
     """Turn at 9 rad/s, either way round."""
 
     def get_reward(self, physics: pendulum.Physics) -> float:
-        """Reward of a control step, in 0..1."""
         speed = abs(physics.angular_velocity().item())
         return tolerance(speed, (9, inf), margin=4.5, value_at_margin=0.5, sigmoid="linear")
 
 
-TASKS = {"pendulum-spin": loader(pendulum.swingup, Spin)}
+TASKS = {"pendulum-spin": loader(pendulum.swingup, _Spin)}

@@ -8,23 +8,13 @@ from math import inf
 from dm_control.suite import walker
 from dm_control.utils.rewards import tolerance
 
-from envs.custom.base import Random, loader
+from envs.custom.base import loader
 
 
-class Backwards(walker.PlanarWalker):
-    """Stand, and move backwards at a speed."""
-
-    def __init__(self, speed: float, random: Random = None) -> None:
-        """Makes the task.
-
-        Args:
-            speed: in m/s, backwards, above which the movement term is 1.
-            random: as dm_control takes it.
-        """
-        super().__init__(move_speed=speed, random=random)
+class _Backwards(walker.PlanarWalker):
+    """Stand, and move backwards at ``move_speed`` (m/s), above which the movement term is 1."""
 
     def get_reward(self, physics: walker.Physics) -> float:
-        """Reward of a control step, in 0..1."""
         standing = tolerance(physics.torso_height(), (1.2, inf), margin=0.6)
         upright = (1 + physics.torso_upright()) / 2
         stand = (3 * standing + upright) / 4
@@ -39,6 +29,6 @@ class Backwards(walker.PlanarWalker):
 
 
 TASKS = {
-    "walker-walk-backwards": loader(walker.walk, partial(Backwards, 1.0)),
-    "walker-run-backwards": loader(walker.run, partial(Backwards, 8.0)),
+    "walker-walk-backwards": loader(walker.walk, partial(_Backwards, 1.0)),
+    "walker-run-backwards": loader(walker.run, partial(_Backwards, 8.0)),
 }

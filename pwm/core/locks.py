@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -19,9 +20,8 @@ LOCK_NAME = ".lock"
 class DirectoryLock:
     """An exclusive advisory lock on a directory (``flock`` on ``DIR/.lock``).
 
-    The file names the holder by process id and host, so that a second writer is told whom to wait
-    for. The kernel drops the lock when the holder ends, however it ends: there is no stale lock to
-    clear away. The descriptor is not inherited by spawned processes.
+    The file names the holder by process id and host, for the message to a second writer. The kernel
+    drops the lock when the holder ends, however it ends. Spawned processes do not inherit it.
 
     Args:
         directory: what is locked.
@@ -39,7 +39,7 @@ class DirectoryLock:
         return self._fd is not None
 
     def acquire(self) -> None:
-        """Takes the lock, without waiting unless there is patience.
+        """Locks the directory, without waiting unless there is patience.
 
         Raises:
             PwmError: if another writer holds it (the message names its pid and host), or the
@@ -48,30 +48,26 @@ class DirectoryLock:
         path = self.directory / LOCK_NAME
         with writing(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            _take(fd, self.patience)
-        except BlockingIOError as error:
-            holder = _read_holder(fd)
-            os.close(fd)
-            raise PwmError(
-                f"{self.directory} is being written by {holder}; one writer at a time is allowed: "
-                "wait until it ends, or stop it."
-            ) from error
-        except OSError as error:
-            os.close(fd)
-            raise PwmError(
-                f"cannot lock {path} ({error.strerror}); the store needs a file system with flock: "
-                "put it on a local disk."
-            ) from error
-        holder_note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-        self._fd = fd
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(os.close, fd)
+            try:
+                _flock(fd, self.patience)
+            except BlockingIOError as error:
+                raise PwmError(
+                    f"{self.directory} is being written by {_read_holder(fd)}; one writer at a "
+                    "time is allowed: wait until it ends, or stop it."
+                ) from error
+            except OSError as error:
+                raise PwmError(
+                    f"cannot lock {path} ({error.strerror}); the store needs a file system with "
+                    "flock: put it on a local disk."
+                ) from error
+            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
             with writing(path):
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, holder_note.encode(), 0)
-        except PwmError:
-            self.release()
-            raise
+                os.pwrite(fd, holder.encode(), 0)
+            on_error.pop_all()
+        self._fd = fd
 
     def release(self) -> None:
         """Gives the lock back; does nothing where it is not held."""
@@ -88,7 +84,7 @@ class DirectoryLock:
         self.release()
 
 
-def _take(fd: int, patience: float) -> None:
+def _flock(fd: int, patience: float) -> None:
     end = time.monotonic() + patience
     while True:
         try:
@@ -108,11 +104,11 @@ def is_locked(directory: Path) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
     except BlockingIOError:
         return True
     finally:
         os.close(fd)
-    return False
 
 
 def _read_holder(fd: int) -> str:

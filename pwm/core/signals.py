@@ -6,10 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: what was asked for
+class Interrupted(Exception):  # noqa: N818 - the user asked for it
     """The loop has saved its state and stopped because a signal asked for it.
 
     Attributes:
@@ -29,21 +29,21 @@ class Terminated(KeyboardInterrupt):
 def sigterm_unwinds() -> Iterator[None]:
     """Inside, SIGTERM raises :class:`Terminated` as SIGINT raises KeyboardInterrupt.
 
-    So locks are given back and records completed on the way out, where the default would end the
+    So locks are released and records completed on the way out, where the default would end the
     process on the spot. Outside the main thread it does nothing.
     """
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 class StopSignals:
@@ -75,12 +75,7 @@ class StopSignals:
             signal.signal(signum, handler)  # type: ignore[arg-type]
         self._previous = {}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def raise_if_requested(self, hint: str) -> None:

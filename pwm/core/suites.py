@@ -7,16 +7,17 @@ This module imports neither a simulator nor torch.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+import msgspec
 
 from pwm.core.errors import PwmError
-from pwm.core.task_files import ENV_ID, LARGEST_SIZE, TASK_NAME, is_task_file, read_task_file
+from pwm.core.task_files import ENV_ID, TASK_NAME, Size, is_task_file, read_task_file
 from pwm.core.validation import nearest
 
 Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
@@ -44,10 +45,10 @@ class Task:
 
     name: str
     domain: Domain
-    obs_dim: int
-    action_dim: int
-    episode_length: int
-    action_repeat: int = 2
+    obs_dim: Size
+    action_dim: Size
+    episode_length: Size
+    action_repeat: Size = 2
     env_id: str = ""
     env_kwargs: str = "{}"
     score_min: float | None = None
@@ -211,36 +212,36 @@ def get_task(name: str) -> Task:
         PwmError: for an unknown name, with the nearest known one; for a file that cannot be used
             or has several tasks.
     """
-    if is_task_file(name):
-        tasks = _file_tasks(name)
-        if len(tasks) > 1:
-            raise PwmError(f"{name} has {len(tasks)} tasks; give a file of one task here.")
-        return tasks[0]
-    if name not in _TASKS:
-        raise PwmError(
-            f"unknown task '{name}'{nearest(name, list(_TASKS)) or '.'} "
-            "The task names are those of suite mt80 (`pwm data tasks` lists them)."
-        )
-    return _TASKS[name]
+    tasks = _named_tasks(name)
+    if len(tasks) > 1:
+        raise PwmError(f"{name} has {len(tasks)} tasks; give a file of one task here.")
+    return tasks[0]
 
 
-def _file_tasks(path: str) -> list[Task]:
+def _named_tasks(name: str) -> list[Task]:
+    if not is_task_file(name):
+        return [_known_task(name)]
     tasks = []
-    for entry in read_task_file(path):
+    for entry in read_task_file(name):
         if isinstance(entry, str):
-            if entry not in _TASKS:
-                raise PwmError(
-                    f"{path}: unknown task '{entry}'{nearest(entry, list(_TASKS)) or '.'}"
-                )
-            tasks.append(_TASKS[entry])
+            tasks.append(_known_task(entry, f"{name}: "))
         elif entry["name"] in _TASKS or entry["name"] in SUITES:
             raise PwmError(
-                f"{path}: name {entry['name']} is a task or suite of the benchmark; give your own "
+                f"{name}: name {entry['name']} is a task or suite of the benchmark; give your own "
                 "task another name."
             )
         else:
             tasks.append(Task(**entry))
     return tasks
+
+
+def _known_task(name: str, where: str = "") -> Task:
+    if name not in _TASKS:
+        raise PwmError(
+            f"{where}unknown task '{name}'{nearest(name, list(_TASKS)) or '.'} "
+            "The task names are those of suite mt80 (`pwm data tasks` lists them)."
+        )
+    return _TASKS[name]
 
 
 def get_suite(spec: str | Sequence[str]) -> Suite:
@@ -271,9 +272,7 @@ def get_suite(spec: str | Sequence[str]) -> Suite:
             f"unknown suite or task '{names[0]}'{nearest(names[0], known)} "
             f"Suites are {', '.join(SUITES)}; tasks are those of mt80."
         )
-    tasks: list[Task] = []
-    for name in names:
-        tasks += _file_tasks(name) if is_task_file(name) else [get_task(name)]
+    tasks = [task for name in names for task in _named_tasks(name)]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise PwmError(f"a task is named twice in {', '.join(names)}; name each task once.")
@@ -298,17 +297,14 @@ def suite_from_table(table: Mapping[str, Any]) -> Suite:
     Raises:
         PwmError: if the table is not one of a suite.
     """
-    if not isinstance(table, Mapping):
-        raise PwmError("a suite is no mapping.")
-    if not isinstance(table, Mapping):
-        raise PwmError("a suite is no mapping.")
-    name, entries = table.get("name"), table.get("tasks")
-    if not isinstance(name, str) or not isinstance(entries, list) or not entries:
-        raise PwmError("a suite has no name or no tasks.")
-    tasks = tuple(task_from_table(entry) for entry in entries)
-    if len({task.name for task in tasks}) < len(tasks):
-        raise PwmError("a suite has two tasks of one name.")
-    return Suite(name, tasks)
+    try:
+        tasks = tuple(task_from_table(entry) for entry in table["tasks"])
+        suite = Suite(msgspec.convert(table["name"], str), tasks)
+    except (LookupError, TypeError, msgspec.ValidationError) as error:
+        raise PwmError(f"a suite has no name or no list of tasks ({error}).") from error
+    if not tasks or len(set(suite.names)) < len(suite):
+        raise PwmError("a suite has no task, or two tasks of one name.")
+    return suite
 
 
 def task_from_table(table: Mapping[str, Any]) -> Task:
@@ -317,41 +313,24 @@ def task_from_table(table: Mapping[str, Any]) -> Task:
     Raises:
         PwmError: for missing or unknown entries, or values that no task has.
     """
-    if not isinstance(table, Mapping):
-        raise PwmError("a task is no mapping.")
-    hints, fields = get_type_hints(Task), {field.name: field for field in dataclasses.fields(Task)}
-    if unknown := sorted(set(table) - set(fields)):
-        raise PwmError(f"a task has the unknown entries {', '.join(unknown)}.")
-    for name, field in fields.items():
-        if name in table:
-            if not _fits(table[name], hints[name]):
-                raise PwmError(f"a task's '{name}' cannot be {table[name]!r:.100}.")
-        elif field.default is dataclasses.MISSING:
-            raise PwmError(f"a task has no '{name}'.")
-    task = Task(**table)
-    _check_task(task, table)
-    return task
-
-
-def _check_task(task: Task, table: Mapping[str, Any]) -> None:
+    try:
+        task = msgspec.convert(table, Task)
+    except msgspec.ValidationError as error:
+        raise PwmError(f"a task is not described as it must be: {error}.") from error
+    if unknown := set(table) - set(asdict(task)):
+        raise PwmError(f"a task has the unknown entries {', '.join(sorted(unknown))}.")
     if not TASK_NAME.fullmatch(task.name):
         raise PwmError(f"task name {task.name!r:.100} is not a plain file name.")
-    for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
-        if not 1 <= getattr(task, name) <= LARGEST_SIZE:
-            raise PwmError(f"{name} of task '{task.name}' is not in 1..{LARGEST_SIZE}.")
     if task.domain != "gymnasium":
         if present := sorted(set(table) & set(GYMNASIUM_FIELDS)):
             raise PwmError(f"task '{task.name}' is no Gymnasium task and has {present[0]}.")
     elif not ENV_ID.fullmatch(task.env_id) or not _is_json_object(task.env_kwargs):
         raise PwmError(f"task '{task.name}' names no Gymnasium environment.")
-    elif not _is_range(task.score_min, task.score_max):
+    elif (task.score_min is None) != (task.score_max is None) or (
+        task.score_min is not None and not task.score_min < task.score_max  # type: ignore[operator]
+    ):
         raise PwmError(f"the score of task '{task.name}' has no range.")
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    return task
 
 
 def _is_json_object(text: str) -> bool:
@@ -359,7 +338,3 @@ def _is_json_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _is_range(low: float | None, high: float | None) -> bool:
-    return (low is None and high is None) or (low is not None and high is not None and low < high)

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import functools
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = (
-    "pwm",
-    "torch",
-    "numpy",
-    "tensordict",
-    "gymnasium",
-    "dm-control",
-    "metaworld",
-    "mujoco",
-)
+_SIMULATORS = ("gymnasium", "dm-control", "metaworld", "mujoco")
+_PACKAGES = ("pwm", "torch", "numpy", "tensordict", *_SIMULATORS)
 
 
 @functools.cache
@@ -24,24 +17,17 @@ def versions() -> dict[str, str]:
     """Versions of the packages that results depend on, of those installed."""
     found = {}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def git_revision() -> str | None:
     """The revision of the checkout this code runs from, ``-dirty`` if changed; else None."""
     try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        here, quiet = Path(__file__).parent, subprocess.DEVNULL
+        found = subprocess.check_output(command, cwd=here, stderr=quiet, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip() or None
+    return found.strip() or None

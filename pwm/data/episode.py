@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,8 @@ import numpy as np
 
 from pwm.core.suites import Task
 
+ACTION_LIMIT = 1 + 1e-6  # actions lie in [-1, 1] but for rounding
 ROWS_NAME = "rows.bin"
-
-
 EPISODES_NAME = "episodes.bin"
 
 
@@ -50,6 +50,31 @@ def row_dtype(task: Task) -> np.dtype[Any]:
     )
 
 
+def table_fault(table: np.ndarray, rows: int, known: Mapping[str, int]) -> str | None:
+    """What contradicts itself in a task's episodes, or None.
+
+    Args:
+        table: (episodes,) of `EPISODE_DTYPE`.
+        rows: the task's committed rows.
+        known: how many behaviours and sources there are.
+    """
+    if not len(table):
+        return None
+    lengths = table["length"].astype(np.int64)
+    if lengths.min() < 2:
+        return f"episode {int(lengths.argmin())} has fewer than two rows"
+    ends = np.cumsum(lengths)
+    wrong = np.flatnonzero(table["start"] != ends - lengths)
+    if len(wrong):
+        return f"episode {wrong[0]} does not start where the one before it ends"
+    if ends[-1] != rows:
+        return "its episodes do not add up to the committed rows"
+    for name, count in known.items():
+        if table[name].max() >= count:
+            return f"episode {int(table[name].argmax())} has an unknown {name}"
+    return None
+
+
 def packed_path(directory: Path, task: str) -> Path:
     """The file of a task in a packed store."""
     return directory / f"{task}.safetensors.xz"
@@ -76,6 +101,28 @@ class Episode:
     success: np.ndarray
     behaviour: str = "unknown"
     seed: int = -1
+
+    @classmethod
+    def from_rows(cls, rows: np.ndarray, behaviour: str, seed: int) -> Episode:
+        """The episode whose rows, (T+1,) of `row_dtype`, a store holds."""
+        return cls(
+            obs=rows["obs"].copy(),
+            action=rows["action"][1:].copy(),
+            reward=rows["reward"][1:].copy(),
+            terminated=rows["terminated"][1:].astype(bool),
+            success=rows["success"][1:].astype(bool),
+            behaviour=behaviour,
+            seed=seed,
+        )
+
+    def rows(self, dtype: np.dtype[Any]) -> np.ndarray:
+        """What a store holds of it, (T+1,) of `row_dtype`."""
+        rows = np.zeros(len(self.obs), dtype)
+        rows["obs"] = self.obs
+        rows["action"][0] = rows["reward"][0] = np.nan
+        for name in ("action", "reward", "terminated", "success"):
+            rows[name][1:] = getattr(self, name)
+        return rows
 
     def fault(self, task: Task) -> str | None:
         """What keeps it from being stored as an episode of a task; None if nothing does."""
@@ -110,9 +157,6 @@ class Episode:
         if not -(2**63) <= self.seed < 2**63:
             return f"its seed {self.seed} does not fit 64 bits"
         return None
-
-
-ACTION_LIMIT = 1 + 1e-6  # actions lie in [-1, 1] but for rounding
 
 
 def all_good(obs: np.ndarray, action: np.ndarray, reward: np.ndarray) -> bool:

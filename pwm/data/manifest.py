@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path, write_atomically
@@ -24,16 +25,11 @@ from pwm.core.suites import Suite, Task, task_from_table
 FORMAT = "pwm-episodes"
 VERSION = 1
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_COUNT = 2**44
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**44)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class _InvalidError(Exception):
-    """What is wrong with a manifest; becomes a PwmError that names the file."""
-
-
-@dataclass(frozen=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one commit added to a task's two files.
 
     Attributes:
@@ -43,10 +39,14 @@ class Segment:
         episodes_sha256: of the bytes added to ``episodes.bin``.
     """
 
-    episodes: int
-    rows: int
-    rows_sha256: str
-    episodes_sha256: str
+    episodes: Count
+    rows: Count
+    rows_sha256: Sha256
+    episodes_sha256: Sha256
+
+    def __post_init__(self) -> None:
+        if self.rows < 2 * self.episodes:
+            raise ValueError(f"{self.rows} rows cannot hold {self.episodes} episodes")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Manifest:
         manifest = cls(suite, {task.name: TaskRecord(task) for task in suite}, {}, ())
         try:
             _parse(manifest._document())
-        except _InvalidError as error:
+        except ValueError as error:
             raise PwmError(f"suite '{suite.name}' cannot be stored: {error}.") from error
         return manifest
 
@@ -125,7 +125,7 @@ class Manifest:
             ) from error
         try:
             return _parse(_load(data))
-        except _InvalidError as error:
+        except (ValueError, RecursionError) as error:
             raise PwmError(
                 f"{path} cannot be used: {error}. Restore it from a copy or make the store anew."
             ) from error
@@ -133,12 +133,12 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of this state, as it stands in the file as ``checksum``."""
-        return _checksum(self._document())
+        return checksum(self._document())
 
     def write(self, directory: Path) -> None:
         """Commits this state: atomically and durably replaces ``DIR/manifest.json``."""
         document = self._document()
-        document["checksum"] = _checksum(document)
+        document["checksum"] = checksum(document)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         write_atomically(directory / MANIFEST_NAME, text.encode())
 
@@ -156,10 +156,11 @@ class Manifest:
             PwmError: for a key or description that JSON does not give back unchanged.
         """
         try:
-            _text(key, "a source's key", 200)
-            if json.loads(json.dumps(description, allow_nan=False)) != description:
-                raise _InvalidError("JSON does not give its description back unchanged")
-        except (_InvalidError, TypeError, ValueError) as error:
+            source = {"key": key, "description": description}
+            msgspec.convert(source, _Source)
+            if json.loads(json.dumps(source, allow_nan=False)) != source:
+                raise ValueError("JSON does not give its description back unchanged")
+        except (TypeError, ValueError) as error:
             raise PwmError(
                 f"source '{key}' cannot be stored: {error}; describe it by text, numbers, "
                 "lists and mappings with text keys."
@@ -176,7 +177,7 @@ class Manifest:
                     **record.task.table(),
                     "episodes": record.episodes,
                     "rows": record.rows,
-                    "segments": [dataclasses.asdict(segment) for segment in record.segments],
+                    "segments": [msgspec.structs.asdict(segment) for segment in record.segments],
                 }
                 for record in self.records.values()
             ],
@@ -189,7 +190,8 @@ class Manifest:
         }
 
 
-def _checksum(document: Mapping[str, Any]) -> str:
+def checksum(document: Mapping[str, Any]) -> str:
+    """What a manifest with this content has as its ``checksum``."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -197,114 +199,75 @@ def _checksum(document: Mapping[str, Any]) -> str:
 def _load(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data)
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise _InvalidError(f"it is not a manifest of format '{FORMAT}'")
-        if document.get("version") != VERSION:
-            raise _InvalidError(
-                f"it has format version {document.get('version')!r} and this program reads "
-                f"version {VERSION}; use the program that wrote it"
-            )
-        expected = document.pop("checksum", None)
-        if _checksum(document) != expected:
-            raise _InvalidError(
-                "its checksum does not fit its content, so it was damaged or edited"
-            )
-    except RecursionError as error:
-        raise _InvalidError("it is nested too deeply") from error
     except ValueError as error:
-        raise _InvalidError(f"it is not valid JSON ({error})") from error
+        raise ValueError(f"it is not valid JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"it is not a manifest of format '{FORMAT}'")
+    if document.get("version") != VERSION:
+        raise ValueError(
+            f"it has format version {document.get('version')!r} and this program reads "
+            f"version {VERSION}; use the program that wrote it"
+        )
+    expected = document.pop("checksum", None)
+    if checksum(document) != expected:
+        raise ValueError("its checksum does not fit its content, so it was damaged or edited")
     return document
 
 
-def _parse(document: Mapping[str, Any]) -> Manifest:
-    suite_name = _text(_get(document, "suite"), "suite", 20_000)
-    records: dict[str, TaskRecord] = {}
-    for entry in _list(_get(document, "tasks"), "tasks"):
-        record = _parse_record(_mapping(entry, "a task"))
-        if record.task.name in records:
-            raise _InvalidError(f"task '{record.task.name}' is listed twice")
-        records[record.task.name] = record
-    if not records:
-        raise _InvalidError("it lists no task")
-    sources: dict[str, Mapping[str, Any]] = {}
-    for entry in _list(_get(document, "sources"), "sources"):
-        source = _mapping(entry, "a source")
-        key = _text(_get(source, "key"), "a source's key", 200)
-        if key in sources:
-            raise _InvalidError(f"source '{key}' is listed twice")
-        sources[key] = _mapping(_get(source, "description"), "a source's description")
-    names = _list(_get(document, "behaviours"), "behaviours")
-    behaviours = tuple(_text(name, "a behaviour", 64) for name in names)
-    suite = Suite(suite_name, tuple(record.task for record in records.values()))
-    packed = document.get("packed", False)
-    if not isinstance(packed, bool):
-        raise _InvalidError("packed is neither true nor false")
-    return Manifest(suite, records, sources, behaviours, packed)
+class _Source(msgspec.Struct):
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    description: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _require_printable(self.key)
+
+
+class _Document(msgspec.Struct):
+    """What stands in the file; a task's mapping has its fields and those of `_Committed`."""
+
+    suite: Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
+    tasks: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+    sources: list[_Source]
+    behaviours: list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]]
+    packed: bool = False
+
+    def __post_init__(self) -> None:
+        _require_printable(self.suite, *self.behaviours)
+
+
+class _Committed(msgspec.Struct):
+    """What is committed of a task."""
+
+    episodes: Count
+    rows: Count
+    segments: tuple[Segment, ...]
+
+
+def _require_printable(*texts: str) -> None:
+    for text in texts:
+        if not text.isprintable():
+            raise ValueError(f"{text!r:.100} has characters that cannot be printed")
+
+
+def _parse(content: Mapping[str, Any]) -> Manifest:
+    document = msgspec.convert(content, _Document)
+    records = {record.task.name: record for record in map(_parse_record, document.tasks)}
+    sources = {source.key: source.description for source in document.sources}
+    if len(records) < len(document.tasks) or len(sources) < len(document.sources):
+        raise ValueError("a task or a source is listed twice")
+    suite = Suite(document.suite, tuple(record.task for record in records.values()))
+    return Manifest(suite, records, sources, tuple(document.behaviours), document.packed)
 
 
 def _parse_record(entry: Mapping[str, Any]) -> TaskRecord:
-    values = dict(entry)
-    episodes = _count(values.pop("episodes", None), "episodes")
-    rows = _count(values.pop("rows", None), "rows")
-    segments = tuple(
-        _parse_segment(_mapping(item, "a segment"))
-        for item in _list(values.pop("segments", None), "segments")
-    )
-    record = TaskRecord(_parse_task(values), segments)
-    if (record.episodes, record.rows) != (episodes, rows):
-        raise _InvalidError(
-            f"the counts of task '{record.task.name}' differ from its segments' sum"
-        )
-    return record
-
-
-def _parse_segment(entry: Mapping[str, Any]) -> Segment:
-    if set(entry) != {field.name for field in dataclasses.fields(Segment)}:
-        raise _InvalidError("a segment does not have the expected entries")
-    episodes, rows = _count(entry["episodes"], "episodes"), _count(entry["rows"], "rows")
-    for name in ("rows_sha256", "episodes_sha256"):
-        if not isinstance(entry[name], str) or not _SHA256.fullmatch(entry[name]):
-            raise _InvalidError(f"{name} of a segment is not a SHA-256 sum")
-    if not 2 * episodes <= rows:
-        raise _InvalidError(f"a segment of {rows} rows cannot hold {episodes} episodes")
-    return Segment(episodes, rows, entry["rows_sha256"], entry["episodes_sha256"])
-
-
-def _parse_task(values: Mapping[str, Any]) -> Task:
+    committed = msgspec.convert(entry, _Committed)
+    fields = {key: entry[key] for key in entry if key not in _Committed.__struct_fields__}
     try:
-        task = task_from_table(values)
+        record = TaskRecord(task_from_table(fields), committed.segments)
     except PwmError as error:
-        raise _InvalidError(str(error).rstrip(".")) from error
-    if task.name.startswith(MANIFEST_NAME):
-        raise _InvalidError(f"task name {task.name!r} is not a plain file name")
-    return task
-
-
-def _get(mapping: Mapping[str, Any], key: str) -> Any:
-    if key not in mapping:
-        raise _InvalidError(f"it has no '{key}'")
-    return mapping[key]
-
-
-def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise _InvalidError(f"{what} is not a list")
-    return value
-
-
-def _mapping(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _InvalidError(f"{what} is not a mapping")
-    return value
-
-
-def _text(value: Any, what: str, longest: int) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or not value.isprintable():
-        raise _InvalidError(f"{what} is not a text of 1 to {longest} printable characters")
-    return value
-
-
-def _count(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
-        raise _InvalidError(f"{what} is not a count")
-    return value
+        raise ValueError(str(error).rstrip(".")) from error
+    if record.task.name.startswith(MANIFEST_NAME):
+        raise ValueError(f"task name {record.task.name!r} is not a plain file name")
+    if (record.episodes, record.rows) != (committed.episodes, committed.rows):
+        raise ValueError(f"the counts of task '{record.task.name}' differ from its segments' sum")
+    return record

@@ -25,10 +25,9 @@ from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_exists, require_seed, require_writable
-from pwm.data.episode import EPISODE_DTYPE, ROWS_NAME, packed_path, row_dtype
+from pwm.data.episode import EPISODE_DTYPE, packed_path, row_dtype
 from pwm.data.manifest import Manifest, Segment, TaskRecord
 from pwm.data.packed import pack
-from pwm.data.problems import DataError, Problem
 from pwm.data.ranking import best_first
 from pwm.data.splits import episodes_in_split
 from pwm.data.store import EpisodeStore
@@ -181,9 +180,7 @@ def _parts(
         begins = dict(zip(others.tolist(), np.floor(at * (spare + 1)).astype(int), strict=True))
     for episode in _arranged(whole, others, rng).tolist():
         entry = table[episode].copy()
-        if fault := store.episode(task, episode).fault(store.suite[task]):
-            path = str(store.path / task / ROWS_NAME)
-            raise DataError(Problem(path, task, episode, fault))
+        store.checked_episode(task, episode)
         first, length = int(entry["start"]), int(entry["length"])
         if config.rows is not None and episode in begins and config.rows < length:
             first, length = first + int(begins[episode]), config.rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from pwm.core.errors import PwmError
@@ -52,6 +53,11 @@ class DataError(PwmError):
             "has it."
         )
         self.problem = problem
+
+
+def data_error(file: Path, task: str, fault: str, episode: int | None = None) -> DataError:
+    """The error for a fault in a file, or in one of its episodes."""
+    return DataError(Problem(str(file), task, episode, fault))
 
 
 class BadData:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pwm.core.files import writing
-from pwm.data.problems import DataError, Problem
+from pwm.data.problems import DataError, data_error
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 4096
@@ -150,4 +150,4 @@ class RecordFile:
             done += count
 
     def _error(self, fault: str) -> DataError:
-        return DataError(Problem(str(self.path), self.task, None, fault))
+        return data_error(self.path, self.task, fault)

@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
 from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
-from pwm.data.episode import ROWS_NAME
-from pwm.data.problems import BadData, DataError, Problem
+from pwm.data.problems import BadData, DataError
 from pwm.data.ranking import best_first
 from pwm.data.splits import episodes_in_split
 from pwm.data.store import EpisodeStore
@@ -139,6 +137,8 @@ class _Sums(NamedTuple):
 
     def to_go(self, values: np.ndarray) -> np.ndarray:
         """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
+        from scipy.signal import lfilter  # slow to import
+
         sums = lfilter([1.0], [1.0, -self.discount], values[::-1].astype(np.float64))[::-1]
         return np.append(sums, 0.0)
 
@@ -161,12 +161,9 @@ def _states(
 ) -> _States | None:
     """What is kept of some steps of one episode, None if the episode is bad."""
     try:
-        recorded = store.episode(task, episode)
+        recorded = store.checked_episode(task, episode)
     except DataError as error:
         bad.note(error.problem)
-        return None
-    if fault := recorded.fault(store.suite[task]):
-        bad.note(Problem(str(store.path / task / ROWS_NAME), task, episode, fault))
         return None
     reward = recorded.reward.astype(np.float64)
     learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward

@@ -3,9 +3,8 @@
 A store is a directory::
 
     DIR/manifest.json        suite, task table, what is committed, how it was made
-    (pwm.data.manifest) DIR/<task>/rows.bin      one record per row: obs, action, reward,
-    terminated, success DIR/<task>/episodes.bin  one record per episode: first row, length, return,
-    success, seed, ...
+    DIR/<task>/rows.bin      one record per row: obs, action, reward, terminated, success
+    DIR/<task>/episodes.bin  one record per episode: first row, length, return, success, seed, ...
 
 A packed store, which `pwm sample` writes, has ``DIR/<task>.safetensors.xz`` (pwm.data.packed) in
 the place of a task's folder, and is unpacked into memory when it is opened. It may hold pieces of
@@ -22,23 +21,23 @@ Writing a store from NumPy arrays takes three lines::
         store.add_source("logs", {"made_by": "controller v3"})
         store.append("walker-run", [Episode(obs, action, reward, terminated, success)], "logs")
 
-The manifest is the commit point: data files are synced to disk before it is atomically replaced,
-and whatever lies behind the committed counts is ignored by readers and cut off by the next
-writer. So a writer may be killed at any instruction, and readers may open the store meanwhile.
+The manifest (pwm.data.manifest) is the commit point: data files are synced to disk before it is
+replaced, and whatever lies behind the committed counts is ignored by readers and cut off by the
+next writer. So a writer may be killed at any instruction, and readers may open the store meanwhile.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from pwm.core.errors import PwmError
-from pwm.core.files import fsync_directory, make_directory, writing
+from pwm.core.files import make_directory, writing
 from pwm.core.layout import JOBS, MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.suites import Suite, Task
@@ -49,11 +48,13 @@ from pwm.data.episode import (
     Episode,
     packed_path,
     row_dtype,
+    table_fault,
 )
-from pwm.data.manifest import Manifest, Segment, TaskRecord
+from pwm.data.manifest import Manifest, TaskRecord
 from pwm.data.packed import unpack
-from pwm.data.problems import BadData, DataError, Problem
+from pwm.data.problems import BadData, DataError, data_error
 from pwm.data.record_file import RecordFile
+from pwm.data.segment_writer import write_segment
 
 _MAX_IDS = 2**16
 
@@ -83,12 +84,10 @@ class EpisodeStore:
         Raises:
             PwmError: if the directory is in use for something or cannot be written.
         """
-        directory = Path(path)
-        manifest = Manifest.empty(suite)
+        directory, manifest = Path(path), Manifest.empty(suite)
         make_directory(directory)
-        lock = DirectoryLock(directory)
-        lock.acquire()
-        try:
+        with ExitStack() as on_error:
+            lock = on_error.enter_context(DirectoryLock(directory))
             leftovers = {LOCK_NAME, MANIFEST_NAME + ".tmp", JOBS}
             if found := sorted({entry.name for entry in directory.iterdir()} - leftovers):
                 raise PwmError(
@@ -96,9 +95,7 @@ class EpisodeStore:
                     "open the store in it to append."
                 )
             manifest.write(directory)
-        except BaseException:
-            lock.release()
-            raise
+            on_error.pop_all()
         return cls(directory, manifest, lock)
 
     @classmethod
@@ -114,8 +111,8 @@ class EpisodeStore:
             path: the store's directory.
             mode: ``"r"`` to read, which works while another process appends (open again to see
                 its later commits); ``"a"`` to append, by one process at a time.
-            bad: of mode ``"r"``, told of tasks whose files cannot be used. If it leaves bad data
-                out, such tasks are like tasks without episodes; otherwise the first is an error.
+            bad: of mode ``"r"``, notes tasks whose files cannot be used. If it skips problems, such
+                tasks are like tasks without episodes; otherwise the first is an error.
 
         Raises:
             PwmError: if there is no store, it is damaged or of another version, (mode ``"a"``)
@@ -123,31 +120,25 @@ class EpisodeStore:
         """
         directory = Path(path)
         if mode not in ("r", "a"):
-            raise PwmError(
-                f"mode '{mode}' is unknown; open a store with 'r' to read, 'a' to append."
-            )
+            raise PwmError(f"mode '{mode}' is unknown; give 'r' to read or 'a' to append.")
+        manifest = Manifest.read(directory)  # before a lock is written into what is no store
         if mode == "r":
-            store = cls(directory, Manifest.read(directory), None)
+            store = cls(directory, manifest, None)
             store._check_files(bad or BadData())
             return store
-        Manifest.read(directory)  # so that nothing is written into a directory that is no store
-        lock = DirectoryLock(directory)
-        lock.acquire()
-        try:
+        with ExitStack() as on_error:
+            lock = on_error.enter_context(DirectoryLock(directory))
             store = cls(directory, Manifest.read(directory), lock)
             if store._manifest.packed:
                 raise PwmError(f"{directory} is a packed store, which takes no more episodes.")
             store._check_files(BadData())
-        except BaseException:
-            lock.release()
-            raise
+            on_error.pop_all()
         return store
 
     def close(self) -> None:
         """Ends writing and gives the lock back. Arrays read from the store stay valid."""
         if self._lock is not None:
             self._lock.release()
-            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -211,16 +202,15 @@ class EpisodeStore:
         Raises:
             DataError: if it cannot be used.
         """
-        path = self._file(task, name)
+        path = self.path / task / name
         if path not in self._files:
             record = self.record(task)
             if self._manifest.packed and record.rows:
                 self._unpack(record)
                 return self._files[path]
-            dtype, count = EPISODE_DTYPE, record.episodes
-            if name == ROWS_NAME:
-                dtype, count = row_dtype(record.task), record.rows
-            if count:
+            is_rows = name == ROWS_NAME
+            dtype = row_dtype(record.task) if is_rows else EPISODE_DTYPE
+            if count := record.rows if is_rows else record.episodes:
                 self._require_inside(path, task)
             self._files[path] = RecordFile(path, task, dtype, count)
         return self._files[path]
@@ -233,12 +223,11 @@ class EpisodeStore:
             data, counts = path.read_bytes(), (record.rows, record.episodes)
             rows, table = unpack(data, row_dtype(record.task), EPISODE_DTYPE, counts)
         except OSError as error:
-            fault = f"the file cannot be read ({error.strerror})"
-            raise DataError(Problem(str(path), task, None, fault)) from error
+            raise data_error(path, task, f"the file cannot be read ({error.strerror})") from error
         except PwmError as error:
-            raise DataError(Problem(str(path), task, None, str(error))) from error
+            raise data_error(path, task, str(error)) from error
         for name, records in ((ROWS_NAME, rows), (EPISODES_NAME, table)):
-            self._files[self._file(task, name)] = RecordFile.holding(path, task, records)
+            self._files[self.path / task / name] = RecordFile.holding(path, task, records)
 
     def episodes(self, task: str) -> np.ndarray:
         """A task's episode table, read once and kept in memory.
@@ -252,8 +241,9 @@ class EpisodeStore:
         if task not in self._tables:
             file = self.record_file(task, EPISODES_NAME)
             table = file.read()
-            if fault := self._table_fault(table, self.record(task)):
-                raise DataError(Problem(str(file.path), task, None, fault))
+            known = {"behaviour": len(self.behaviours), "source": len(self._manifest.sources)}
+            if fault := table_fault(table, self.record(task).rows, known):
+                raise data_error(file.path, task, fault)
             table.flags.writeable = False
             self._tables[task] = table
         return self._tables[task]
@@ -266,21 +256,21 @@ class EpisodeStore:
         """
         table = self.episodes(task)
         if not 0 <= index < len(table):
-            raise PwmError(
-                f"task '{task}' has {len(table)} episodes; episode {index} is not one of them."
-            )
+            raise PwmError(f"episode {index} of task '{task}' is not one of its {len(table)}.")
         entry = table[index]
-        start = int(entry["start"])
-        rows = self.rows(task, start, start + int(entry["length"]))
-        return Episode(
-            obs=rows["obs"].copy(),
-            action=rows["action"][1:].copy(),
-            reward=rows["reward"][1:].copy(),
-            terminated=rows["terminated"][1:].astype(bool),
-            success=rows["success"][1:].astype(bool),
-            behaviour=self.behaviours[entry["behaviour"]],
-            seed=int(entry["seed"]),
-        )
+        rows = self.rows(task, entry["start"], entry["start"] + entry["length"])
+        return Episode.from_rows(rows, self.behaviours[entry["behaviour"]], int(entry["seed"]))
+
+    def checked_episode(self, task: str, index: int) -> Episode:
+        """Reads one episode, and checks its values as `append` does.
+
+        Raises:
+            DataError: if it cannot be read, or holds values that it may not hold.
+        """
+        episode = self.episode(task, index)
+        if fault := episode.fault(self.suite[task]):
+            raise data_error(self.path / task / ROWS_NAME, task, fault, index)
+        return episode
 
     def add_source(self, key: str, description: Mapping[str, Any]) -> None:
         """Notes how episodes are made, under a key that `append` takes.
@@ -291,15 +281,15 @@ class EpisodeStore:
             PwmError: if the key is there with another description, or JSON cannot hold it.
         """
         self._require_writer()
-        known = self._manifest.sources.get(key)
-        if known is not None:
-            if known != description:
-                raise PwmError(
-                    f"source '{key}' of {self.path} is described otherwise already; use another "
-                    "key, or the description it has."
-                )
+        known = self._manifest.sources
+        if key in known and known[key] != description:
+            raise PwmError(
+                f"source '{key}' of {self.path} is described otherwise already; use another key, "
+                "or the description it has."
+            )
+        if key in known:
             return
-        if len(self._manifest.sources) >= _MAX_IDS:
+        if len(known) >= _MAX_IDS:
             raise PwmError(f"{self.path} has {_MAX_IDS} sources, the most it can; use a new store.")
         self._commit(self._manifest.with_source(key, description))
 
@@ -329,37 +319,31 @@ class EpisodeStore:
             raise PwmError(f"{self.path} would hold more than {_MAX_IDS} behaviours; name fewer.")
         behaviour_ids = {name: i for i, name in enumerate(new)}
         source_id = list(self._manifest.sources).index(source)
+        self._require_inside(self.path / task, task)
         with writing(self.path / task):
-            segment = self._write_segment(record, episodes, behaviour_ids, source_id)
+            segment = write_segment(self.path / task, record, episodes, behaviour_ids, source_id)
         self._commit(self._manifest.with_segment(task, segment, tuple(new)))
         self._forget(task)
 
     def leave_out(self, task: str) -> None:
-        """Treats a task from now on as one without episodes, because its data are bad."""
+        """Treats a task from now on as one without episodes, because of a problem of its data."""
         self._left_out.add(task)
         self._forget(task)
 
     def _forget(self, task: str) -> None:
-        """Lets go of what was opened of a task, whose committed part has changed."""
+        """Closes what was opened of a task, whose committed part has changed."""
         for name in (ROWS_NAME, EPISODES_NAME):
-            self._files.pop(self._file(task, name), None)
+            self._files.pop(self.path / task / name, None)
         self._tables.pop(task, None)
-
-    def _file(self, task: str, name: str) -> Path:
-        return self.path / task / name
 
     def _require_inside(self, path: Path, task: str) -> None:
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(os.path.realpath(self.path)):
-            raise DataError(
-                Problem(str(path), task, None, f"it is a link out of the store, to {real}")
-            )
+            raise data_error(path, task, f"it is a link out of the store, to {real}")
 
     def _require_writer(self) -> None:
         if self._lock is None or not self._lock.held:
-            raise PwmError(
-                f"{self.path} is not open for appending; open it with mode 'a' and keep it open."
-            )
+            raise PwmError(f"{self.path} is not open for appending; open it with mode 'a'.")
 
     def _commit(self, manifest: Manifest) -> None:
         try:
@@ -373,7 +357,7 @@ class EpisodeStore:
             raise
 
     def _check_files(self, bad: BadData) -> None:
-        """Tells of every task whose files are missing, too short, or links out of the store."""
+        """Notes every task whose files are missing, too short, or links out of the store."""
         for task in self.suite:
             try:
                 self.record_file(task.name, ROWS_NAME)
@@ -381,62 +365,6 @@ class EpisodeStore:
             except DataError as error:
                 bad.note(error.problem)
                 self.leave_out(task.name)
-
-    def _table_fault(self, table: np.ndarray, record: TaskRecord) -> str | None:
-        if not len(table):
-            return None
-        starts, lengths = table["start"], table["length"].astype(np.int64)
-        if lengths.min() < 2:
-            return f"episode {int(lengths.argmin())} has fewer than two rows"
-        wrong = np.flatnonzero(starts != np.concatenate([[0], np.cumsum(lengths)[:-1]]))
-        if len(wrong):
-            return f"episode {wrong[0]} does not start where the one before it ends"
-        if starts[-1] + lengths[-1] != record.rows:
-            return "its episodes do not add up to the committed rows"
-        for name, known in (
-            ("behaviour", self._manifest.behaviours),
-            ("source", self._manifest.sources),
-        ):
-            if table[name].max() >= len(known):
-                return f"episode {int(table[name].argmax())} has an unknown {name}"
-        return None
-
-    def _write_segment(
-        self,
-        record: TaskRecord,
-        episodes: Sequence[Episode],
-        behaviour_ids: Mapping[str, int],
-        source_id: int,
-    ) -> Segment:
-        dtype = row_dtype(record.task)
-        table = np.zeros(len(episodes), EPISODE_DTYPE)
-        rows_hash = hashlib.sha256()
-        start = record.rows
-        folder = self.path / record.task.name
-        self._require_inside(folder, record.task.name)
-        is_new = not folder.is_dir()
-        folder.mkdir(exist_ok=True)
-        with _Tail(folder / ROWS_NAME, record.rows * dtype.itemsize) as rows_file:
-            for entry, episode in zip(table, episodes, strict=True):
-                rows = _rows_of(episode, dtype)
-                _fill_entry(entry, rows)
-                entry["start"] = start
-                entry["seed"] = episode.seed
-                entry["behaviour"] = behaviour_ids[episode.behaviour]
-                entry["source"] = source_id
-                start += len(rows)
-                data = rows.tobytes()
-                rows_hash.update(data)
-                rows_file.write(data)
-        data = table.tobytes()
-        size = record.episodes * EPISODE_DTYPE.itemsize
-        with _Tail(folder / EPISODES_NAME, size) as episodes_file:
-            episodes_file.write(data)
-        fsync_directory(folder)
-        if is_new:
-            fsync_directory(self.path)
-        episodes_sha256 = hashlib.sha256(data).hexdigest()
-        return Segment(len(episodes), start - record.rows, rows_hash.hexdigest(), episodes_sha256)
 
 
 def shared_tasks(
@@ -452,11 +380,10 @@ def shared_tasks(
     Raises:
         PwmError: if there is none, or the two disagree about a task's sizes.
     """
+    wanted = [name for name in store.suite.names if name in suite]
     if names is not None:
-        ids = sorted({suite.id(store.suite[name].name) for name in names})
-        tasks = tuple(suite.tasks[i] for i in ids)
-    else:
-        tasks = tuple(task for task in suite if task.name in store.suite)
+        wanted = [suite[store.suite[name].name].name for name in names]
+    tasks = tuple(task for task in suite if task.name in wanted)
     if not tasks:
         raise PwmError(
             f"no task of suite '{suite.name}' is in {store.path}, which holds "
@@ -471,42 +398,3 @@ def shared_tasks(
                 f"suite '{suite.name}'; give data of the same task."
             )
     return tasks
-
-
-class _Tail:
-    """A file open for writing behind its committed bytes; synced to disk on leaving."""
-
-    def __init__(self, path: Path, committed: int) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        self._file = os.fdopen(fd, "r+b")
-        if self._file.seek(0, os.SEEK_END) != committed:
-            self._file.truncate(committed)  # what a killed writer left behind the commit
-            self._file.seek(committed)
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-
-def _rows_of(episode: Episode, dtype: np.dtype[Any]) -> np.ndarray:
-    rows = np.zeros(len(episode.obs), dtype)
-    rows["obs"] = episode.obs
-    rows["action"][0] = np.nan
-    rows["reward"][0] = np.nan
-    for name in ("action", "reward", "terminated", "success"):
-        rows[name][1:] = getattr(episode, name)
-    return rows
-
-
-def _fill_entry(entry: np.void, rows: np.ndarray) -> None:
-    entry["length"] = len(rows)
-    entry["return"] = rows["reward"][1:].sum(dtype=np.float64)
-    entry["success_last"] = rows["success"][-1]
-    entry["success_any"] = rows["success"].any()

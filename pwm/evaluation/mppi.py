@@ -1,7 +1,7 @@
 """Planning at test time: MPPI on a world model, as TD-MPC2 does it (ICLR 2024, section 3.2).
 
 N environments, of the same or of different tasks, are planned for in lockstep. Shapes below: S
-candidate action sequences an environment, H decision steps ahead, A the suite's action size.
+candidate action sequences per environment, H decision steps ahead, A the suite's action size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PlannerConfig:
 
     Attributes:
         horizon: H, decision steps ahead.
-        samples: S, candidate sequences an environment and iteration.
+        samples: S, candidate sequences per environment and iteration.
         policy_trajectories: how many of them a policy proposes.
         elites: the best candidates, to which the sampling distribution is fitted.
         iterations: rounds of sampling and fitting.
@@ -87,7 +87,7 @@ class TerminalValue(Protocol):
     """A policy that proposes actions, and the value of where a plan ends.
 
     Attributes:
-        discount: (tasks,) a decision step, by task id.
+        discount: (tasks,) per decision step, by task id.
         reward_units: ``real`` or ``symlog``, the units of the value; rewards are summed in them.
     """
 
@@ -135,15 +135,15 @@ class TDMPC2Guide:
 
 
 class ActorAndCritic:
-    """An extracted actor and critic ensemble a task, in the place of the prior and Q.
+    """One extracted actor and critic ensemble per task, in the place of the prior and Q.
 
     Args:
         model: the world model that the policies were extracted from.
         policies: by task name.
-        critics: what extraction saved beside each.
+        critics: by task name, as extraction saved them beside each policy.
 
     Raises:
-        PwmError: for a policy of another world model, or policies extracted with unlike settings.
+        PwmError: for a policy of another world model, or policies of different settings.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class ActorAndCritic:
         unlike = [name for name in policies if _settings(policies[name], critics[name]) != like]
         if unlike:
             raise PwmError(
-                f"the policies of {first} and {unlike[0]} were extracted with unlike networks, "
+                f"the policies of {first} and {unlike[0]} were extracted with different networks, "
                 "discounts or reward units; plan for them in separate evaluations."
             )
         device = model.bins.device
@@ -200,11 +200,10 @@ def _settings(policy: Policy, critic: TaskCritic) -> tuple[object, ...]:
 
 
 def _require_same_encoder(model: WorldModel, policy: Policy) -> None:
-    theirs = {} if policy.encoder is None else policy.encoder.state_dict()
-    ours = model.encoder.state_dict()
-    same = theirs.keys() == ours.keys() and all(
-        tensor.shape == theirs[name].shape and torch.equal(tensor.cpu(), theirs[name].cpu())
-        for name, tensor in ours.items()
+    read = {} if policy.encoder is None else policy.encoder.state_dict()
+    encoder = model.encoder.state_dict()
+    same = read.keys() == encoder.keys() and all(
+        torch.equal(tensor.cpu(), read[name].cpu()) for name, tensor in encoder.items()
     )
     if not same:
         raise PwmError(
@@ -225,7 +224,7 @@ class PlanNoise(NamedTuple):
     def draw(
         cls, streams: Sequence[torch.Generator], config: PlannerConfig, actions: int
     ) -> PlanNoise:
-        """Draw from one stream an environment; ``actions`` is A."""
+        """Draw from one stream per environment; ``actions`` is A."""
         rest = config.samples - config.policy_trajectories
         shapes = (
             (config.horizon, config.policy_trajectories, actions),
@@ -272,7 +271,7 @@ def fit_elites(actions: Tensor, value: Tensor, config: PlannerConfig) -> Fit:
 
 
 class Plan(NamedTuple):
-    """A decision."""
+    """One decision per environment."""
 
     action: Tensor  # (N, A), in [-1, 1], zero in unused dimensions
     mean: Tensor  # (N, H, A), of the fitted distribution
@@ -302,7 +301,7 @@ class Planner:
             task: (N,) task ids.
             start: (N, H, A) means to start sampling around: :func:`shifted` from the last
                 decision's, zeros at an episode's first.
-            streams: a generator an environment, on the model's device.
+            streams: one generator per environment, on the model's device.
         """
         size = max(1, self.config.max_rows // self.config.samples)
         actions = self.model.action_mask.shape[1]

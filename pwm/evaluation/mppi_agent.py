@@ -1,4 +1,4 @@
-"""Planners in evaluation: they act in the calling process, on the GPU if there is one."""
+"""MPPI as an agent of evaluation: it acts in the calling process, on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Plans:
     """The plans of n running episodes of one task.
 
     Attributes:
-        task: whose.
-        start: (n, H, A) where their next decision starts to sample.
-        streams: a random stream an episode.
+        task: the episodes' task.
+        start: (n, H, A) means that their next decision starts to sample around.
+        streams: a random stream per episode.
     """
 
     task: Task
@@ -37,18 +37,18 @@ class Plans:
     streams: list[torch.Generator]
 
 
-class PlannedEpisodes(BatchedAgent):
+class MPPIAgent(BatchedAgent):
     """A planner that acts for many episodes, each of which has its own plan and random stream.
 
-    An episode's random numbers follow from its task and seed alone. On a GPU all that wait are
-    planned for as one batch; on a CPU, where the size of a batch would change the last bits, those
-    of a task at a time.
+    An episode's random numbers follow from its task and seed alone. On a GPU all episodes that wait
+    are planned for as one batch; on a CPU, where the size of a batch would change the last bits,
+    those of one job at a time.
 
     Args:
         planner: decides.
         suite: of its world model.
         device: of its world model.
-        made_of: names the content of its models, as JSON.
+        made_of: digests of its models, as JSON.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class PlannedEpisodes(BatchedAgent):
 def extracted_guide(
     model: WorldModel, policies: Mapping[str, Policy], directory: Path
 ) -> ActorAndCritic:
-    """What planner+actor plans with.
+    """The proposals and terminal values that planner+actor plans with.
 
     Args:
         model: the world model that the policies were extracted from.
@@ -113,7 +113,7 @@ def extracted_guide(
 
 
 def content_of(module: torch.nn.Module) -> str:
-    """A name for a module's parameters and buffers."""
+    """The SHA-256 of a module's parameters and buffers, in hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode() + b"\0")

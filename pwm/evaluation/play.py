@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from pwm.simulation.watched_env import WatchedEnv
 
 
-def play(caller: Caller, method: Agent | None, task: Task, seeds: Sequence[int]) -> Outcomes:
-    """Plays one episode a seed, all in lockstep, with one batch of observations a step.
+def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) -> Outcomes:
+    """Play one episode per seed, all in lockstep, with one batch of observations per step.
 
-    The batch's make-up follows from the arguments alone, and so does the result, bit for bit.
+    The episodes in the batch follow from the arguments alone, and so does the result, bit for bit.
 
     Args:
-        caller: asked for the actions if there is no method.
-        method: what acts.
-        task: what is played.
+        caller: asked for the actions if there is no agent.
+        agent: acts.
+        task: the episodes' task.
         seeds: of the environments.
     """
-    env = _stage(caller, task).vector_env(len(seeds))
-    act = _asked_for(caller) if method is None else method.begin(task, seeds)
+    env = _environments(caller, task).vector_env(len(seeds))
+    act = _asked_for(caller) if agent is None else agent.begin(task, seeds)
     obs, _ = env.reset(seed=list(seeds))
     returns = np.zeros(len(seeds))
     success_last, success_any = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
@@ -65,7 +65,7 @@ def _asked_for(caller: Caller) -> ActFunction:
     return act
 
 
-class _Stage:
+class _Environments:
     """A task's environments, which the next episodes use again."""
 
     def __init__(self, caller: Caller, task: Task) -> None:
@@ -73,7 +73,7 @@ class _Stage:
         self._envs: list[WatchedEnv] = []
 
     def vector_env(self, n: int) -> SyncVectorEnv:
-        """The first n as one; where an episode is over another begins, which nobody counts."""
+        """The first n as one; where an episode is over another begins, which is not counted."""
         from gymnasium.vector import SyncVectorEnv
 
         from pwm.simulation.watched_env import WatchedEnv
@@ -85,5 +85,5 @@ class _Stage:
 
 
 @lru_cache(maxsize=1)  # a worker stays with a task while there are jobs of it
-def _stage(caller: Caller, task: Task) -> _Stage:
-    return _Stage(caller, task)
+def _environments(caller: Caller, task: Task) -> _Environments:
+    return _Environments(caller, task)

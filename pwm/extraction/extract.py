@@ -24,15 +24,11 @@ from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.runtime.acceleration import FirstStep
-from pwm.runtime.checkpoint import (
-    delete_steps,
-    is_checkpoint,
-    load_latest,
-    save_step,
-)
+from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
 from pwm.runtime.metrics import MetricsLogger
 from pwm.runtime.run_dir import open_run
+from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
 
 MAY_CHANGE = (
     "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",

@@ -32,8 +32,9 @@ from pwm.models.actor_critic import (
 from pwm.models.math import running_moments, td_lambda
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Accelerator, Metrics
-from pwm.runtime.checkpoint import Checkpoint, load_optimizer_tensors, optimizer_tensors
+from pwm.runtime.checkpoint import Checkpoint
 from pwm.runtime.seeding import stream, stream_seed
+from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
 
 
 class ActorCriticLearner:

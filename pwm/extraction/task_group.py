@@ -26,12 +26,10 @@ from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.runtime.acceleration import Acceleration
-from pwm.runtime.checkpoint import (
-    Checkpoint,
-    require_same_data,
-)
+from pwm.runtime.checkpoint import Checkpoint
 from pwm.runtime.run_dir import resolved_config
 from pwm.runtime.seeding import stream
+from pwm.runtime.training_checkpoints import require_same_data
 
 KIND = "extraction"
 

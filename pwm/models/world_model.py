@@ -28,7 +28,8 @@ from pwm.core.validation import (
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp
 from pwm.models.math import bin_centers, expected_bin, symexp
-from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, load_latest, rebuild
+from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
+from pwm.runtime.training_checkpoints import load_latest
 
 KIND = "world_model"
 LARGEST_WIDTH = 2**20  # of a layer; a file or a config that says more is mistaken

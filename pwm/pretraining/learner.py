@@ -25,13 +25,8 @@ from pwm.pretraining.losses import (
     world_model_loss,
 )
 from pwm.runtime.acceleration import Accelerator, Metrics
-from pwm.runtime.checkpoint import (
-    Checkpoint,
-    Groups,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    save_step,
-)
+from pwm.runtime.checkpoint import Checkpoint, Groups
+from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors, save_step
 
 
 @dataclass

@@ -25,18 +25,12 @@ from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.losses import LatentRollout, PriorNoise
 from pwm.runtime.acceleration import Accelerator
-from pwm.runtime.checkpoint import (
-    Checkpoint,
-    Groups,
-    clear_step,
-    commit_shards,
-    delete_old_steps,
-    save_step,
-    step_name,
-)
+from pwm.runtime.checkpoint import Checkpoint, Groups
+from pwm.runtime.checkpoint_index import write_index
 from pwm.runtime.distributed import Ranks
 from pwm.runtime.seeding import stream_seed
 from pwm.runtime.shards import write_shards
+from pwm.runtime.training_checkpoints import clear_step, delete_old_steps, save_step, step_name
 
 
 class ParallelLearner(WorldModelLearner):
@@ -345,5 +339,5 @@ def save_sharded_step(
     }
     with ranks.raise_together():
         if ranks.main:
-            commit_shards(newest, kind, files, {"step": step, **meta})
+            write_index(newest, kind, {"step": step, **meta}, shards=files)
             delete_old_steps(directory, newest, keep_last)

@@ -42,11 +42,11 @@ from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.runtime.acceleration import Acceleration, FirstStep
-from pwm.runtime.checkpoint import load_latest, require_same_data
 from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
 from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
+from pwm.runtime.training_checkpoints import load_latest, require_same_data
 
 INIT_MOMENTS = ("keep", "widen", "data")
 

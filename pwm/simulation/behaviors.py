@@ -1,7 +1,7 @@
 """What chooses the actions of collected episodes: noise, a script, a planner or a policy.
 
-A behaviour is drawn anew for every episode: ``reset`` takes the episode's own random generator
-and draws from it whatever varies between episodes (noise magnitude, gains).
+``reset`` begins an episode and takes the episode's own random generator, from which a behaviour
+draws whatever varies between episodes (noise magnitude, gains).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
-from pwm.simulation.scripted_controllers import CONTROLLED_DOMAINS, Controller, make_controller
-from pwm.simulation.simulator_mpc import Simulator, SimulatorMPCConfig, SimulatorPlanner
+from pwm.simulation.scripted_controllers import CONTROLLED_DOMAINS, make_controller
+from pwm.simulation.simulator_mpc import SimulatorMPCConfig, SimulatorPlanner
 
 BEHAVIOURS = ("random", "ou", "scripted", "held", "mpc", "policy")
 
 NOISE_CORRELATIONS = (0.0, 0.8)
+_NOISE_WHILE_HOLDING = 0.3  # of its magnitude
 
 
 class Behaviour(Protocol):
@@ -62,66 +63,9 @@ class AutoregressiveNoise:
         return value
 
 
-class RandomBehaviour:
-    """Uniform actions, independent in time."""
-
-    def __init__(self, task: Task) -> None:
-        self._size = task.action_dim
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """See `Behaviour.reset`."""
-        self._rng = rng
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        """See `Behaviour.act`."""
-        return self._rng.uniform(-1, 1, self._size).astype(np.float32)
-
-
-class OrnsteinUhlenbeck:
-    """Temporally correlated noise alone, of a magnitude and correlation drawn per episode."""
-
-    def __init__(self, task: Task) -> None:
-        self._size = task.action_dim
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """See `Behaviour.reset`."""
-        sigma, correlation = rng.uniform(0.3, 1.2), rng.uniform(0.7, 0.97)
-        self._noise = AutoregressiveNoise(self._size, rng, sigma, correlation)
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        """See `Behaviour.act`."""
-        return _clipped(self._noise.draw())
-
-
-class ScriptedBehaviour:
-    """A hand-written controller plus noise of a magnitude and correlation drawn per episode."""
-
-    def __init__(self, task: Task) -> None:
-        """Picks the task's controller.
-
-        Raises:
-            PwmError: if the task has none.
-        """
-        self._size = task.action_dim
-        self._controller: Controller = make_controller(task)
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """See `Behaviour.reset`."""
-        sigma, correlation = (
-            rng.choice(self._controller.noise_sigmas),
-            rng.choice(NOISE_CORRELATIONS),
-        )
-        self._noise = AutoregressiveNoise(self._size, rng, sigma, correlation)
-        self._controller.reset(rng)
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        """See `Behaviour.act`."""
-        return _clipped(_clipped(self._controller.act(obs)) + self._noise.draw())
-
-
 @dataclass(frozen=True)
 class PolicyNoise:
-    """What is added to a policy's actions: an episode draws one magnitude and one correlation.
+    """What is added to a controller's actions: an episode draws a magnitude and a correlation.
 
     Attributes:
         sigmas: standard deviations.
@@ -137,88 +81,69 @@ class PolicyNoise:
         return AutoregressiveNoise(size, rng, sigma, correlation)
 
 
-class Watched(Protocol):
-    """An environment that tells whether its last step ended in success, 1.0 or 0.0."""
+class RandomBehaviour:
+    """Uniform actions, independent in time."""
 
-    success: float
-
-
-class HoldingBehaviour:
-    """Meta-World's scripted policy, which holds still while it succeeds, plus noise.
-
-    The scripts are written for episodes that end with success; some let go of it afterwards. Here
-    an episode goes on, and its last step is scored.
-    """
-
-    _NOISE = PolicyNoise((0.0, 0.1, 0.2, 0.3), NOISE_CORRELATIONS)
-    _WHILE_HOLDING = 0.3  # of the noise
-
-    def __init__(self, task: Task, env: Watched) -> None:
-        """Acts in an environment.
-
-        Raises:
-            PwmError: if the task is not of Meta-World.
-        """
-        if not can_hold(task):
-            raise PwmError(
-                f"behaviour 'held' is of Meta-World's tasks, and '{task.name}' is none; use "
-                "behaviour=scripted or mpc there."
-            )
-        self._env, self._size = env, task.action_dim
-        self._controller = make_controller(task)
+    def __init__(self, task: Task) -> None:
+        self._size = task.action_dim
 
     def reset(self, rng: np.random.Generator) -> None:
         """See `Behaviour.reset`."""
-        self._noise = self._NOISE.draw(self._size, rng)
+        self._rng = rng
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """See `Behaviour.act`."""
+        return self._rng.uniform(-1, 1, self._size).astype(np.float32)
+
+
+class _OrnsteinUhlenbeck:
+    """Temporally correlated noise alone, of a magnitude and correlation drawn per episode."""
+
+    def __init__(self, task: Task) -> None:
+        self._size = task.action_dim
+
+    def reset(self, rng: np.random.Generator) -> None:
+        sigma, correlation = rng.uniform(0.3, 1.2), rng.uniform(0.7, 0.97)
+        self._noise = AutoregressiveNoise(self._size, rng, sigma, correlation)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        return _clipped(self._noise.draw())
+
+
+class _NoisyController:
+    """The actions of a controller, planner or policy, plus noise.
+
+    Args:
+        task: acted in.
+        controller: has ``reset`` and ``act`` as a `Behaviour` has.
+        noise: what an episode draws its noise from.
+        holds_in: an environment in which the action is to hold still while it succeeds, as
+            Meta-World's scripts, written for episodes that end with success, do not: their last
+            step is scored.
+    """
+
+    def __init__(
+        self, task: Task, controller: Any, noise: PolicyNoise, holds_in: Any = None
+    ) -> None:
+        self._size, self._controller, self._noises = task.action_dim, controller, noise
+        self._holds_in = holds_in
+
+    def reset(self, rng: np.random.Generator) -> None:
+        self._noise = self._noises.draw(self._size, rng)
         self._controller.reset(rng)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """See `Behaviour.act`."""
-        action, noise = _clipped(self._controller.act(obs)), self._noise.draw()
-        if self._env.success:
+        action, noise = self._controller.act(obs), self._noise.draw()
+        if self._holds_in is not None and self._holds_in.success:
             action[:3] = 0.0  # the hand's movement; the last is the gripper's effort
-            noise *= self._WHILE_HOLDING
+            noise *= _NOISE_WHILE_HOLDING
         return _clipped(action + noise)
 
 
-class PlannerBehaviour:
-    """Planning on the simulator itself, plus noise of a magnitude drawn per episode."""
+class _PolicyController:
+    """A trained policy of the task from a directory of policies, or one that is of this task."""
 
-    _NOISE = PolicyNoise((0.0, 0.1, 0.3), NOISE_CORRELATIONS)
-
-    def __init__(self, task: Task, env: Simulator, size: SimulatorMPCConfig | None = None) -> None:
-        """Plans for an environment.
-
-        Raises:
-            PwmError: if the task's simulator cannot be asked what plans would bring.
-        """
-        self._size = task.action_dim
-        self._planner = SimulatorPlanner(env, task, size)
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """See `Behaviour.reset`."""
-        self._noise = self._NOISE.draw(self._size, rng)
-        self._planner.reset(rng)
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        """See `Behaviour.act`."""
-        return _clipped(self._planner.act() + self._noise.draw())
-
-
-class PolicyBehaviour:
-    """A trained policy plus noise."""
-
-    def __init__(self, task: Task, path: str, noise: PolicyNoise) -> None:
-        """Loads the policy.
-
-        Args:
-            task: the task to act in.
-            path: a directory of policies, one a task, or one that `pwm.load_policy` opens.
-            noise: on its actions.
-
-        Raises:
-            PwmError: if there is no policy, or it does not act in this task.
-        """
+    def __init__(self, task: Task, path: str) -> None:
         from pwm.models.policy import load_policy  # here, for others do without torch
         from pwm.models.policy_directory import policy_path
 
@@ -230,16 +155,12 @@ class PolicyBehaviour:
                 f"observation and {made_for.action_dim} action entries, and task '{task.name}' has "
                 f"{task.obs_dim} and {task.action_dim}; give a policy of this task."
             )
-        self._task = task
-        self._noises = noise
 
     def reset(self, rng: np.random.Generator) -> None:
-        """See `Behaviour.reset`."""
-        self._noise = self._noises.draw(self._task.action_dim, rng)
+        """Nothing varies between episodes."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """See `Behaviour.act`."""
-        return _clipped(np.asarray(self._policy.act(obs)) + self._noise.draw())
+        return np.asarray(self._policy.act(obs))
 
 
 def make_behaviour(
@@ -253,7 +174,9 @@ def make_behaviour(
     """A behaviour by name.
 
     Args:
-        name: ``"random"``, ``"ou"``, ``"scripted"``, ``"held"``, ``"mpc"`` or ``"policy"``.
+        name: ``"random"``; ``"ou"``, correlated noise; ``"scripted"``; ``"held"``, Meta-World's
+            scripts, which hold still while they succeed; ``"mpc"``, planning on the simulator; or
+            ``"policy"``.
         task: the task to act in.
         policy: the policy's directory, or that of many tasks' policies, for ``"policy"``.
         policy_noise: on the policy's actions, none by default.
@@ -266,21 +189,29 @@ def make_behaviour(
     if name == "random":
         return RandomBehaviour(task)
     if name == "ou":
-        return OrnsteinUhlenbeck(task)
+        return _OrnsteinUhlenbeck(task)
     if name == "scripted":
-        return ScriptedBehaviour(task)
-    if name in ("held", "mpc"):
-        if env is None:
+        script = make_controller(task)
+        return _NoisyController(task, script, PolicyNoise(script.noise_sigmas, NOISE_CORRELATIONS))
+    if name in ("held", "mpc") and env is None:
+        raise PwmError(f"behaviour '{name}' needs the environment in which its actions are taken.")
+    if name == "held":
+        if not can_hold(task):
             raise PwmError(
-                f"behaviour '{name}' needs the environment in which its actions are taken."
+                f"behaviour 'held' is of Meta-World's tasks, and '{task.name}' is none; use "
+                "behaviour=scripted or mpc there."
             )
-        return (
-            HoldingBehaviour(task, env) if name == "held" else PlannerBehaviour(task, env, planner)
-        )
+        noise = PolicyNoise((0.0, 0.1, 0.2, 0.3), NOISE_CORRELATIONS)
+        return _NoisyController(task, make_controller(task), noise, holds_in=env)
+    if name == "mpc":
+        noise = PolicyNoise((0.0, 0.1, 0.3), NOISE_CORRELATIONS)
+        return _NoisyController(task, SimulatorPlanner(env, task, planner), noise)
     if name == "policy":
         if policy is None:
             raise PwmError("behaviour 'policy' needs a policy; give its directory as policy=DIR.")
-        return PolicyBehaviour(task, policy, policy_noise or PolicyNoise())
+        return _NoisyController(
+            task, _PolicyController(task, policy), policy_noise or PolicyNoise()
+        )
     raise PwmError(f"unknown behaviour '{name}'; it is mixed or one of {', '.join(BEHAVIOURS)}.")
 
 

@@ -13,8 +13,9 @@ from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
-from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint, save_step, step_name
+from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
 from pwm.runtime.seeding import stream_seed
+from pwm.runtime.training_checkpoints import save_step, step_name
 from pwm.simulation.behaviors import Behaviour, RandomBehaviour
 from pwm.simulation.rollout import episode_seed, run_episode
 from pwm.simulation.sac_config import SacConfig, Training

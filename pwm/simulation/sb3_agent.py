@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from pwm.core.suites import Task
 from pwm.data.episode import Episode
-from pwm.runtime.checkpoint import load_optimizer_tensors, optimizer_tensors
+from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
 from pwm.simulation.sac_config import SacConfig
 
 

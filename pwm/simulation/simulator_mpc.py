@@ -103,8 +103,8 @@ class SimulatorPlanner:
         self._plan = np.zeros(self._shape)
         self._taken = 0
 
-    def act(self) -> np.ndarray:
-        """The next action, (action_dim,), in [-1, 1]."""
+    def act(self, obs: np.ndarray | None = None) -> np.ndarray:
+        """The next action, (action_dim,), in [-1, 1]; the simulator has the state."""
         if self._taken % self._size.every == 0:
             ahead = self._plan[self._taken :]
             self._plan = np.concatenate([ahead, np.zeros((self._taken, self._shape[1]))])

@@ -35,7 +35,8 @@ from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import OUTCOMES
 from pwm.evaluation.scores import DECISION_TIMES
-from pwm.runtime.checkpoint import is_checkpoint, list_steps, load_checkpoint
+from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
+from pwm.runtime.training_checkpoints import list_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 _OUT = "out"  # of every command, relative to its round's directory, so that records are equal

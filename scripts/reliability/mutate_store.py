@@ -25,7 +25,7 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
 from pwm.data.episode import Episode
 from pwm.data.inspection import open_checked
-from pwm.data.manifest import _checksum
+from pwm.data.manifest import checksum
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
@@ -187,7 +187,7 @@ _OUTSIDE = ("../outside/small", "/etc", "..", ".", "small/../large", "large", "s
 
 def _forged_checksum(document: Any) -> str:
     try:
-        return _checksum(document)
+        return checksum(document)
     except ValueError:  # of a number that JSON does not have
         return "0" * 64
 

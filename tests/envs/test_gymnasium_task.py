@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused(cliff: Task, change: dict[str, Any], messa
 
 def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:
     seeds = [0, 1, 2, 3]
-    vector = envs.make_vector_env([cliff, "pendulum-swingup"], n=2, workers=2)
+    vector = envs.make_vector_env([cliff, "pendulum-swingup"], n=2)
     singles = [envs.make_env(task) for task in vector.slot_tasks]
     obs, _ = vector.reset(seed=seeds)
     for env, seed in zip(singles, seeds, strict=True):

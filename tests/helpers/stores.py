@@ -11,7 +11,7 @@ import numpy as np
 
 from pwm.core.suites import Suite, Task
 from pwm.data.episode import EPISODE_DTYPE, Episode, row_dtype
-from pwm.data.manifest import _checksum
+from pwm.data.manifest import checksum
 from pwm.data.store import EpisodeStore
 
 SMALL = Task("small", "dmcontrol", 3, 1, 20)
@@ -60,7 +60,7 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> 
     document = json.loads((path / "manifest.json").read_text())
     del document["checksum"]
     change(document)
-    document["checksum"] = _checksum(document)
+    document["checksum"] = checksum(document)
     (path / "manifest.json").write_text(json.dumps(document))
 
 

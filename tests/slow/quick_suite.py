@@ -13,7 +13,8 @@ from pathlib import Path
 import pwm
 from pwm.core.suites import get_suite
 from pwm.pipelines.job_records import DONE, RUNNING, JobRecord, read_record, read_records
-from pwm.runtime.checkpoint import list_steps, load_checkpoint
+from pwm.runtime.checkpoint import load_checkpoint
+from pwm.runtime.training_checkpoints import list_steps
 
 ROOT = Path(pwm.__file__).parent.parent
 TASKS = get_suite("quick").names

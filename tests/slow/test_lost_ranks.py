@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pwm.runtime.checkpoint import list_steps
+from pwm.runtime.training_checkpoints import list_steps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from torchrun import torchrun

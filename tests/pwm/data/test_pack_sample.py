@@ -157,7 +157,7 @@ def test_nothing_is_appended_to_it(packed):
 
 def test_a_manifest_says_packed_by_true_or_false(packed):
     rewrite_manifest(packed.path, lambda document: document.update(packed="yes"))
-    with pytest.raises(PwmError, match="neither true nor false"):
+    with pytest.raises(PwmError, match=r"Expected `bool`, got `str`.*packed"):
         EpisodeStore.open(packed.path)
 
 

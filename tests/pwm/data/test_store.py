@@ -336,7 +336,7 @@ def test_misuse_is_refused(store_path, tmp_path):
         reader.append("small", [make_episode(SMALL, 4)], "test")
     with pytest.raises(PwmError, match="is not in suite 'pair'"):
         reader.rows("smal")
-    with pytest.raises(PwmError, match="episode 3 is not one of them"):
+    with pytest.raises(PwmError, match=r"episode 3 of task .* is not one of its 3"):
         reader.episode("small", 3)
     with EpisodeStore.open(store_path, "a") as store:
         with pytest.raises(PwmError, match="no source 'other'"):

@@ -24,8 +24,9 @@ from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.task_group import StartStates
 from pwm.models.world_model import load_world_model
 from pwm.pretraining.learner import WorldModelLearner
-from pwm.runtime.checkpoint import is_checkpoint, list_steps, read_meta
+from pwm.runtime.checkpoint import is_checkpoint, read_meta
 from pwm.runtime.run_dir import read_run
+from pwm.runtime.training_checkpoints import list_steps
 
 ROOT = Path(pwm.__file__).parent.parent
 

@@ -13,7 +13,7 @@ import pwm
 from pwm.cli import main as cli
 from pwm.core.suites import SUITES
 from pwm.models.world_model import WorldModel
-from pwm.runtime.checkpoint import list_steps
+from pwm.runtime.training_checkpoints import list_steps
 
 MT30 = SUITES["mt30"]
 

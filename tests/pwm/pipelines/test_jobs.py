@@ -28,7 +28,8 @@ from pwm.pipelines.job_records import (
     read_records,
 )
 from pwm.pipelines.jobs import KINDS, Jobs, job_specs
-from pwm.runtime.checkpoint import is_checkpoint, list_steps, load_checkpoint
+from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
+from pwm.runtime.training_checkpoints import list_steps
 
 ROOT = Path(pwm.__file__).parent.parent
 

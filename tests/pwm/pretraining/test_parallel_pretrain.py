@@ -12,7 +12,8 @@ from torchrun import torchrun
 
 from pwm.cli.main import main
 from pwm.models.world_model import load_world_model
-from pwm.runtime.checkpoint import list_steps, load_checkpoint
+from pwm.runtime.checkpoint import load_checkpoint
+from pwm.runtime.training_checkpoints import list_steps
 
 pytestmark = pytest.mark.timeout(900)  # nearly all of it in the first test, which makes the runs
 

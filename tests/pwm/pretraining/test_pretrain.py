@@ -22,8 +22,9 @@ from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments
 from pwm.pretraining.pretrain import _MAY_CHANGE, HorizonSchedule, PretrainConfig
-from pwm.runtime.checkpoint import list_steps, load_checkpoint, save_checkpoint
+from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.run_dir import read_run
+from pwm.runtime.training_checkpoints import list_steps
 
 ROOT = Path(pwm.__file__).parent.parent
 

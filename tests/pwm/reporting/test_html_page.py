@@ -315,7 +315,7 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
 def test_a_single_episode_has_no_interval(tmp_path: Path) -> None:
     make_results(get_suite("walker-run"), episodes=1).save(tmp_path / "results.json")
     _, page = read(tmp_path)
-    assert "95 % interval" not in page.text and "1 episode a task" in page.text
+    assert "95 % interval" not in page.text and "1 episode per task" in page.text
     assert page.row("walker-run", CELLS)[1].endswith(DASH)
 
 

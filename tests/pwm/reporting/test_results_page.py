@@ -103,6 +103,11 @@ def test_means_are_those_of_the_runs(page):
     assert row["each seed"] == ", ".join(f"{mean:.1f}" for mean in means)
     low, high = map(float, row["95 %"].split(" to "))
     assert low < np.mean(means) < high
+    scores = [[score.normalized_score for score in run.policy.tasks.values()] for run in runs]
+    middle = np.mean(np.sort(scores, axis=None)[60:-60])
+    low, high = map(float, row["IQM 95 %"].split(" to "))
+    assert low < middle < high
+    assert float(row["IQM"]) == pytest.approx(middle, abs=0.051)
     row = dict(zip(summary[0], summary[2], strict=True))
     assert row["extracted"] == f"**{np.mean(of_part):.1f}**"
     row = dict(zip(every[0], every[2], strict=True))

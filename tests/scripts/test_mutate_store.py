@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import mutate_store
 import pytest
 
 from pwm.core.errors import PwmError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "reliability"))
-
-import mutate_store
 
 
 def test_damaged_stores_are_read_correctly_or_refused(tmp_path):
