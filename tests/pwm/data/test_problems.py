@@ -1,4 +1,4 @@
-"""Bad data are found before they do harm: one sentence, or left out and counted."""
+"""Data problems are found before they do harm: one sentence, or skipped and counted."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_bad_windows_are_replaced_and_counted(path, memory, kind):
         assert batch.action.abs().max() <= 1
     assert [(p.task, p.episode) for p in bad.problems] == [("small", 7)]
     assert bad.windows > 0
-    assert "1 problem(s)" in bad.summary()
+    assert "1 data problem(s)" in bad.summary()
     other = 2**30 - memory
     again = WindowSampler(EpisodeStore.open(path), 2, 256, 0, memory=other, bad=BadData("skip"))
     assert all(torch.equal(a, b) for a, b in zip(again.batch(4), batches[4], strict=True)), (
@@ -302,7 +302,7 @@ def test_moments_and_pools_leave_bad_episodes_out(path):
 def test_a_pool_of_bad_episodes_alone_is_an_error(tmp_path):
     path = coded_store(tmp_path / "store", {"small": [5]}).path
     spoil(path, SMALL, 0, "obs", 4, np.nan)
-    with pytest.raises(PwmError, match=r"no episode .* that can be used: bad data were left out"):
+    with pytest.raises(PwmError, match=r"can be used: 1 data problem\(s\) skipped"):
         StatePool.draw(EpisodeStore.open(path), "small", 5, 0, bad=BadData("skip"))
 
 
@@ -322,7 +322,7 @@ def test_what_is_noted_twice_counts_once():
     assert bad.windows == 6
     assert bad.episodes("small") == [3, 5, 6, 7]
     bad.report(said.append)
-    assert "2 problem(s)" in said[0]
+    assert "2 data problem(s)" in said[0]
     assert "f: task small, episode 3: broken" in said[0]
 
 
@@ -354,7 +354,7 @@ def test_pretrain_and_extract_stop_or_skip(toy, toy_world_model, tmp_path, capfd
         assert not (tmp_path / "stopped").exists(), "nothing is written"
         words[words.index(f"out={tmp_path / 'stopped'}")] = f"out={tmp_path / words[0]}"
         assert main([*words, "on_error=skip"]) == 0
-        assert "bad data were left out (1 problem(s)" in " ".join(capfd.readouterr().err.split())
+        assert "1 data problem(s) skipped" in " ".join(capfd.readouterr().err.split())
 
 
 def test_extract_leaves_out_a_task_without_data(toy, toy_world_model, tmp_path, capfd):
