@@ -56,7 +56,7 @@ $(VENV)/docs-installed: $(STAMP)
 	@touch $@
 
 docs: $(VENV)/docs-installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # In an environment of its own, so that the one that is audited stays as it is.
 audit: $(STAMP)

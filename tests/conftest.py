@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,16 @@ def _no_leaks():
     yield
     torch.set_rng_state(state)
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(autouse=True)
+def _forked_workers(request, monkeypatch):
+    """Workers begin with what this process has imported, unless a test is marked ``spawned``.
+
+    A user's workers begin with nothing, and then take seconds to import torch and simulators.
+    """
+    if sys.platform == "linux" and not request.node.get_closest_marker("spawned"):
+        monkeypatch.setattr("pwm.core.worker_pool._START_METHOD", "fork")
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ _DONE, _QUESTION, _MISTAKE, _FAILED, _DIED = "done", "question", "mistake", "fai
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
+_START_METHOD = "spawn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(_START_METHOD)
         self._pulse = context.RawArray("Q", 2)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self._pulse), daemon=True)

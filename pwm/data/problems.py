@@ -1,4 +1,4 @@
-"""What happens when data turn out bad: a command stops, or leaves them out and counts."""
+"""Data problems: a command stops at the first, or skips and counts them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Problem:
     Attributes:
         file: path of the file it is in.
         task: the task's name.
-        episode: index of the first episode it concerns, None if it concerns the whole file.
+        episode: index of the first bad episode, None if the whole file is bad.
         fault: what is wrong.
-        last: index of the last episode it concerns, where that is not the first.
+        last: index of the last bad episode, where that is not the first.
     """
 
     file: str
@@ -40,11 +40,7 @@ class Problem:
 
 
 class DataError(PwmError):
-    """Data on disk that cannot be used.
-
-    Attributes:
-        problem: what is wrong, and where.
-    """
+    """Data on disk that cannot be used, for the reason in its ``problem``."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(
@@ -61,67 +57,61 @@ def data_error(file: Path, task: str, fault: str, episode: int | None = None) ->
 
 
 class BadData:
-    """Takes problems as they are found: raises at the first one, or collects and counts them.
-
-    May be shared by threads.
+    """Raises at the first data problem, or collects and counts them; threads may share it.
 
     Attributes:
         on_error: ``"stop"`` or ``"skip"``.
-        problems: what was found, each once, in order.
         windows: training windows that were replaced because of them.
     """
 
     def __init__(self, on_error: str = "stop") -> None:
-        """Checks the setting.
-
-        Raises:
-            PwmError: for another word than ``stop`` or ``skip``.
-        """
         if on_error not in ON_ERROR:
             raise PwmError(f"unknown on_error '{on_error}'; it is {' or '.join(ON_ERROR)}.")
         self.on_error = on_error
-        self.problems: list[Problem] = []
+        self._found: dict[Problem, None] = {}
         self.windows = 0
-        self._known: set[Problem] = set()
         self._lock = threading.Lock()
 
     @property
+    def problems(self) -> list[Problem]:
+        """What was found, each once, in order."""
+        return list(self._found)
+
+    @property
     def skips(self) -> bool:
-        """Whether bad data are left out."""
+        """Whether problems are skipped."""
         return self.on_error == "skip"
 
     def note(self, problem: Problem, windows: int = 0) -> None:
-        """Takes a problem that made some windows useless.
+        """Counts a problem, and the windows that it made useless.
 
         Raises:
-            DataError: if bad data are not to be left out.
+            DataError: if problems are not to be skipped.
         """
         if not self.skips:
             raise DataError(problem)
         with self._lock:
             self.windows += windows
-            if problem not in self._known:
-                self._known.add(problem)
-                self.problems.append(problem)
+            self._found[problem] = None
 
     def episodes(self, task: str) -> list[int]:
-        """Episodes of a task that are known to be bad."""
+        """Episodes of a task that have problems."""
         found: set[int] = set()
         for problem in self.problems:
             if problem.task == task and problem.episode is not None:
-                last = problem.episode if problem.last is None else problem.last
-                found.update(range(problem.episode, last + 1))
+                found.update(range(problem.episode, (problem.last or problem.episode) + 1))
         return sorted(found)
 
     def summary(self) -> str:
-        """One sentence on what was left out."""
-        count, windows = len(self.problems), self.windows
-        if not count:
-            return "no bad data were found."
-        drawn = f", and {windows} windows of training drawn anew" if windows else ""
-        return f"bad data were left out ({count} problem(s){drawn}); the first: {self.problems[0]}."
+        """One sentence on what was skipped."""
+        if not self.problems:
+            return "no data problem was found."
+        drawn = f" and {self.windows} training windows drawn anew" if self.windows else ""
+        return (
+            f"{len(self.problems)} data problem(s) skipped{drawn}; the first: {self.problems[0]}."
+        )
 
-    def report(self, say: Callable[[str], object]) -> None:
-        """Says the summary, if anything was left out."""
+    def report(self, print_line: Callable[[str], object]) -> None:
+        """Prints the summary, if anything was skipped."""
         if self.problems:
-            say(self.summary())
+            print_line(self.summary())

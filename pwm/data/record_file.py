@@ -2,7 +2,7 @@
 
 Touching a mapped file that somebody truncated meanwhile kills the process by a signal (SIGBUS).
 So nothing here touches a mapping: records are read by system calls, which report what they cannot
-read, and a look at the file's state afterwards tells whether it was written to meanwhile.
+read, and the file's state afterwards shows whether it was written to meanwhile.
 """
 
 from __future__ import annotations
@@ -27,36 +27,27 @@ _SAMPLE_BYTES = 4096
 class RecordFile:
     """The first records of a file, which stay what they were when it was opened or are refused.
 
-    Attributes:
+    Args:
         path: the file.
         task: the task whose data it holds, for messages.
         dtype: of a record.
-        count: records, which may be fewer than the file holds.
+        count: records, which may be fewer than the file holds; for 0 there need be no file.
+        fd: read in the place of what is at ``path``; closed with this object.
+
+    Raises:
+        DataError: if it is missing, no plain file or too short.
     """
 
     def __init__(
         self, path: Path, task: str, dtype: np.dtype[Any], count: int, fd: int | None = None
     ) -> None:
-        """Opens the file.
-
-        Args:
-            path: see the attributes.
-            task: likewise.
-            dtype: likewise.
-            count: likewise.
-            fd: read in the place of what is at ``path``; closed with this object.
-
-        Raises:
-            DataError: if it is missing, no plain file or too short; not where ``count`` is 0.
-        """
         self.path, self.task, self.dtype, self.count = path, task, dtype, count
         self._fd = -1
         if not count:
-            return  # there need be no file
+            return
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            self._fd = (
-                os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
-            )
+            self._fd = os.open(path, flags) if fd is None else fd
         except OSError as error:
             raise self._error(f"the file cannot be opened ({error.strerror})") from error
         weakref.finalize(self, os.close, self._fd)
@@ -90,10 +81,7 @@ class RecordFile:
         return self._fd
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Reads records into memory.
-
-        Returns:
-            (stop - start,) of ``dtype``.
+        """Reads records into memory, (stop - start,) of ``dtype``.
 
         Raises:
             DataError: if they cannot be read, or the file was changed since it was opened.

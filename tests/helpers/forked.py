@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,22 @@ from pwm.cli.main import main
 FORK = multiprocessing.get_context("fork")
 
 
-class ForkedCommand:
-    """``pwm <words>`` in a forked process.
+class Forked:
+    """A function in a forked process.
 
     Args:
-        words: of the command line.
-        log: a file that takes what it prints.
+        function: gives the exit code; a sentence that it exits with is printed.
+        log: a file that takes what is printed.
         group: whether it leads a process group, so that a signal can be sent to its workers too.
 
     Attributes:
         pid: the process's id.
     """
 
-    def __init__(self, words: list[str], log: Path, group: bool = False) -> None:
+    def __init__(self, function: Callable[[], int], log: Path, group: bool = False) -> None:
         self._log = log
-        self._process = FORK.Process(target=_command, args=(words, log, group))
+        log.unlink(missing_ok=True)
+        self._process = FORK.Process(target=_run, args=(function, log, group))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -64,8 +66,21 @@ class ForkedCommand:
             raise AssertionError(f"it did not end: {self.printed}")
         return code
 
+    def wait_until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        """Waits for something that happens while it runs."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert not self.ended, self.printed
+            assert time.monotonic() < deadline, self.printed
+            time.sleep(0.01)
 
-def _command(words: list[str], log: Path, group: bool) -> None:
+
+def forked_command(words: list[str], log: Path, group: bool = False) -> Forked:
+    """``pwm <words>`` in a forked process."""
+    return Forked(partial(main, words), log, group)
+
+
+def _run(function: Callable[[], int], log: Path, group: bool) -> None:
     if group:
         os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -73,11 +88,13 @@ def _command(words: list[str], log: Path, group: bool) -> None:
     with log.open("wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - until the end
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    code = 70  # an exception that no sentence explains
-    with suppress(SystemExit):
-        code = main(words)
+    try:
+        code = function()
+    except SystemExit as stop:
+        print(stop.code, file=sys.stderr)
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -101,6 +118,9 @@ def result_of_fork(function: Callable[..., Any], *arguments: Any) -> Any:
     process = FORK.Process(target=lambda: sender.send(function(*arguments)))
     process.start()
     sender.close()
-    result = receiver.recv()
-    process.join()
-    return result
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise AssertionError("it failed; its traceback stands above") from None
+    finally:
+        process.join()

@@ -26,12 +26,16 @@ def resident_bytes(store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> 
 
 
 class ResidentWindows:
-    """All rows of some tasks, padded to a suite's sizes, read once.
+    """All rows of some tasks, padded to a suite's sizes, read once from their files.
 
-    What happens to the files afterwards does not matter.
+    Args:
+        store: where they are.
+        tasks: the tasks to read, in the order of their ids.
+        suite: gives ids and padded sizes.
+        device: where the rows live, and batches are made.
+        bad: notes a task whose rows cannot be read.
 
     Attributes:
-        device: where they are, and where batches are made.
         buffers: the memory of the batches, where that is the host's.
     """
 
@@ -43,23 +47,13 @@ class ResidentWindows:
         device: torch.device,
         bad: BadData,
     ) -> None:
-        """Reads the rows.
-
-        Args:
-            store: where they are.
-            tasks: the tasks to read, in the order of their ids.
-            suite: gives ids and padded sizes.
-            device: where the rows live, and batches are made.
-            bad: told of a task whose rows cannot be read.
-        """
         self.buffers = BufferPool()
         self._suite, self.device = suite, device
         counts = [store.record(task.name).rows for task in tasks]
         self._first = np.cumsum([0, *counts])
         total = int(self._first[-1])
-        self._obs = _empty((total, suite.obs_dim), device)
-        self._action = _empty((total, suite.action_dim), device)
-        self._reward = _empty((total,), device)
+        shapes = (total, suite.obs_dim), (total, suite.action_dim), (total,)
+        self._columns = [_empty(shape, device) for shape in shapes]  # obs, action, reward
         self._bad_obs, self._bad_step = np.zeros(total, bool), np.zeros(total, bool)
         for task, first in zip(tasks, self._first.tolist(), strict=False):
             try:
@@ -76,19 +70,16 @@ class ResidentWindows:
             end = min(begin + _CHUNK_ROWS, count)
             rows = store.rows(task.name, begin, end)
             is_first = starts[slice(*np.searchsorted(starts, [begin, end]))] - begin
-            obs = _padded(rows["obs"], self._suite.obs_dim)
-            action = _padded(rows["action"], self._suite.action_dim)
+            obs = np.pad(rows["obs"], ((0, 0), (0, self._suite.obs_dim - task.obs_dim)))
+            action = np.pad(rows["action"], ((0, 0), (0, self._suite.action_dim - task.action_dim)))
             reward = rows["reward"].copy()
             action[is_first] = reward[is_first] = 0  # they have none, and none is asked for
             at = slice(first + begin, first + end)
             if not all_good(obs, action, reward):
-                self._bad_obs[at], self._bad_step[at] = (
-                    bad_observations(obs),
-                    bad_steps(action, reward),
-                )
-            _put(self._obs[at], obs)
-            _put(self._action[at], action)
-            _put(self._reward[at], reward)
+                self._bad_obs[at] = bad_observations(obs)
+                self._bad_step[at] = bad_steps(action, reward)
+            for column, values in zip(self._columns, (obs, action, reward), strict=True):
+                _put(column[at], values)
 
     def read(self, which: np.ndarray, rows: np.ndarray, horizon: int) -> tuple[Batch, np.ndarray]:
         """Takes windows of H = ``horizon`` steps; see `StoredWindows.read`."""
@@ -100,30 +91,22 @@ class ResidentWindows:
         obs, action, reward = take(index)
         return Batch(obs, action, reward, self._to_device(self._ids[which])), bad
 
-    def _take_on_host(self, index: np.ndarray) -> list[Tensor]:
-        horizon, size = len(index) - 1, index.shape[1]
-        arrays = blank_arrays(self.buffers, self._suite, horizon, size)
-        sources = self._obs, self._action, self._reward
-        for out, source, at in zip(arrays, sources, (index, index[1:], index[1:]), strict=True):
-            np.take(source.numpy(), at, 0, out, "clip")  # clip: straight into out
-        return [torch.from_numpy(array) for array in arrays]
-
     def _take_on_device(self, index: np.ndarray) -> list[Tensor]:
         rows = self._to_device(index)
-        return [self._obs[rows], self._action[rows[1:]], self._reward[rows[1:]]]
+        return [c[i] for c, i in zip(self._columns, (rows, rows[1:], rows[1:]), strict=True)]
+
+    def _take_on_host(self, index: np.ndarray) -> list[Tensor]:
+        arrays = blank_arrays(self.buffers, self._suite, len(index) - 1, index.shape[1])
+        rows = index, index[1:], index[1:]
+        for out, column, i in zip(arrays, self._columns, rows, strict=True):
+            np.take(column.numpy(), i, 0, out, "clip")  # clip: straight into out
+        return [torch.from_numpy(array) for array in arrays]
 
     def _to_device(self, values: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(values)
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
-
-
-def _padded(values: np.ndarray, width: int) -> np.ndarray:
-    out = np.empty((len(values), width), np.float32)
-    out[:, : values.shape[1]] = values
-    out[:, values.shape[1] :] = 0
-    return out
 
 
 def _put(target: Tensor, values: np.ndarray) -> None:

@@ -23,7 +23,7 @@ class WindowIndex:
         episode_ends: (all episodes,) windows up to and with that episode.
         first_episode: (tasks,) position of the task's first episode in ``episode_ends``.
         ends: (tasks,) windows up to and with that task.
-        totals: (tasks,) windows of that task; 0 where its data are bad and to be left out.
+        totals: (tasks,) windows of that task; 0 where problems of its data are skipped.
     """
 
     episode_ends: np.ndarray
@@ -49,11 +49,10 @@ class WindowIndex:
             horizon: H.
             split: the part of the episodes.
             excluded: episodes to leave out, by task.
-            bad: told of tasks without a single window.
+            bad: notes tasks without a single window.
 
         Raises:
-            PwmError: if no task has a window; of a task that has none, unless bad data are left
-                out.
+            PwmError: if no task has a window, or, unless problems are skipped, one has none.
         """
         counts = []
         for task in tasks:
@@ -62,13 +61,17 @@ class WindowIndex:
             windows[~episodes_in_split(len(table), split)] = 0
             windows[excluded.get(task.name, [])] = 0
             if not windows.any():
+                fault = (
+                    f"no episode of {horizon + 1} rows or more in split '{split}' ({len(table)} "
+                    "episodes in all)"
+                )
                 if not bad.skips:
                     raise PwmError(
-                        f"task '{task.name}' has no episode of {horizon + 1} rows or more in split "
-                        f"'{split}' of {store.path} ({len(table)} episodes in all); collect more, "
-                        "lower the horizon, or leave the task out of the suite."
+                        f"task '{task.name}' has {fault} of {store.path}; collect more, lower the "
+                        "horizon, or leave the task out of the suite."
                     )
-                bad.note(_without_windows(store, task, horizon, split))
+                file = str(store.path / task.name / EPISODES_NAME)
+                bad.note(Problem(file, task.name, None, fault))
             counts.append(windows)
         episodes = np.array([len(windows) for windows in counts])
         totals = np.array([windows.sum() for windows in counts])
@@ -90,9 +93,3 @@ class WindowIndex:
     def draw(self, rng: np.random.Generator, tasks: np.ndarray) -> np.ndarray:
         """Draws one window of each given task, by its position, uniformly."""
         return (self.ends - self.totals)[tasks] + rng.integers(self.totals[tasks])
-
-
-def _without_windows(store: EpisodeStore, task: Task, horizon: int, split: Split) -> Problem:
-    count = store.count(task.name)
-    fault = f"no episode of {horizon + 1} rows or more in split '{split}' ({count} episodes in all)"
-    return Problem(str(store.path / task.name / EPISODES_NAME), task.name, None, fault)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,19 +17,26 @@ from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
 class StoredWindows:
     """Reads windows of a store's rows one by one and pads them to a suite's sizes.
 
+    Args:
+        store: where the rows are.
+        tasks: the tasks to read, in the order of their ids.
+        suite: gives ids and padded sizes.
+
     Attributes:
         buffers: the memory of the batches.
     """
 
     def __init__(self, store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> None:
-        """Takes the files of the given tasks, which are in the order of their ids in the suite."""
         self.buffers = BufferPool()
         self._suite = suite
         self._files = [store.record_file(task.name, ROWS_NAME) for task in tasks]
         self._fds = np.array([file.fileno() for file in self._files])
         self._widths = np.array([file.dtype.itemsize for file in self._files])
         self._ids = np.array([suite.id(task.name) for task in tasks])
-        self._groups = _groups(tasks)
+        sizes = [(task.obs_dim, task.action_dim) for task in tasks]
+        self._groups = [  # of neighbouring tasks whose rows have the same layout
+            (end, size) for end, size in enumerate(sizes, 1) if sizes[end : end + 1] != [size]
+        ]
         self._raw = BufferPool()
 
     def read(self, which: np.ndarray, rows: np.ndarray, horizon: int) -> tuple[Batch, np.ndarray]:
@@ -57,17 +63,10 @@ class StoredWindows:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The windows' bytes one after the other, and which of them cannot be trusted."""
         widths = self._widths[which]
-        requests = list(
-            zip(
-                self._fds[which].tolist(),
-                (widths * rows).tolist(),
-                (widths * length).tolist(),
-                strict=True,
-            )
-        )
+        requests = np.stack([self._fds[which], widths * rows, widths * length], 1).tolist()
         if hasattr(os, "posix_fadvise"):
-            for request in requests:  # so that the disk works on all of them at once
-                os.posix_fadvise(*request, os.POSIX_FADV_WILLNEED)
+            for fd, offset, size in requests:  # so that the disk works on all of them at once
+                os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
         raw = self._raw.take(length * int(widths.sum()))
         bad = np.zeros(len(which), bool)
         view, end = raw.data, 0
@@ -86,45 +85,15 @@ class StoredWindows:
         arrays = blank_arrays(self.buffers, self._suite, horizon, len(which))
         obs, action, reward = arrays
         first, end = 0, 0
-        for group in self._groups:
-            begin, end = end, int(np.searchsorted(which, group.end))
-            part, last = slice(begin, end), first + (end - begin) * (horizon + 1) * group.width
-            rows = raw[first:last].reshape(end - begin, horizon + 1, group.width).swapaxes(0, 1)
+        for group_end, (obs_dim, action_dim) in self._groups:
+            begin, end = end, int(np.searchsorted(which, group_end))
+            width = obs_dim + action_dim + 2  # of float32: with reward and flags
+            part, last = slice(begin, end), first + (end - begin) * (horizon + 1) * width
+            rows = raw[first:last].reshape(end - begin, horizon + 1, width).swapaxes(0, 1)
             first = last
-            obs[:, part, : group.obs_dim] = rows[..., : group.obs_dim]
-            obs[:, part, group.obs_dim :] = 0
-            action[:, part, : group.action_dim] = rows[1:, :, group.obs_dim : group.reward]
-            action[:, part, group.action_dim :] = 0
-            reward[:, part] = rows[1:, :, group.reward]
+            obs[:, part, :obs_dim] = rows[..., :obs_dim]
+            obs[:, part, obs_dim:] = 0
+            action[:, part, :action_dim] = rows[1:, :, obs_dim : obs_dim + action_dim]
+            action[:, part, action_dim:] = 0
+            reward[:, part] = rows[1:, :, obs_dim + action_dim]
         return arrays
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Neighbouring tasks whose rows have the same layout."""
-
-    end: int  # position behind the last one
-    obs_dim: int
-    action_dim: int
-
-    @property
-    def reward(self) -> int:
-        """The column of the reward, behind the observation and the action."""
-        return self.obs_dim + self.action_dim
-
-    @property
-    def width(self) -> int:
-        """Columns of float32; the last one holds flags and is never read."""
-        return self.reward + 2
-
-
-def _groups(tasks: Sequence[Task]) -> list[_Group]:
-    groups: list[_Group] = []
-    for end, task in enumerate(tasks, 1):
-        if groups and (groups[-1].obs_dim, groups[-1].action_dim) == (
-            task.obs_dim,
-            task.action_dim,
-        ):
-            groups.pop()
-        groups.append(_Group(end, task.obs_dim, task.action_dim))
-    return groups

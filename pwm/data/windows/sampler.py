@@ -36,15 +36,39 @@ class WindowSampler:
     """Draws training windows from a store; what it draws depends on (seed, step) alone.
 
     A window is H+1 successive rows of one episode. Row 0's action and reward, which an episode
-    does not have, are never part of a batch. Episodes shorter than H+1 rows are left out.
-    Batches are grouped by task, in the order of ids.
+    does not have, are never part of a batch. Batches are grouped by task, in the order of ids.
 
     The sampler sees the episodes that were committed when the store was opened. Every batch is
-    checked as it is read: a window that cannot be read, that is of a file which was changed
-    meanwhile, or that holds a value it may not hold, is an error, or is replaced by another one.
+    checked as it is read: a window that cannot be read, is of a file that has changed, or holds a
+    value it may not hold, is an error, or is replaced by another one.
 
     Where the rows live, on the GPU, in memory or in their files, changes nothing but the speed.
-    Beside them it keeps eight bytes an episode for each horizon, and eight more.
+    Beside them it keeps eight bytes per episode and horizon, and eight more per episode.
+
+    Args:
+        store: where the episodes are.
+        horizon: H, the steps in a window.
+        batch_size: B, the windows in a batch.
+        seed: of all draws, not negative.
+        split: ``"train"``, ``"held_out"`` (every 20th episode) or ``"all"``.
+        suite: gives task ids and padded sizes, and limits the tasks to its own; it may also have
+            tasks that the store lacks. The store's suite by default.
+        tasks: draw from these tasks of the suite only; ids stay those of the suite.
+        balance: ``"task"`` gives every task the same share of each batch (what does not divide goes
+            to tasks drawn by chance), ``"rows"`` every window the same chance.
+        device: where batches are put.
+        data_device: where the rows live while windows are drawn: ``"auto"``, on a GPU if batches go
+            there and the rows take no more than half of its free memory; ``"cpu"``; or ``"cuda"``.
+        memory: bytes of padded rows that may live in the host's memory, 4 GiB by default. More stay
+            in the store's files, and each window is read from there.
+        bad: notes data problems; the episodes that it names already are left out. By default the
+            first bad window is an error. A task without a window is a problem too.
+        share: (i, n) reads of every batch the windows i, i + n, ... alone, B / n of them; the
+            shares of all i < n make up the batch that (0, 1) reads.
+
+    Raises:
+        PwmError: for a horizon or batch size below 1, a batch size that its shares do not divide,
+            or a task without a single window.
     """
 
     def __init__(
@@ -64,39 +88,9 @@ class WindowSampler:
         bad: BadData | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Checks that every task has windows.
-
-        Args:
-            store: where the episodes are.
-            horizon: H, the steps in a window.
-            batch_size: B, the windows in a batch.
-            seed: of all draws, not negative.
-            split: ``"train"``, ``"held_out"`` (every 20th episode) or ``"all"``.
-            suite: gives task ids and padded sizes, and limits the tasks to its own; it may also
-                have tasks that the store does not know. The store's suite by default.
-            tasks: draw from these tasks of the suite only; ids stay those of the suite.
-            balance: ``"task"`` gives every task the same share of each batch (what does not
-                divide goes to tasks drawn by chance), ``"rows"`` every window the same chance.
-            device: where batches are put.
-            data_device: where the rows live while windows are drawn: ``"auto"``, on a GPU if
-                batches go there and the rows take no more than half of its free memory;
-                ``"cpu"``; or ``"cuda"``.
-            memory: bytes of padded rows that may live in the host's memory, 4 GiB by default. More
-                are left in the store's files, and each window is read from there.
-            bad: told of bad data; the episodes that it knows to be bad already are left out. By
-                default the first bad window is an error. A task without a window is bad data too.
-            share: (i, n) reads of every batch the windows i, i + n, ... alone, B / n of them; the
-                shares of all i < n make up the batch that (0, 1) reads.
-
-        Raises:
-            PwmError: for a horizon or batch size below 1, a batch size that its shares do not
-                divide, or a task without a single window.
-        """
         if horizon < 1 or batch_size < 1 or seed < 0:
-            raise PwmError(
-                f"horizon {horizon} and batch size {batch_size} must be at least 1 and the seed "
-                f"{seed} at least 0."
-            )
+            wrong = f"horizon {horizon}, batch size {batch_size}, seed {seed}"
+            raise PwmError(f"{wrong}: the first two must be at least 1 and the seed at least 0.")
         if balance not in BALANCES:
             raise PwmError(f"unknown balance '{balance}'; it is {' or '.join(BALANCES)}.")
         if batch_size % share[1]:
@@ -118,8 +112,7 @@ class WindowSampler:
         self._excluded = {task.name: self.bad.episodes(task.name) for task in self.tasks}
         self._indexes: dict[int, WindowIndex] = {}
         self._index(horizon)
-        starts = [store.episodes(task.name)["start"] for task in self.tasks]
-        self._starts = np.concatenate(starts)
+        self._starts = np.concatenate([store.episodes(task.name)["start"] for task in self.tasks])
         self._windows = _open_windows(
             store, self.tasks, self.suite, self.device, data_device, memory, self.bad
         )
@@ -133,7 +126,7 @@ class WindowSampler:
 
         Raises:
             PwmError: if a task has no window of this horizon.
-            DataError: for bad data that are not to be left out.
+            DataError: for data problems that are not to be skipped.
         """
         return self._gather(step, horizon or self.horizon).to(self.device)
 
@@ -179,14 +172,12 @@ class WindowSampler:
 
     def short_episodes(self) -> dict[str, np.ndarray]:
         """Numbers of the episodes that are too short for a window, by task, where there are any."""
-        found = {}
-        for task in self.tasks:
-            length = self.store.episodes(task.name)["length"]
-            inside = episodes_in_split(len(length), self.split)
-            short = np.flatnonzero(inside & (length <= self.horizon))
-            if len(short):
-                found[task.name] = short
-        return found
+        lengths = {task.name: self.store.episodes(task.name)["length"] for task in self.tasks}
+        short = {
+            task: np.flatnonzero(episodes_in_split(len(n), self.split) & (n <= self.horizon))
+            for task, n in lengths.items()
+        }
+        return {task: episodes for task, episodes in short.items() if len(episodes)}
 
     def _index(self, horizon: int) -> WindowIndex:
         if horizon not in self._indexes:
@@ -212,7 +203,7 @@ class WindowSampler:
             self._note(index, which[bad], episodes[bad])
             windows = self._redraw(rng, index, windows, bad, attempt < _SAME_TASK)
         raise PwmError(
-            f"{_ATTEMPTS} times in a row a batch of {self.store.path} had bad data; "
+            f"{_ATTEMPTS} times in a row a batch of {self.store.path} had bad windows; "
             f"{self.bad.summary()} Restore the store from a copy or make it anew."
         )
 
@@ -243,16 +234,15 @@ class WindowSampler:
         return windows[np.argsort(index.tasks_of(windows), kind="stable")]
 
     def _note(self, index: WindowIndex, which: np.ndarray, episodes: np.ndarray) -> None:
-        """Tells of bad windows, by their tasks' positions and their episodes in the index."""
+        """Notes bad windows, by their tasks' positions and their episodes in the index."""
         found, windows = np.unique(np.stack([which, episodes]), axis=1, return_counts=True)
         for position, episode, count in zip(*found.tolist(), windows.tolist(), strict=True):
             task = self.tasks[position].name
             number = episode - int(index.first_episode[position])
             file = self.store.record_file(task, ROWS_NAME)
             fault = file.fault()
-            at = None if fault else number
             why = fault or "a value that is not finite, or an action outside [-1, 1]"
-            self.bad.note(Problem(str(file.path), task, at, why), count)
+            self.bad.note(Problem(str(file.path), task, None if fault else number, why), count)
 
 
 def require_data_device(data_device: str, device: torch.device) -> None:
