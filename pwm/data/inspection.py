@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from itertools import chain
 from textwrap import wrap
 
 import numpy as np
@@ -27,9 +28,11 @@ _CHANGED = "the bytes differ from what was written (checksum)"
 
 def info(store: EpisodeStore) -> Table:
     """A table of what a store holds: counts, origins, returns and successes per task."""
+    counts = {s: sum(store.count(name, s) for name in store.suite.names) for s in store.sources}
+    listed = ", ".join(f"{key} ({count:,} episodes)" for key, count in counts.items())
     table = Table(
         title=f"{store.path}: suite {store.suite.name}",
-        caption=_caption(store),
+        caption=f"return: mean (min..max); sources: {listed or 'none'}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -53,11 +56,7 @@ def histogram(values: np.ndarray) -> str:
 
 
 def verify(store: EpisodeStore) -> Iterator[Problem]:
-    """Checks everything that is committed: checksums, the episode tables, every value.
-
-    Yields:
-        The faults, as they are found. A store as it was written has none.
-    """
+    """Checks checksums, tables and values of all that is committed, and yields what is wrong."""
     for task in store.suite:
         yield from verify_task(store, task)
 
@@ -87,25 +86,14 @@ def value_problems(store: EpisodeStore, task: Task, first: int, end: int) -> Ite
             yield Problem(str(store.path / task.name / name), task.name, first + int(i), fault)
 
 
-def _caption(store: EpisodeStore) -> str:
-    counts = {
-        key: sum(store.count(task.name, key) for task in store.suite) for key in store.sources
-    }
-    listed = ", ".join(f"{key} ({count:,} episodes)" for key, count in counts.items())
-    return f"return: mean (min..max); sources: {listed or 'none'}"
-
-
 def _info_row(store: EpisodeStore, task: Task) -> list[str]:
     episodes = store.episodes(task.name)
     if not len(episodes):
         return [task.name, "0", "0"]
     returns = episodes["return"]
-    kinds, counts = np.unique(episodes["behaviour"], return_counts=True)
-    behaviours = [
-        line
-        for kind, count in zip(kinds, counts, strict=True)
-        for line in wrap(f"{count / len(episodes):.0%} {store.behaviours[kind]}", _BEHAVIOUR_WIDTH)
-    ]
+    counts = np.bincount(episodes["behaviour"], minlength=len(store.behaviours))
+    shares = zip(store.behaviours, counts / len(episodes), strict=True)
+    behaviours = [wrap(f"{share:.0%} {b}", _BEHAVIOUR_WIDTH) for b, share in shares if share]
     return [
         task.name,
         f"{len(episodes):,}",
@@ -113,7 +101,7 @@ def _info_row(store: EpisodeStore, task: Task) -> list[str]:
         f"{returns.mean():.0f} ({returns.min():.0f}..{returns.max():.0f})",
         histogram(returns),
         f"{episodes['success_last'].mean():.0%}" if task.scored_by_success else "",
-        "\n".join(behaviours),
+        "\n".join(chain(*behaviours)),
     ]
 
 
@@ -190,18 +178,18 @@ _SAMPLES = 16
 def open_checked(path: str | os.PathLike[str], bad: BadData) -> EpisodeStore:
     """Opens a store for reading and checks it quickly.
 
-    A store whose rows take less than 256 MiB is checked in full, as `pwm.data.inspection.verify`
-    does. Of a larger one the files' sizes, the episode tables and the values of 16 episodes a task
-    are checked here; the other values are as they are read.
+    A store whose rows take less than 256 MiB is checked in full, as `verify` does. Of a larger one
+    the files' sizes, the episode tables and the values of 16 episodes per task are checked here;
+    the other values are as they are read.
 
     Args:
         path: the store's directory.
-        bad: told of what is found. If it leaves bad data out, tasks with a file that cannot be
-            used are like tasks without episodes.
+        bad: notes what is found. If it skips problems, tasks with a file that cannot be used are
+            like tasks without episodes.
 
     Raises:
         PwmError: if there is no store.
-        DataError: for bad data that are not to be left out.
+        DataError: for data problems that are not to be skipped.
     """
     store = EpisodeStore.open(path, bad=bad)
     files = [store.record_file(task.name, ROWS_NAME) for task in store.suite]

@@ -44,7 +44,7 @@ class SampleConfig:
         data: the episode store to take from.
         out: a new directory; it gets a packed store, which every command takes as data=.
         tasks: a list, a suite's name, or null for all that the store has episodes of.
-        episodes: a task; all of them where there are fewer.
+        episodes: per task; all of them where there are fewer.
         whole: how many of those, the best (:func:`pwm.data.ranking.best_first`), are kept whole.
         rows: of a piece of each of the others; null to keep them whole too.
         seed: of where in their episodes the pieces are.
@@ -74,12 +74,9 @@ class SampleConfig:
 
 
 def sample(config: SampleConfig) -> Path:
-    """Pack a small, well spread sample of a store's episodes, if the same is not there already.
+    """Pack a small, well spread sample of a store's episodes, and return its directory.
 
-    The same store and settings give the same bytes.
-
-    Returns:
-        The packed store's directory.
+    The same store and settings give the same bytes; a sample that is there already stays.
 
     Raises:
         PwmError: if there is no store, it lacks a task that was asked for, or ``out`` is in use.
@@ -117,13 +114,9 @@ def _suite(config: SampleConfig, store: EpisodeStore) -> Suite:
     if config.tasks is None:
         return store.suite
     wanted = get_suite(config.tasks)
-    if empty := [name for name in wanted.names if not _has(store, name)]:
+    if empty := [n for n in wanted.names if n not in store.suite or not store.count(n)]:
         raise PwmError(f"{store.path} has no episodes of {', '.join(empty)}; leave them out.")
     return Suite(wanted.name, tuple(store.suite[name] for name in wanted.names))
-
-
-def _has(store: EpisodeStore, task: str) -> bool:
-    return task in store.suite and store.count(task) > 0
 
 
 def _is_made(out: Path, wanted: Manifest) -> bool:
@@ -177,13 +170,13 @@ def _parts(
     begins = {}
     if config.rows is not None:
         spare = np.maximum(table["length"][others].astype(np.int64) - config.rows, 0)
-        begins = dict(zip(others.tolist(), np.floor(at * (spare + 1)).astype(int), strict=True))
+        begins = dict(zip(others.tolist(), (at * (spare + 1)).astype(int).tolist(), strict=True))
     for episode in _arranged(whole, others, rng).tolist():
         entry = table[episode].copy()
         store.checked_episode(task, episode)
         first, length = int(entry["start"]), int(entry["length"])
         if config.rows is not None and episode in begins and config.rows < length:
-            first, length = first + int(begins[episode]), config.rows
+            first, length = first + begins[episode], config.rows
             entry["length"], entry["is_piece"] = length, 1
         rows = store.rows(task, first, first + length)
         rows["action"][0] = rows["reward"][0] = np.nan
@@ -199,8 +192,7 @@ def chosen_episodes(order: np.ndarray, count: int, whole: int) -> tuple[np.ndarr
         whole: how many of those are the best.
 
     Returns:
-        Indices of the best, (whole,), and of the others, both from the best to the worst; the
-        worst of all is one of the others if there is more than one.
+        Indices of the best, (whole,), and of the others, from the best to the worst of all.
     """
     rest = order[whole:]
     places = np.linspace(0, max(len(rest) - 1, 0), min(count - whole, len(rest)))

@@ -21,7 +21,7 @@ from pwm.data.store import EpisodeStore
 class StatePool:
     """Rows of one task's train episodes, to start imagined rollouts from or to clone.
 
-    Of a piece of an episode, as a packed store may hold, the end is the piece's and the return the
+    For a piece of an episode, as a packed store may hold, the end is the piece's and the return the
     whole episode's.
 
     Attributes:
@@ -72,12 +72,12 @@ class StatePool:
                 (:func:`pwm.data.ranking.best_first`).
             ahead: how many steps later the next observation is.
             symlog_rewards: whether ``reward`` sums symlog(reward) in the place of rewards.
-            bad: told of episodes that cannot be read or hold values that they may not hold; their
-                rows are left out, or are an error.
+            bad: notes episodes that cannot be read or hold values that they may not hold; their
+                rows are skipped, or are an error.
 
         Raises:
             PwmError: if the task has no (good) train episode, or ``best`` is not in (0, 1].
-            DataError: for bad data that are not to be left out.
+            DataError: for data problems that are not to be skipped.
         """
         if not 0 < best <= 1:
             raise PwmError(f"best is {best}; it is a share of the episodes, above 0 and up to 1.")
@@ -100,29 +100,24 @@ class StatePool:
         step = drawn - (ends - np.diff(ends, prepend=0))[which]
         positions, begins = np.unique(which, return_index=True)
         sums = _Sums(discount, ahead, symlog_rewards)
-        parts = [
-            _states(store, task, episode, steps, sums, bad)
-            for episode, steps in zip(
-                chosen[positions].tolist(), np.split(step, begins[1:]), strict=True
-            )
-        ]
-        good = [part for part in parts if part is not None]
+        good = []
+        steps_of = zip(chosen[positions].tolist(), np.split(step, begins[1:]), strict=True)
+        for episode, steps in steps_of:
+            try:
+                good.append(_states(store, task, episode, steps, sums))
+            except DataError as error:
+                bad.note(error.problem)
         if not good:
             raise PwmError(
                 f"task '{task}' has no episode in {store.path} that can be used: {bad.summary()}"
             )
-        rows = _States(*map(np.concatenate, zip(*good, strict=True)))
-        padded = {
-            "obs": _padded(rows.obs, suite.obs_dim),
-            "action": _padded(rows.action, suite.action_dim),
-            "next_obs": _padded(rows.next_obs, suite.obs_dim),
-        }
-        sums_of_rows = {
-            name: torch.from_numpy(values.astype(np.float32))
-            for name, values in rows._asdict().items()
-            if name not in padded
-        }
-        return cls(**padded, **sums_of_rows)
+        columns = {name: np.concatenate([part[name] for part in good]) for name in good[0]}
+        sizes = {"obs": suite.obs_dim, "next_obs": suite.obs_dim, "action": suite.action_dim}
+        for name, size in sizes.items():
+            columns[name] = np.pad(columns[name], ((0, 0), (0, size - columns[name].shape[1])))
+        return cls(
+            **{k: torch.from_numpy(v.astype(np.float32, copy=False)) for k, v in columns.items()}
+        )
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -143,46 +138,23 @@ class _Sums(NamedTuple):
         return np.append(sums, 0.0)
 
 
-class _States(NamedTuple):
-    """Some rows of one episode, or of several; fields as in :class:`StatePool`."""
-
-    obs: np.ndarray
-    action: np.ndarray
-    episode_return: np.ndarray
-    return_to_go: np.ndarray
-    steps_to_go: np.ndarray
-    next_obs: np.ndarray
-    reward: np.ndarray
-    next_discount: np.ndarray
-
-
 def _states(
-    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: _Sums, bad: BadData
-) -> _States | None:
-    """What is kept of some steps of one episode, None if the episode is bad."""
-    try:
-        recorded = store.checked_episode(task, episode)
-    except DataError as error:
-        bad.note(error.problem)
-        return None
+    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: _Sums
+) -> dict[str, np.ndarray]:
+    """The fields of :class:`StatePool` for some steps of one episode, unpadded."""
+    recorded = store.checked_episode(task, episode)
     reward = recorded.reward.astype(np.float64)
     learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward
     later = np.minimum(steps + sums.ahead, len(reward))
     next_discount = sums.discount ** (later - steps)
     learned_to_go = sums.to_go(learned)
-    return _States(
-        obs=recorded.obs[steps],
-        action=recorded.action[steps],
-        episode_return=np.full(len(steps), store.episodes(task)["return"][episode]),
-        return_to_go=sums.to_go(reward)[steps],
-        steps_to_go=sums.to_go(np.ones(len(reward)))[steps],
-        next_obs=recorded.obs[later],
-        reward=learned_to_go[steps] - next_discount * learned_to_go[later],
-        next_discount=next_discount,
-    )
-
-
-def _padded(values: np.ndarray, width: int) -> Tensor:
-    out = torch.zeros(len(values), width)
-    out[:, : values.shape[1]] = torch.from_numpy(values)
-    return out
+    return {
+        "obs": recorded.obs[steps],
+        "action": recorded.action[steps],
+        "episode_return": np.full(len(steps), store.episodes(task)["return"][episode]),
+        "return_to_go": sums.to_go(reward)[steps],
+        "steps_to_go": sums.to_go(np.ones(len(reward)))[steps],
+        "next_obs": recorded.obs[later],
+        "reward": learned_to_go[steps] - next_discount * learned_to_go[later],
+        "next_discount": next_discount,
+    }

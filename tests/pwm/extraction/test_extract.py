@@ -227,7 +227,7 @@ def test_a_kill_while_a_finished_group_s_checkpoints_are_deleted(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("pwm.runtime.checkpoint.shutil.rmtree", half)
+        patch.setattr("pwm.runtime.training_checkpoints.shutil.rmtree", half)
         with pytest.raises(Killed):
             main(toy.extract(toy_world_model, tmp_path, "keep_last=5"))
     assert main(toy.extract(toy_world_model, tmp_path)) == 0
