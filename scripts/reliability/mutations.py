@@ -36,7 +36,7 @@ from tally import Tally
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, get_task
 from pwm.evaluation.scores import Results
-from pwm.interop.tdmpc2_checkpoints import read_published
+from pwm.interop.tdmpc2_checkpoints import published_key, read_published
 from pwm.interop.tdmpc2_data import Chunk
 from pwm.models.actor_critic import load_critic
 from pwm.models.policy import load_policy
@@ -211,11 +211,9 @@ def _published(path: Path) -> Any:
 
 def _published_by_torch(path: Path) -> Any:
     """The same weights as torch reads them, under the names of this project."""
-    from pwm.interop.tdmpc2_checkpoints import _own_name
-
     state = torch.load(path, weights_only=True)["model"]
-    names = {key: _own_name(key) for key in state}
-    return {name: state[key].float() for key, name in names.items() if name is not None}
+    names = _published(PUBLISHED / "tdmpc2_mt30_tiny_old.pt")
+    return {name: state[published_key(name, "tdmpc2-old")].float() for name in names}
 
 
 def _task(path: Path) -> Any:
