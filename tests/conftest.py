@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pwm.core.suites import Task, get_suite
+from pwm.core.suites import Suite, Task, get_suite
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
 
@@ -58,7 +59,8 @@ def keyboard_interrupts():
 class Toy:
     """Made-up data of two tasks with learnable dynamics, and commands that take seconds on it.
 
-    The tasks have real names, so that every command takes them, and invented episodes.
+    The tasks are real ones, so that every command takes them and simulators play them, but with
+    episodes of 50 steps; the data's episodes are invented.
 
     Attributes:
         tasks: their names.
@@ -69,7 +71,8 @@ class Toy:
 
     def __init__(self, directory: Path) -> None:
         self.data = directory / "data"
-        suite = get_suite(self.tasks)
+        real = get_suite(self.tasks)
+        suite = Suite(real.name, tuple(replace(task, episode_length=50) for task in real))
         with EpisodeStore.create(self.data, suite) as store:
             store.add_source("toy", {})
             for task in suite:
