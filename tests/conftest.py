@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,7 +46,7 @@ def _forked_workers(request, monkeypatch):
     A user's workers begin with nothing, and then take seconds to import torch and simulators.
     """
     if sys.platform == "linux" and not request.node.get_closest_marker("spawned"):
-        monkeypatch.setattr("pwm.core.worker_pool._START_METHOD", "fork")
+        monkeypatch.setattr("pwm.core.worker_pool._CONTEXT", multiprocessing.get_context("fork"))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ _DONE, _QUESTION, _MISTAKE, _FAILED, _DIED = "done", "question", "mistake", "fai
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
-_START_METHOD = "spawn"
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +108,9 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context(_START_METHOD)
-        self._pulse = context.RawArray("Q", 2)
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self._pulse), daemon=True)
+        self._pulse = _CONTEXT.RawArray("Q", 2)
+        self.connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_work, args=(theirs, self._pulse), daemon=True)
         with fresh_interpreters():
             self.process.start()
         theirs.close()
