@@ -15,11 +15,10 @@ from pwm.core.errors import PwmError, explain_unwritten
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the operating system has against writing, a full disk say, into one sentence.
+    """Turns an OSError, of a full disk say, into a PwmError of one sentence.
 
-    Raises:
-        PwmError: in the place of an OSError, also where ``torch.save`` hides one: it goes on to
-            close its archive, and raises the RuntimeError that this gives.
+    Also where ``torch.save`` hides one: it goes on to close its archive, and raises the
+    RuntimeError that this gives.
     """
     try:
         yield
@@ -40,11 +39,7 @@ def fsync_directory(directory: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory and those above it, durably; does nothing where it exists.
-
-    Raises:
-        PwmError: if it cannot be made.
-    """
+    """Makes a directory and those above it, durably; raises PwmError if it cannot be made."""
     if not path.is_dir():
         make_directory(path.parent)
         with writing(path):
@@ -57,7 +52,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Replaces a file by what is written inside, in one durable step when that has ended.
 
     The data go to ``path`` + ``.tmp`` in the same directory, which is fsynced and renamed over
-    ``path``. Callers see to it that one process at a time writes a given path.
+    ``path``. Callers make sure that one process at a time writes a given path.
 
     Raises:
         PwmError: if it cannot be written.
@@ -78,11 +73,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file's content as :func:`replacing` does.
-
-    Raises:
-        PwmError: if it cannot be written.
-    """
+    """Replaces a file's content as :func:`replacing` does; raises PwmError if it cannot."""
     with replacing(path) as file:
         file.write(data)
 

@@ -26,10 +26,9 @@ def available_cores() -> int:
 def fresh_interpreters() -> Iterator[None]:
     """A process spawned inside gets blocked signals, one BLAS thread and no main module.
 
-    SIGINT and SIGTERM stay with the caller, which decides what is finished first. The caller's main
-    module, which a spawned process imports unless it has no file, may import torch or lack the
-    ``__name__`` guard. Nor does it know joblib's way of starting processes, which those of joblib's
-    hand on.
+    The caller alone gets SIGINT and SIGTERM, and decides what is finished first. Its main module,
+    which a spawned process imports unless it has no file, may import torch or lack the ``__name__``
+    guard. joblib's way of starting processes, which its own workers pass on, does not apply.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     main = sys.modules["__main__"]
@@ -52,7 +51,7 @@ def fresh_interpreters() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Has this process end when the one that started it does, even if that one is killed."""
+    """Makes this process end when the one that started it does, even if that one is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

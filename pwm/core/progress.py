@@ -28,7 +28,7 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar() -> Progress:
-    """A bar with count, rate, elapsed and remaining time, and a free ``note`` field a task."""
+    """A bar with count, rate, elapsed and remaining time, and a free ``note`` per task."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

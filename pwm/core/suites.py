@@ -8,6 +8,7 @@ This module imports neither a simulator nor torch.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,9 +31,9 @@ class Task:
     """One control task.
 
     Attributes:
-        name: the task's public name, such as ``walker-run`` or ``mw-push``.
-        domain: the simulator family that runs it; ``gymnasium`` for a user-defined task,
-            which a task file describes (:mod:`pwm.core.task_files`).
+        name: such as ``walker-run`` or ``mw-push``.
+        domain: the simulator family that runs it; ``gymnasium`` for a user-defined task, which a
+            task file describes (:mod:`pwm.core.task_files`).
         obs_dim: length of the unpadded observation.
         action_dim: length of the unpadded action, every entry in [-1, 1].
         episode_length: decision steps in an episode.
@@ -79,11 +80,8 @@ class Task:
 
     def table(self) -> dict[str, Any]:
         """The fields as plain data for JSON; those of user-defined tasks only where they apply."""
-        table = asdict(self)
-        if self.domain != "gymnasium":
-            for name in GYMNASIUM_FIELDS:
-                del table[name]
-        return table
+        left_out = () if self.domain == "gymnasium" else GYMNASIUM_FIELDS
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -163,45 +161,26 @@ bin-picking box-close door-lock door-unlock hand-insert
 """
 
 
-def _dmcontrol_tasks() -> tuple[Task, ...]:
-    rows = _DMCONTROL.strip().replace("\n", "|").split("|")
-    fields = (row.split() for row in rows)
-    return tuple(Task(name, "dmcontrol", int(obs), int(act), 500) for name, obs, act in fields)
+_QUICK = "mw-reach mw-button-press-topdown mw-drawer-close pendulum-swingup cartpole-balance"
 
+_MIXED10 = """
+pendulum-swingup pendulum-spin cartpole-balance cartpole-swingup walker-stand
+mw-reach mw-button-press-topdown mw-drawer-close mw-window-open mw-door-close
+"""
 
-def _metaworld_tasks() -> tuple[Task, ...]:
-    return tuple(Task(f"mw-{name}", "metaworld", 39, 4, 100) for name in _METAWORLD.split())
-
-
-_MT30 = _dmcontrol_tasks()
-_MT50 = _metaworld_tasks()
+_MT30 = tuple(
+    Task(name, "dmcontrol", int(obs_dim), int(action_dim), 500)
+    for name, obs_dim, action_dim in map(str.split, re.split(r"[|\n]", _DMCONTROL.strip()))
+)
+_MT50 = tuple(Task(f"mw-{name}", "metaworld", 39, 4, 100) for name in _METAWORLD.split())
 _TASKS = {task.name: task for task in (*_MT30, *_MT50)}
 
-
-def _pick(names: str) -> tuple[Task, ...]:
-    return tuple(_TASKS[name] for name in names.split())
-
-
 SUITES = {
-    suite.name: suite
-    for suite in (
-        Suite("mt30", _MT30),
-        Suite("mt50", _MT50),
-        Suite("mt80", (*_MT30, *_MT50)),
-        Suite(
-            "quick",
-            _pick(
-                "mw-reach mw-button-press-topdown mw-drawer-close pendulum-swingup cartpole-balance"
-            ),
-        ),
-        Suite(
-            "mixed10",
-            _pick(
-                "pendulum-swingup pendulum-spin cartpole-balance cartpole-swingup walker-stand "
-                "mw-reach mw-button-press-topdown mw-drawer-close mw-window-open mw-door-close"
-            ),
-        ),
-    )
+    "mt30": Suite("mt30", _MT30),
+    "mt50": Suite("mt50", _MT50),
+    "mt80": Suite("mt80", (*_MT30, *_MT50)),
+    "quick": Suite("quick", tuple(_TASKS[name] for name in _QUICK.split())),
+    "mixed10": Suite("mixed10", tuple(_TASKS[name] for name in _MIXED10.split())),
 }
 
 

@@ -1,7 +1,7 @@
 """Watched worker processes: one that dies, hangs or fails is replaced and its work done again.
 
-The caller hands out jobs and takes results; a worker does one job at a time, says that it lives by
-a counter in shared memory, and may ask the caller something in the middle of a job.
+The caller hands out jobs and takes results; a worker does one job at a time, signals that it is
+alive by a counter in shared memory, and may ask the caller something in the middle of a job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Answerer = Callable[[Sequence[tuple["Job", Any]]], Sequence[Any]]
 """Answers the questions of several jobs that wait at once."""
 
 _DONE, _QUESTION, _MISTAKE, _FAILED, _DIED = "done", "question", "mistake", "failed", "died"
-_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -52,7 +52,7 @@ class Caller:
         self._jobs: deque[Job] = deque()
 
     def at(self, part: int) -> None:
-        """Says that the job goes on, and with which of its parts; a job calls it every moment."""
+        """Signals that the job goes on, and with which of its parts; jobs call it all the time."""
         self._pulse[0] += 1
         self._pulse[1] = part
 
@@ -94,9 +94,7 @@ class Caller:
 
 def _work(connection: Connection, pulse: Any) -> None:
     end_with_parent()
-    with suppress(
-        BrokenPipeError, ConnectionResetError
-    ):  # the caller has ended, and so does this process
+    with suppress(BrokenPipeError, ConnectionResetError):  # where the caller has ended
         Caller(connection, pulse).serve()
 
 
@@ -133,7 +131,7 @@ class _Worker:
             self.connection.send_bytes(pickle.dumps(message))
 
     def receive(self) -> tuple[str, Any]:
-        """What it has sent, or that it has died."""
+        """The message that it has sent, or that it has died."""
         try:
             kind, content = pickle.loads(self.connection.recv_bytes())  # noqa: S301 - own pipe
         except (EOFError, OSError):
@@ -143,11 +141,11 @@ class _Worker:
         return kind, content
 
     def look(self) -> None:
-        """Notes that it lives."""
+        """Notes that it is alive."""
         self._seen, self._since = self._pulse[0], time.monotonic()
 
     def hangs(self, timeout: float) -> bool:
-        """Whether it was not seen to go on for longer than the time-out."""
+        """Whether its counter has stood still for longer than the time-out."""
         if self._pulse[0] != self._seen:
             self.look()
         if not self._seen:  # it imports simulators, and makes the first
@@ -171,7 +169,7 @@ class _Worker:
 class WorkerPool:
     """Runs jobs in spawned processes with one thread each, and again where a process fails.
 
-    Workers end when the caller does, even if it is killed. SIGINT and SIGTERM stay with the caller.
+    Workers end when the caller does, even if it is killed, which alone gets SIGINT and SIGTERM.
 
     Args:
         workers: processes; each is started when there is a job for it.
@@ -194,9 +192,9 @@ class WorkerPool:
         ahead: int = 1,
         notify: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.faults: Counter[str] = Counter()
         self.workers, self._timeout, self._ahead = workers, timeout, ahead
         self._max_faults, self._notify = max_faults, notify
+        self.faults: Counter[str] = Counter()
         self._faults_of: Counter[Job] = Counter()
         self._processes: list[_Worker] = []
 
@@ -211,8 +209,8 @@ class WorkerPool:
             answer: answers what jobs ask; all that wait at once are passed together.
 
         Raises:
-            PwmError: for a job that has failed too often (the sentence names its part), or whose
-                own PwmError says that to try again is no use.
+            PwmError: for a job that has failed too often (the sentence names its part), or that
+                raised a PwmError other than a SimulatorError, which would come again.
         """
         while self._hand_out(next_job):
             asking = []
@@ -233,7 +231,7 @@ class WorkerPool:
                     worker.send(content)
 
     def _hand_out(self, next_job: Callable[[int], Job | None]) -> bool:
-        """Gives every worker something to do; whether any has."""
+        """Gives every worker something to do; returns whether any has."""
         for depth in range(self._ahead):
             for index in range(self.workers):
                 idle = index >= len(self._processes) or len(self._processes[index].jobs) <= depth
@@ -248,7 +246,7 @@ class WorkerPool:
     def _ready(self) -> list[_Worker]:
         """Workers that have sent something; those that hang are replaced meanwhile."""
         busy = {worker.connection: worker for worker in self._processes if worker.jobs}
-        ready = [busy.pop(c) for c in wait(list(busy), _SECONDS_BETWEEN_LOOKS)]  # type: ignore[call-overload]
+        ready = [busy.pop(c) for c in wait(list(busy), _SECONDS_BETWEEN_CHECKS)]  # type: ignore[call-overload]
         for worker in busy.values():
             if worker.hangs(self._timeout):
                 self._replace(worker, "hung", f"it gave no sign of life for {self._timeout:g} s")

@@ -11,12 +11,7 @@ from pwm.simulation.sac_config import LEARNERS
 
 
 def stalled(scores: Sequence[float], improvement: float) -> int:
-    """Rounds since a task's score last rose.
-
-    Args:
-        scores: the normalized scores of the rounds so far, 0..100.
-        improvement: by how much a score must exceed all before it to have risen.
-    """
+    """Rounds since a task's score, 0..100, last exceeded all before it by ``improvement``."""
     best, rounds = -math.inf, 0
     for score in scores:
         rounds = 0 if score >= best + improvement else rounds + 1
@@ -27,13 +22,13 @@ def stalled(scores: Sequence[float], improvement: float) -> int:
 def next_episode_budget(
     scores: Sequence[float], episodes: int, least: int, improvement: float
 ) -> int:
-    """Half as many for each round since the task's score last rose.
+    """Halve a task's budget for each round since its score last improved.
 
-    Data of a task that is solved, or that its policies do not get on with, teach little that is
-    new, and their collection and evaluation cost as much as any.
+    More data of a task that is solved, or whose policies do not improve, add little that is new,
+    and their collection and evaluation cost as much as any.
 
     Args:
-        scores: as for `stalled`.
+        scores: normalized scores of the rounds so far, 0..100.
         episodes: for a task that the last round improved.
         least: for any task, so that one that could improve again is noticed.
         improvement: as for `stalled`.
@@ -48,10 +43,10 @@ class FillConfig:
     Each round that finds a task so adds as many, of one agent, which goes on to learn.
 
     Attributes:
-        episodes: a task and round; 0 for none, ever.
+        episodes: per task and round; 0 for none, ever.
         behaviour: ``sac`` or ``tqc``; how it learns is in ``collect.sac``.
         after: rounds in which the task's score has not risen.
-        below: best score so far, 0..100, from which on a task is left alone.
+        below: best score so far, 0..100, from which on a task gets none.
     """
 
     episodes: int = 0
@@ -66,12 +61,7 @@ class FillConfig:
         require_choice(self, "behaviour", LEARNERS)
 
     def wanted(self, scores: Sequence[float], improvement: float) -> int:
-        """The agent's episodes after the next round, 0 where it has none to make in it.
-
-        Args:
-            scores: as `pwm.pipelines.episode_budget.stalled` takes them.
-            improvement: likewise.
-        """
+        """All of the agent's episodes after the next round, 0 if it is to make none in it."""
         due = [self._due(scores[: n + 1], improvement) for n in range(len(scores))]
         return self.episodes * sum(due) if due and due[-1] else 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,8 +28,8 @@ _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe",
 class Ranks:
     """One process among those that train together, or the only one.
 
-    What all of them must do alike goes through here: every method but :meth:`print_rank` and
-    :meth:`device` is to be called by all ranks in the same order. Alone, each is the identity.
+    Every method but :meth:`print_rank` and :meth:`device` is a collective: all ranks call it in the
+    same order. With one rank each is the identity.
 
     Attributes:
         rank, size: which process this is, and of how many.
@@ -42,7 +42,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the rank that speaks, logs, and holds the run's lock."""
+        """Whether this is the rank that prints, logs, and holds the run's lock."""
         return self.rank == 0
 
     def print_rank(self, text: str) -> None:
@@ -100,7 +100,7 @@ class Ranks:
         return values
 
     def any_stop_signal(self, signum: int | None) -> int | None:
-        """The signal that one of the ranks has got, if any has: all stop, or none."""
+        """The signal that any of the ranks received, or None."""
         if self.size == 1:
             return signum
         flag = torch.tensor(signum or 0)
@@ -111,7 +111,7 @@ class Ranks:
         """Stop all ranks if a signal came to one of them; call it after saving.
 
         Raises:
-            Interrupted: on the main rank; the others exit without a word.
+            Interrupted: on the main rank; the others exit silently.
         """
         signum = self.any_stop_signal(signals.requested)
         if signum is not None:
@@ -121,10 +121,10 @@ class Ranks:
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """What fails on one rank inside with a PwmError ends all of them, in one sentence.
+        """A PwmError that is raised inside on one rank ends all of them.
 
         Raises:
-            PwmError: the first rank's, on the main rank; the others exit without a word.
+            PwmError: the first rank's, on the main rank; the others exit silently.
         """
         if self.size == 1:
             yield
@@ -133,24 +133,20 @@ class Ranks:
         try:
             yield
         except PwmError as error:
-            fault = str(error)
-        self._raise_first(self.all_gather_object(fault))
-
-    def _raise_first(self, faults: Sequence[str | None]) -> None:
-        failed = [rank for rank, fault in enumerate(faults) if fault is not None]
-        if failed and not self.main:
+            fault = f"rank {self.rank}: {error}" if self.rank else str(error)
+        faults = [text for text in self.all_gather_object(fault) if text is not None]
+        if faults and self.main:
+            raise PwmError(faults[0])
+        if faults:
             sys.exit(1)
-        if failed:
-            where = f"rank {failed[0]}: " if failed[0] else ""
-            raise PwmError(f"{where}{faults[failed[0]]}")
 
 
 @contextmanager
 def join_ranks(config: Any) -> Iterator[Ranks]:
     """This process among those that torchrun started, as long as the context is open.
 
-    With GPUs the ranks talk through NCCL, else through gloo. A process group that is there already
-    is used, and left.
+    With GPUs the ranks communicate through NCCL, else through gloo. An existing process group is
+    used, and not destroyed.
 
     Args:
         config: settings with ``device`` and ``parallel``: ``auto`` is data parallel (``ddp``) where
@@ -163,7 +159,7 @@ def join_ranks(config: Any) -> Iterator[Ranks]:
     """
     parallel, device = config.parallel, config.device
     started = all(name in os.environ for name in _SET_BY_TORCHRUN)
-    if not started:  # else all ranks say it together
+    if not started:  # else all ranks check it, and raise together
         require_choice(config, "parallel", PARALLEL)
     if not started and parallel != "auto":
         raise PwmError(

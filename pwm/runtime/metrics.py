@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -58,30 +59,22 @@ class MetricsLogger:
 
 
 class NoMetrics:
-    """In the place of a logger where another process logs."""
+    """Takes the place of a logger where another process logs."""
 
-    def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
-        """Writes nothing."""
+    def log(self, *anything: object) -> None:
+        """Does nothing, as the other methods."""
 
-    def flush(self) -> None:
-        """Writes nothing."""
-
-    def close(self) -> None:
-        """Has nothing to close."""
+    flush = close = log
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a ``metrics.jsonl``, up to one that a crash left unfinished or unreadable."""
-    if not path.is_file():
-        return []
     whole: list[dict[str, float]] = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
+    with suppress(ValueError, TypeError, KeyError, FileNotFoundError):
+        for line in path.read_bytes().split(b"\n")[:-1]:
             values = json.loads(line)
             int(values["step"])
-        except (ValueError, TypeError, KeyError):
-            break
-        whole.append(values)
+            whole.append(values)
     return whole
 
 

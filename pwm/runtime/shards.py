@@ -29,10 +29,10 @@ Groups = dict[str, dict[str, Tensor]]
 def write_shards(directory: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
     """Write this rank's part of tensors into a directory without safetensors files.
 
-    To be called by all ranks. What all of them hold is written by one of them.
+    All ranks call it. What all of them hold is written by one of them.
 
     Returns:
-        The names of the files that this rank wrote, and their SHA-256; they are on the disk.
+        SHA-256 by name of the files that this rank wrote and synced.
 
     Raises:
         PwmError: if a rank cannot write.
@@ -46,13 +46,13 @@ def write_shards(directory: Path, groups: Mapping[str, Mapping[str, Tensor]]) ->
             f"cannot write {directory} ({'; '.join(sorted(reasons))}); the checkpoints of before "
             "are whole. Make room, and give the command again."
         ) from error
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    mine = sorted(directory.glob(f"shard-{rank + 1:05d}-*.safetensors"))
-    for path in mine:
+    rank, digests = dist.get_rank() if dist.is_initialized() else 0, {}
+    for path in sorted(directory.glob(f"shard-{rank + 1:05d}-*.safetensors")):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+        digests[path.name] = file_sha256(path)
     fsync_directory(directory)
-    return {path.name: file_sha256(path) for path in mine}
+    return digests
 
 
 def read_shards(directory: Path, wanted: Iterable[str] | None, into: Groups | None) -> Groups:

@@ -1,10 +1,8 @@
 """TensorBoard's event files, written at once.
 
-TensorBoard's own writers hand every number to a thread of theirs: on a full disk the exception is
+TensorBoard's own writers pass every number to a thread of theirs: on a full disk the exception is
 raised there, with a traceback, and reaches the caller at some later call. Here a step's numbers are
-one record, and the call that is given them writes it or says what is in the way.
-
-It is imported only where it is used, since TensorBoard takes seconds to import.
+one record, which the call writes, or raises. It is imported late, since that takes seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ class EventFile:
 
     Args:
         directory: made if it does not exist.
-        purge_from: TensorBoard drops what earlier files say of this step and later ones.
+        purge_from: TensorBoard drops what earlier files hold of this step and later ones.
 
     Raises:
         PwmError: if it cannot be written, as every method does.

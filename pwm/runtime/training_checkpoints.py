@@ -87,8 +87,8 @@ def load_latest(
 ) -> Checkpoint | None:
     """The newest whole training checkpoint, or None if none was ever written.
 
-    A damaged one is passed over; ``warn``, if given, is called with a sentence that says so.
-    ``layout`` is as for :func:`load_checkpoint`.
+    A damaged one is passed over; ``warn``, if given, is called with a sentence on it. ``layout`` is
+    as for :func:`load_checkpoint`.
 
     Raises:
         PwmError: if there are some and none is whole, or one is of another kind or a newer format.
@@ -123,10 +123,9 @@ def require_same_data(checkpoint: Checkpoint, digest: str, data: str) -> None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's per-parameter state as named tensors: ``<parameter index>.<entry>``."""
-    state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": torch.as_tensor(value)
-        for index, entries in state.items()
+        for index, entries in optimizer.state_dict()["state"].items()
         for name, value in entries.items()
     }
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from pwm.simulation.simulator_mpc import SimulatorMPCConfig, can_plan
 from pwm.simulation.watched_env import require_environments
 
 _COMMIT_EVERY = 50
-_JOBS_AHEAD = 8  # a worker, of the episode that is to be stored next
+_JOBS_AHEAD = 8  # per worker, of the episode that is to be stored next
 
 
 @dataclass
@@ -56,7 +57,7 @@ class CollectConfig:
     Attributes:
         out: the store's directory; made if it does not exist, appended to if it does.
         suite: a suite, a task, or several tasks, in a list or joined with commas.
-        episodes: episodes a task, or a mapping from task name to episodes.
+        episodes: episodes per task, or a mapping from task name to episodes.
         seed: everything drawn follows from it; another seed adds other episodes.
         workers: processes, 0 for one per available core. Does not change the data.
         behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
@@ -162,41 +163,47 @@ def collect(config: CollectConfig) -> Path:
     suite = get_suite(config.suite)
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
+    learns = config.behaviour in LEARNERS
     if recipe.behaviour == "policy":
         for task in suite:
             recipe.make("policy", task)  # raises for a policy that is not of this task
     require_environments(suite)
     description = _describe(recipe, suite)
-    if config.behaviour in LEARNERS:
+    if learns:
         description |= describe_learner(config.behaviour, config.sac)
-    with _open_or_create(Path(config.out), suite) as store, StopSignals() as signals:
-        source = _source_key(recipe, description)
-        if config.behaviour in LEARNERS:
+    source = _source_key(recipe, description)
+    limits = config.workers or available_cores(), config.worker_timeout, config.max_faults
+    with (
+        _open_or_create(Path(config.out), suite) as store,
+        StopSignals() as signals,
+        WorkerPool(*limits, ahead=2, notify=console.print) as pool,
+    ):
+        if learns:
             require_prior(store, config.sac)
         store.add_source(source, description)
-        with WorkerPool(
-            config.workers or available_cores(),
-            config.worker_timeout,
-            config.max_faults,
-            ahead=2,
-            notify=console.print,
-        ) as pool:
-            if config.behaviour in LEARNERS:
-                training = Training(config.behaviour, config.seed, store.path, source, config.sac)
-                record_training(store, training, wanted, pool, signals)
-            else:
-                _collect(store, source, recipe, wanted, pool, signals)
+        made = {task: store.count(task, source) for task in wanted}
+        if total := sum(max(count - made[task], 0) for task, count in wanted.items()):
+            with progress_bar() as progress:
+                bar = progress.add_task("collect", total=total, note="")
+                show = partial(progress.update, bar)
+                if learns:
+                    behaviour, seed, sac = config.behaviour, config.seed, config.sac
+                    training = Training(behaviour, seed, store.path, source, sac)
+                    record_training(store, training, wanted, made, pool, signals, show)
+                else:
+                    entries = _episodes(store.suite, made, wanted)
+                    _collect(store, source, _in_order(pool, recipe, entries, signals), show)
         signals.raise_if_requested(
             f"stopped; every whole episode is in {config.out}. The same command goes on from there."
         )
         console.print(info(store))
-        if report := pool.report():
-            console.print(report)
+    if report := pool.report():
+        console.print(report)
     return Path(config.out)
 
 
 def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
-    """Fills a store with what was collected task by task, as :func:`collect` would have filled it.
+    """Make the store that :func:`collect` would have made from stores of single tasks.
 
     Args:
         config: of the collection of all tasks; the store is its ``out``.
@@ -310,32 +317,22 @@ def _episodes(suite: Suite, first: Mapping[str, int], wanted: Mapping[str, int])
 def _collect(
     store: EpisodeStore,
     source: str,
-    recipe: Recipe,
-    wanted: Mapping[str, int],
-    pool: WorkerPool,
-    signals: StopSignals,
+    made: Iterator[tuple[_Next, Episode]],
+    show: Callable[..., None],
 ) -> None:
-    made = {task: store.count(task, source) for task in wanted}
-    total = sum(max(wanted[task] - made[task], 0) for task in wanted)
-    if not total:
-        return
     whole: list[Episode] = []
-    with progress_bar() as progress:
-        bar = progress.add_task("collect", total=total, note="")
-        task = ""
-        try:
-            for entry, episode in _in_order(
-                pool, recipe, _episodes(store.suite, made, wanted), signals
-            ):
-                whole.append(episode)
-                task = entry.task.name
-                if entry.commit:
-                    store.append(task, whole, source)
-                    whole = []
-                progress.update(bar, advance=1, note=task)
-        finally:
-            if whole:
+    task = ""
+    try:
+        for entry, episode in made:
+            whole.append(episode)
+            task = entry.task.name
+            if entry.commit:
                 store.append(task, whole, source)
+                whole = []
+            show(advance=1, note=task)
+    finally:
+        if whole:
+            store.append(task, whole, source)
 
 
 def _in_order(

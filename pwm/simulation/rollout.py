@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,27 +76,23 @@ def run_episode(
     name = draw_name(mixture, rng)
     behaviour = behaviour_named(name)
     behaviour.reset(rng)
-    length = task.episode_length
-    obs = np.empty((length + 1, task.obs_dim), np.float32)
-    action = np.empty((length, task.action_dim), np.float32)
-    reward = np.empty(length, np.float32)
-    terminated, success = np.zeros(length, bool), np.zeros(length, bool)
-    obs[0], _ = env.reset(seed=seed)
-    steps = 0
-    truncated = False
-    while not truncated and steps < length:
-        action[steps] = behaviour.act(obs[steps])
-        obs[steps + 1], reward[steps], ended, truncated, details = env.step(action[steps])
-        terminated[steps] = ended
-        success[steps] = details["success"] > 0
-        truncated = truncated or ended
-        steps += 1
+    observations: list[np.ndarray] = [env.reset(seed=seed)[0]]
+    steps: list[tuple[np.ndarray, float, bool, bool]] = []
+    over = False
+    while not over and len(steps) < task.episode_length:
+        action = behaviour.act(observations[-1])
+        obs, reward, terminated, truncated, details = env.step(action)
+        observations.append(obs)
+        steps.append((action, reward, terminated, details["success"] > 0))
+        over = terminated or truncated
+    columns = (np.array(column) for column in zip(*steps, strict=True))
+    actions, rewards, terminations, successes = columns
     return Episode(
-        obs=obs[: steps + 1],
-        action=action[:steps],
-        reward=reward[:steps],
-        terminated=terminated[:steps],
-        success=success[:steps],
+        obs=np.array(observations),
+        action=actions,
+        reward=rewards.astype(np.float32),
+        terminated=terminations,
+        success=successes,
         behaviour=name,
         seed=seed,
     )
@@ -104,30 +100,13 @@ def run_episode(
 
 def collect_episode(caller: Caller, recipe: Recipe, task: Task, seed: int) -> Episode:
     """An episode of a collection, in a worker that keeps its last environments for the next."""
-    return _stage(caller, recipe, task).run(seed)
-
-
-class _Stage:
-    """A task's environment and the behaviours made so far."""
-
-    def __init__(self, caller: Caller, recipe: Recipe, task: Task) -> None:
-        from pwm.simulation.watched_env import WatchedEnv
-
-        self._recipe = recipe
-        self._task = task
-        self._env = WatchedEnv(task, caller)
-        self._behaviours: dict[str, Behaviour] = {}
-
-    def run(self, seed: int) -> Episode:
-        mixture = self._recipe.mixture(self._task)
-        return run_episode(self._env, self._task, seed, mixture, self._behaviour)
-
-    def _behaviour(self, name: str) -> Behaviour:
-        if name not in self._behaviours:
-            self._behaviours[name] = self._recipe.make(name, self._task, self._env.unwrapped)
-        return self._behaviours[name]
+    return _episode_maker(caller, recipe, task)(seed)
 
 
 @lru_cache(maxsize=2)  # jobs come task after task; two tasks meet where one ends
-def _stage(caller: Caller, recipe: Recipe, task: Task) -> _Stage:
-    return _Stage(caller, recipe, task)
+def _episode_maker(caller: Caller, recipe: Recipe, task: Task) -> Callable[[int], Episode]:
+    from pwm.simulation.watched_env import WatchedEnv
+
+    env, mixture = WatchedEnv(task, caller), recipe.mixture(task)
+    behaviour_named = cache(lambda name: recipe.make(name, task, env.unwrapped))
+    return lambda seed: run_episode(env, task, seed, mixture, behaviour_named)

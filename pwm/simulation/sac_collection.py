@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pwm.core.progress import progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task
 from pwm.core.worker_pool import Caller, Job, WorkerPool
@@ -24,34 +23,28 @@ def record_training(
     store: EpisodeStore,
     training: Training,
     wanted: Mapping[str, int],
+    made: Mapping[str, int],
     pool: WorkerPool,
     signals: StopSignals,
+    show: Callable[..., None],
 ) -> None:
-    """Trains agents side by side, and stores all their episodes, a task's in order.
+    """Trains agents side by side, and stores all their episodes, each task's in order.
 
     Args:
         store: open for appending, with the training's source.
         training: how.
         wanted: how many episodes each task shall have in all.
+        made: how many it has.
         pool: does the work; a worker stays with a task until that has its episodes.
         signals: end it after the episodes that are under way, of which none is lost.
+        show: called with ``completed`` episodes and a ``note``.
 
     Raises:
         PwmError: if an agent's checkpoint is missing, or a job fails too often.
     """
-    made = {task: store.count(task, training.source) for task in wanted}
-    total = sum(max(wanted[task] - made[task], 0) for task in wanted)
-    if not total:
-        return
-    with progress_bar() as progress:
-        bar = progress.add_task("collect", total=total, note="")
-
-        def tell(episodes: int, note: str) -> None:
-            progress.update(bar, completed=episodes, note=note)
-
-        jobs = _TrainingJobs(store.suite, training, wanted, made, signals, tell)
-        for job, episodes in pool.run(jobs.next_job, jobs.answer):
-            store.append(jobs.end(job, episodes), episodes, training.source)
+    jobs = _TrainingJobs(store.suite, training, wanted, made, signals, show)
+    for job, episodes in pool.run(jobs.next_job, jobs.answer):
+        store.append(jobs.end(job, episodes), episodes, training.source)
 
 
 class _TrainingJobs:
@@ -64,10 +57,10 @@ class _TrainingJobs:
         wanted: Mapping[str, int],
         made: Mapping[str, int],
         signals: StopSignals,
-        tell: Callable[[int, str], None],
+        show: Callable[..., None],
     ) -> None:
         self._suite, self._training, self._wanted = suite, training, wanted
-        self._made, self._signals, self._tell = dict(made), signals, tell
+        self._made, self._signals, self._show = dict(made), signals, show
         self._waiting = [task for task in wanted if made[task] < wanted[task]]
         self._task_of: dict[int, str] = {}
         self._under_way: dict[Job, str] = {}
@@ -90,13 +83,13 @@ class _TrainingJobs:
         self._under_way[job] = task
         return job
 
-    def answer(self, told: Sequence[tuple[Job, tuple[int, float]]]) -> list[bool]:
-        """Whether to go on, to workers that tell how many episodes of a job they have."""
-        for job, (episodes, episode_return) in told:
+    def answer(self, reports: Sequence[tuple[Job, tuple[int, float]]]) -> list[bool]:
+        """Whether to go on, for workers that report how many episodes of a job they have made."""
+        for job, (episodes, episode_return) in reports:
             self._of_job[job] = episodes
             note = f"{self._under_way[job]}: return {episode_return:.0f}"
-            self._tell(self._ended + sum(self._of_job.values()), note)
-        return [self._signals.requested is None] * len(told)
+            self._show(completed=self._ended + sum(self._of_job.values()), note=note)
+        return [self._signals.requested is None] * len(reports)
 
     def end(self, job: Job, episodes: Sequence[Episode]) -> str:
         """Count a job's episodes; returns their task."""
@@ -109,9 +102,7 @@ class _TrainingJobs:
 def train_episodes(
     caller: Caller, training: Training, task: Task, first: int, end: int
 ) -> list[Episode]:
-    """A task's episodes ``first`` to ``end`` - 1, fewer if the caller says so."""
-    from pwm.simulation.sac_worker import (
-        agent_trainer,  # here, for the calling process does without torch
-    )
+    """A task's episodes ``first`` to ``end`` - 1, fewer if the caller asks to stop."""
+    from pwm.simulation.sac_worker import agent_trainer  # here: the caller does without torch
 
     return agent_trainer(caller, training, task).train_episodes(first, end)

@@ -1,4 +1,4 @@
-"""A task's agent in a worker process: acts, learns, and can be put down and taken up again."""
+"""A task's agent in a worker process, which acts, learns, and goes on from its checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KIND = "agent"
 
 
 class RecordingEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """A task's environment that shows an agent all that happens, whoever chooses the actions.
+    """A task's environment whose transitions an agent learns from, whoever chooses the actions.
 
     All randomness of an episode, that of the agent's updates included, follows from its seed, so
     that between two episodes there is no generator whose state would have to be kept.
@@ -36,25 +36,23 @@ class RecordingEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
         super().__init__(env)
         self._agent = agent
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """See ``gymnasium.Env.reset``; the seed is needed."""
         assert seed is not None
         self._agent.seed(stream_seed(seed, "agent"))
         self._obs, info = self.env.reset(seed=seed, options=options)
         return self._obs, info
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Any:
         """See ``gymnasium.Env.step``."""
         after, reward, terminated, truncated, info = self.env.step(action)
         self._agent.learn(self._obs, action, float(reward), after, terminated)
         self._obs = after
-        return after, float(reward), terminated, truncated, info
+        return after, reward, terminated, truncated, info
 
 
 class AgentTrainer:
-    """A task's training, as far as it has come in this process or was put down by another."""
+    """A task's training, as far as it has come in this process or in the checkpoints of another."""
 
     def __init__(self, caller: Caller, training: Training, task: Task) -> None:
         self._caller, self._training, self._task = caller, training, task
@@ -63,10 +61,8 @@ class AgentTrainer:
         seed = stream_seed(training.seed, f"{behaviour} {task.name}")
         self.agent = agent_class(training.config)(behaviour, task, env, training.config, seed)
         self._env = RecordingEnv(env, self.agent)
-        self._behaviours: dict[str, Behaviour] = {
-            "random": RandomBehaviour(task),
-            behaviour: self.agent,
-        }
+        self._behaviours: dict[str, Behaviour] = {"random": RandomBehaviour(task)}
+        self._behaviours[behaviour] = self.agent
         self._episodes = 0
         for source in training.config.prior:
             self._remember(source)
@@ -94,7 +90,7 @@ class AgentTrainer:
         return run_episode(self._env, task, seed, {name: 1.0}, self._behaviours.__getitem__)
 
     def restore(self, episodes: int) -> None:
-        """Has the agent be what it was after so many episodes, which are in the store."""
+        """Restores the agent as it was after so many episodes, which are in the store."""
         training, task = self._training, self._task
         path = training.agents(task) / step_name(episodes)
         if not is_checkpoint(path):
@@ -107,7 +103,7 @@ class AgentTrainer:
         self._episodes = episodes
 
     def _remember(self, source: str) -> None:
-        """Takes a source's episodes of the task into the agent's replay."""
+        """Adds a source's episodes of the task to the agent's replay."""
         store, task = EpisodeStore.open(self._training.store), self._task.name
         number = list(store.sources).index(source)
         for index in np.flatnonzero(store.episodes(task)["source"] == number):

@@ -76,7 +76,7 @@ class Sb3Agent:
     def learn(
         self, obs: np.ndarray, action: np.ndarray, reward: float, after: np.ndarray, ended: bool
     ) -> None:
-        """Takes a transition into the replay, and updates if it is time to.
+        """Adds a transition to the replay, and updates if it is time to.
 
         Args:
             obs: (obs_dim,) before the step.
@@ -86,28 +86,23 @@ class Sb3Agent:
             ended: whether it terminated the episode; the time limit does not.
         """
         config = self._config
-        self._keep(obs[None], action[None], np.array([reward]), after[None], np.array([ended]))
+        self._keep(obs[None], after[None], action[None], [reward], [ended])
         if self._steps >= config.learning_starts and self._steps % config.train_freq == 0:
             self.model.train(config.gradient_steps, config.batch_size)
 
     def remember(self, episode: Episode) -> None:
-        """Takes an episode into the replay that it has learned from already."""
+        """Adds an episode to the replay that it has learned from already."""
         obs, after = episode.obs[:-1], episode.obs[1:]
-        self._keep(obs, episode.action, episode.reward, after, episode.terminated)
+        self._keep(obs, after, episode.action, episode.reward, episode.terminated)
 
-    def _keep(
-        self,
-        obs: np.ndarray,
-        action: np.ndarray,
-        reward: np.ndarray,
-        after: np.ndarray,
-        ended: np.ndarray,
-    ) -> None:
-        replay = self.model.replay_buffer
-        at = (self._steps + np.arange(len(action))) % replay.buffer_size
-        replay.observations[at, 0], replay.next_observations[at, 0] = obs, after
-        replay.actions[at, 0], replay.rewards[at, 0], replay.dones[at, 0] = action, reward, ended
-        self._steps += len(action)
+    def _keep(self, *columns: Any) -> None:
+        """Transitions: observations before and after, actions, rewards, whether they terminated."""
+        replay, count = self.model.replay_buffer, len(columns[0])
+        at = (self._steps + np.arange(count)) % replay.buffer_size
+        names = "observations", "next_observations", "actions", "rewards", "dones"
+        for name, values in zip(names, columns, strict=True):
+            getattr(replay, name)[at, 0] = values
+        self._steps += count
         replay.pos = self._steps % replay.buffer_size
         replay.full = self._steps >= replay.buffer_size
 
@@ -117,12 +112,11 @@ class Sb3Agent:
         groups = {"policy": model.policy.state_dict()}
         if model.ent_coef_optimizer is not None:
             groups["entropy"] = {"log_ent_coef": model.log_ent_coef}
-        return groups | {
-            name: optimizer_tensors(optimizer) for name, optimizer in self._optimizers().items()
-        }
+        optimizers = self._optimizers().items()
+        return groups | {name: optimizer_tensors(optimizer) for name, optimizer in optimizers}
 
     def load(self, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Takes what `tensors` gave."""
+        """Restores what `tensors` gave."""
         self.model.policy.load_state_dict(tensors["policy"])
         if self.model.ent_coef_optimizer is not None:
             with torch.no_grad():

@@ -47,7 +47,7 @@ class SbxAgent(Sb3Agent):
         }
 
     def load(self, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Takes what `tensors` gave."""
+        """Restores what `tensors` gave."""
         for group, state in self._states().items():
             leaves, structure = jax.tree_util.tree_flatten_with_path(state)
             saved = [tensors[group][jax.tree_util.keystr(path)].numpy() for path, _ in leaves]

@@ -1,4 +1,4 @@
-"""An environment in a worker process, which tells the pool at every step that it lives."""
+"""An environment in a worker process, which signals the pool at every step that it is alive."""
 
 from __future__ import annotations
 
@@ -27,18 +27,15 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         self._caller, self._part = caller, part
         super().__init__(make_env(task))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, **options: Any) -> Any:
         """See ``gymnasium.Env.reset``."""
         self._caller.at(self._part)
-        return self.env.reset(seed=seed, options=options)
+        return self.env.reset(**options)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Any:
         """See ``gymnasium.Env.step``."""
         self._caller.at(self._part)
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, float(reward), terminated, truncated, info
+        return self.env.step(action)
 
 
 def require_environments(tasks: Iterable[Task]) -> None:
