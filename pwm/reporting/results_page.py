@@ -36,19 +36,12 @@ _Table = list[list[str]]  # of which the first row is the head
 
 @dataclass(frozen=True)
 class Sources:
-    """What a page is made from.
+    """What a page is made from."""
 
-    Attributes:
-        runs: directories of evaluations: of extracted policies, one per seed; of planners, any.
-        grown: runs of ``pwm grow``, for curves by round.
-        strips: a directory of pictures ``<task>_<i>.jpg``, or None for the first run's.
-        notes: a Markdown file whose text the page takes in, or None.
-    """
-
-    runs: tuple[Path, ...]
-    grown: tuple[Path, ...] = ()
-    strips: Path | None = None
-    notes: Path | None = None
+    runs: tuple[Path, ...]  # evaluations of extracted policies, one per seed; of planners, any
+    grown: tuple[Path, ...] = ()  # runs of ``pwm grow``, for curves by round
+    strips: Path | None = None  # a directory of ``<task>_<i>.jpg``; None for the first run's
+    notes: Path | None = None  # a Markdown file whose text the page takes in, or None
 
     def validate(self) -> None:
         """Raise PwmError for what is not there."""

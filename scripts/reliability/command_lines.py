@@ -116,7 +116,7 @@ def try_all(
         sample: also as a process: every so many.
 
     Returns:
-        What is wrong, a line each.
+        One line for each that was not refused as it should be.
     """
     faults, count, processes = [], 0, []
     import_commands()

@@ -1,6 +1,6 @@
 """Let the disk run full under every command, give it room and the command again, and compare.
 
-    python scripts/reliability/full_disk.py                       # 8 full disks a command
+    python scripts/reliability/full_disk.py                       # 8 full disks per command
     python scripts/reliability/full_disk.py --tries 2 --cases pretrain,extract
 
 Every command, at a small size, writes to a disk of its own (a tmpfs, which takes root or a system
@@ -33,7 +33,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kills import contents, saved_episodes, saved_pieces, saved_policies, saved_steps
+from kills import contents, saved_episodes, saved_jobs, saved_policies, saved_steps
 from samples import ROOT, TASKS, make_results, make_samples, make_store, run
 from small_disk import Disk
 
@@ -129,7 +129,7 @@ def cases(made: Mapping[str, Path]) -> list[Case]:
         Case("convert to=tdmpc2", ("convert", *to_files, out), _read_files),
         Case("pretrain", ("pretrain", *pretrain, out), saved_steps),
         Case("extract", ("extract", *extract, out), saved_policies),
-        Case("evaluate", ("evaluate", *evaluate, out), saved_pieces),
+        Case("evaluate", ("evaluate", *evaluate, out), saved_jobs),
         Case("report", ("report", "run={out}"), _read_report, made["run"]),
         Case("import", ("import", f"checkpoint={PUBLISHED}", "suite=mt30", out), _read_model),
         Case("export", ("export", f"checkpoint={made['imported']}", out), _read_nothing),
@@ -310,7 +310,7 @@ def _make_inputs(directory: Path) -> None:
 def try_everything() -> None:
     """Fill, compare, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tries", type=int, default=8, help="full disks a command")
+    parser.add_argument("--tries", type=int, default=8, help="full disks per command")
     parser.add_argument("--cases", help="labels of commands, with commas; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -69,7 +69,7 @@ def within(wanted: Content) -> Callable[[Content], bool]:
 
 
 def _make(path: Path, seed: int) -> None:
-    """A store of three commits a task."""
+    """A store of three commits per task."""
     with EpisodeStore.create(path, _SUITE) as store:
         store.add_source("random", {"made_by": "a generator", "seed": seed})
         for commit in range(3):
