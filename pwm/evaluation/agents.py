@@ -74,15 +74,10 @@ def act_function(agent: AnyAgent, task: Task, seeds: Sequence[int]) -> ActFuncti
 
 @dataclass(frozen=True)
 class SavedPolicies:
-    """One policy per task, which workers read from where it is saved.
+    """One policy per task, which workers read from where it is saved."""
 
-    Attributes:
-        paths: by task name, what :func:`pwm.load_policy` opens.
-        digests: by task name, a name for the content.
-    """
-
-    paths: Mapping[str, str]
-    digests: Mapping[str, str]
+    paths: Mapping[str, str]  # by task name, what :func:`pwm.load_policy` opens
+    digests: Mapping[str, str]  # by task name, a name for the content
 
     @classmethod
     def at(cls, paths: Mapping[str, Path]) -> SavedPolicies:

@@ -18,23 +18,14 @@ from pwm.core.files import write_all, writing
 
 @dataclass
 class Outcomes:
-    """Returns, successes and times of n episodes of one task.
+    """Returns, successes and times of n episodes of one task."""
 
-    Attributes:
-        returns: (n,) sums of rewards.
-        success_last: (n,) 1 for success at the last step, else 0.
-        success_any: (n,) 1 for success at any step, else 0.
-        steps: decision steps of all episodes together.
-        acting_seconds: time of choosing the actions.
-        simulating_seconds: time of the simulator, on one core.
-    """
-
-    returns: np.ndarray
-    success_last: np.ndarray
-    success_any: np.ndarray
-    steps: int = 0
-    acting_seconds: float = 0.0
-    simulating_seconds: float = 0.0
+    returns: np.ndarray  # (n,) sums of rewards
+    success_last: np.ndarray  # (n,) 1 for success at the last step, else 0
+    success_any: np.ndarray  # (n,) 1 for success at any step, else 0
+    steps: int = 0  # decision steps of all episodes together
+    acting_seconds: float = 0.0  # time of choosing the actions
+    simulating_seconds: float = 0.0  # time of the simulator, on one core
 
     @classmethod
     def concatenate(cls, parts: Sequence[Outcomes]) -> Self:

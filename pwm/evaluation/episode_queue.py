@@ -29,19 +29,12 @@ from pwm.evaluation.scores import TaskScore, score_task
 
 @dataclass(frozen=True)
 class EvalJob:
-    """Episodes of one task by one method, that are played side by side.
+    """Episodes of one task by one method, that are played side by side."""
 
-    Attributes:
-        method: its name.
-        task: the episodes' task.
-        seeds: one per episode.
-        key: names what the outcomes follow from.
-    """
-
-    method: str
-    task: Task
-    seeds: tuple[int, ...]
-    key: str
+    method: str  # its name
+    task: Task  # the episodes' task
+    seeds: tuple[int, ...]  # one per episode
+    key: str  # names what the outcomes follow from
 
     def job(self, agent: AnyAgent) -> Job:
         """These episodes as a job for a worker."""
@@ -52,19 +45,12 @@ class EvalJob:
 
 @dataclass
 class EvalRun:
-    """Outcomes of all episodes of an evaluation, and how fast they were played.
+    """Outcomes of all episodes of an evaluation, and how fast they were played."""
 
-    Attributes:
-        outcomes: by method and task name.
-        steps: decision steps that were played now rather than found in the log.
-        seconds: wall-clock time of those steps.
-        simulating_seconds: time in the simulators, summed over workers.
-    """
-
-    outcomes: dict[str, dict[str, Outcomes]]
-    steps: int
-    seconds: float
-    simulating_seconds: float
+    outcomes: dict[str, dict[str, Outcomes]]  # by method and task name
+    steps: int  # decision steps that were played now rather than found in the log
+    seconds: float  # wall-clock time of those steps
+    simulating_seconds: float  # time in the simulators, summed over workers
 
     def scores(self, tasks: Iterable[Task]) -> dict[str, dict[str, TaskScore]]:
         """By method and task name."""

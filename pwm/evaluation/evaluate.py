@@ -31,8 +31,14 @@ from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.evaluation.agents import AnyAgent, SavedPolicies, UniformActions
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import run_episodes
-from pwm.evaluation.mppi import Planner, PlannerConfig, TDMPC2Guide, TerminalValue
-from pwm.evaluation.mppi_agent import MPPIAgent, content_of, extracted_guide
+from pwm.evaluation.mppi import (
+    ActorAndCritic,
+    Planner,
+    PlannerConfig,
+    TDMPC2Guide,
+    TerminalValue,
+)
+from pwm.evaluation.mppi_agent import MPPIAgent, content_of
 from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
@@ -238,7 +244,7 @@ class _Inputs:
         if planner == PLANNER:
             return TDMPC2Guide(self.model)
         directory = Path(self.config.policy_directory or "")
-        return extracted_guide(self.model, self.policies, directory)
+        return ActorAndCritic.load(self.model, self.policies, directory)
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -375,12 +381,10 @@ def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
 
 
 def _data_scores(inputs: _Inputs) -> dict[str, dict[str, TaskScore]]:
-    config, store = inputs.config, inputs.store
-    scores: dict[str, dict[str, TaskScore]] = {"data_mean": {}, "data_best": {}}
-    if store is None or not set(scores) & set(config.baselines):
+    wanted = {name: i for i, name in enumerate(SCORED_DATA) if name in inputs.config.baselines}
+    if inputs.store is None or not wanted:
         return {}
-    for task in inputs.suite:
-        table = store.episodes(task.name)
-        mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
-        scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best
-    return {name: by_task for name, by_task in scores.items() if name in config.baselines}
+    tables = {task: inputs.store.episodes(task.name) for task in inputs.suite}
+    columns = ("return", "success_last", "success_any")
+    found = {task.name: score_data(task, *(t[c] for c in columns)) for task, t in tables.items()}
+    return {name: {task: both[i] for task, both in found.items()} for name, i in wanted.items()}

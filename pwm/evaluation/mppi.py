@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,9 +19,10 @@ from torch.func import functional_call
 
 from pwm.core.errors import PwmError
 from pwm.core.validation import require_finite
-from pwm.models.actor_critic import Actors, Critics, TaskCritic
+from pwm.models.actor_critic import Actors, Critics, TaskCritic, load_critic
 from pwm.models.math import expected_bin, symexp
 from pwm.models.policy import Policy
+from pwm.models.policy_directory import policy_path
 from pwm.models.world_model import WorldModel
 
 
@@ -66,21 +68,6 @@ class PlannerConfig:
             raise PwmError(
                 f"the planner needs 0 < min_std <= max_std, got {self.min_std} and {self.max_std}."
             )
-
-
-class Dynamics(Protocol):
-    """What the planner asks of a world model; see :class:`pwm.models.world_model.WorldModel`."""
-
-    action_mask: Tensor  # (tasks, A)
-
-    def encode(self, obs: Tensor, task: Tensor) -> Tensor:
-        """Observations to latents."""
-
-    def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """One step of latent dynamics."""
-
-    def symlog_reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """The step's reward in symlog units."""
 
 
 class TerminalValue(Protocol):
@@ -171,6 +158,18 @@ class ActorAndCritic:
             self._place[model.suite.id(name)] = place
         self.reward_units = critics[first].reward_units
         self.discount = torch.full((len(model.suite),), critics[first].discount, device=device)
+
+    @classmethod
+    def load(
+        cls, model: WorldModel, policies: Mapping[str, Policy], directory: Path
+    ) -> ActorAndCritic:
+        """With the critics that are saved beside policies in a directory.
+
+        Raises:
+            PwmError: as the constructor does, or for a policy without a critic.
+        """
+        critics = {name: load_critic(policy_path(directory, name)) for name in policies}
+        return cls(model, policies, critics)
 
     def propose(self, z: Tensor, task: Tensor, noise: Tensor) -> Tensor:
         """See :class:`TerminalValue`."""
@@ -286,7 +285,7 @@ class Planner:
         config: see :class:`PlannerConfig`.
     """
 
-    def __init__(self, model: Dynamics, guide: TerminalValue, config: PlannerConfig) -> None:
+    def __init__(self, model: WorldModel, guide: TerminalValue, config: PlannerConfig) -> None:
         config.validate()
         self.model, self.guide, self.config = model, guide, config
 

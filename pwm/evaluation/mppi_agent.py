@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,17 @@ from torch import Tensor
 
 from pwm.core.suites import Suite, Task
 from pwm.evaluation.agents import BatchedAgent
-from pwm.evaluation.mppi import ActorAndCritic, Planner, shifted
-from pwm.models.actor_critic import load_critic
-from pwm.models.policy import Policy
-from pwm.models.policy_directory import policy_path
-from pwm.models.world_model import WorldModel
+from pwm.evaluation.mppi import Planner, shifted
 from pwm.runtime.seeding import stream
 
 
 @dataclass
 class Plans:
-    """The plans of n running episodes of one task.
+    """The plans of n running episodes of one task."""
 
-    Attributes:
-        task: the episodes' task.
-        start: (n, H, A) means that their next decision starts to sample around.
-        streams: a random stream per episode.
-    """
-
-    task: Task
-    start: Tensor
-    streams: list[torch.Generator]
+    task: Task  # the episodes' task
+    start: Tensor  # (n, H, A) means that their next decision starts to sample around
+    streams: list[torch.Generator]  # a random stream per episode
 
 
 class MPPIAgent(BatchedAgent):
@@ -93,23 +82,6 @@ class MPPIAgent(BatchedAgent):
             rows[:, : plans.task.action_dim]
             for (plans, _), rows in zip(waiting, actions, strict=True)
         ]
-
-
-def extracted_guide(
-    model: WorldModel, policies: Mapping[str, Policy], directory: Path
-) -> ActorAndCritic:
-    """The proposals and terminal values that planner+actor plans with.
-
-    Args:
-        model: the world model that the policies were extracted from.
-        policies: what :func:`pwm.models.policy_directory.find_policies` found there.
-        directory: where they are, and their critics beside them.
-
-    Raises:
-        PwmError: for a policy without a critic, or of another world model.
-    """
-    critics = {name: load_critic(policy_path(directory, name)) for name in policies}
-    return ActorAndCritic(model, policies, critics)
 
 
 def content_of(module: torch.nn.Module) -> str:

@@ -46,57 +46,34 @@ _EPISODES = 10  # of both multi-task methods, by the configs that their authors 
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the published figures.
+    """One row of the published figures."""
 
-    Attributes:
-        suite: ``mt30`` or ``mt80`` for a multi-task model, ``single-task`` for an expert.
-        method: the method's key in METHODS.
-        task: the task's name.
-        seeds: how many seeds the authors' file lists for it.
-        normalized_score: 0..100.
-        env_steps: environment steps of online training; None for offline methods.
-    """
-
-    suite: str
-    method: str
-    task: str
-    seeds: int
-    normalized_score: float
-    env_steps: int | None
+    suite: str  # ``mt30`` or ``mt80`` for a multi-task model, ``single-task`` for an expert
+    method: str  # the method's key in METHODS
+    task: str  # the task's name
+    seeds: int  # how many seeds the authors' file lists for it
+    normalized_score: float  # 0..100
+    env_steps: int | None  # environment steps of online training; None for offline methods
 
 
 @dataclass(frozen=True)
 class Published:
-    """One method's published figures for the tasks of a run.
+    """One method's published figures for the tasks of a run."""
 
-    Attributes:
-        suite: the published suite that they are taken from.
-        label: a short name for a table's head.
-        differences: in which settings they differ from a run of this project.
-        scores: normalized scores by task; tasks without one are absent.
-        mean: over the run's tasks; None unless every one of them has a score.
-    """
-
-    suite: str
-    label: str
-    differences: tuple[str, ...]
-    scores: dict[str, float]
-    mean: float | None
+    suite: str  # the published suite that they are taken from
+    label: str  # a short name for a table's head
+    differences: tuple[str, ...]  # in which settings they differ from a run of this project
+    scores: dict[str, float]  # normalized scores by task; tasks without one are absent
+    mean: float | None  # over the run's tasks; None unless every one of them has a score
 
 
 @dataclass(frozen=True)
 class RunSetting:
-    """What a run was measured with, where published figures may differ.
+    """What a run was measured with, where published figures may differ."""
 
-    Attributes:
-        world_model: its size, such as ``48M``, or None if not known.
-        data_rows: rows of offline data by task; a task that is absent is not known.
-        episodes: evaluated per task.
-    """
-
-    world_model: str | None
-    data_rows: Mapping[str, int]
-    episodes: int
+    world_model: str | None  # its size, such as ``48M``, or None if not known
+    data_rows: Mapping[str, int]  # rows of offline data by task; a task that is absent is not known
+    episodes: int  # evaluated per task
 
 
 def marks(run: RunSetting, task: str, suite: str) -> str:

@@ -58,19 +58,12 @@ _REPEATED = re.compile(
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A world model read from a published checkpoint.
+    """A world model read from a published checkpoint."""
 
-    Attributes:
-        layout: how the file names its keys.
-        size_name: ``1M`` to ``317M``, or ``custom``.
-        skeleton: the model without weights (on the meta device).
-        state: its weights, float32.
-    """
-
-    layout: Layout
-    size_name: str
-    skeleton: WorldModel
-    state: dict[str, Tensor]
+    layout: Layout  # how the file names its keys
+    size_name: str  # ``1M`` to ``317M``, or ``custom``
+    skeleton: WorldModel  # the model without weights (on the meta device)
+    state: dict[str, Tensor]  # its weights, float32
 
 
 def read_published(path: Path, suite: Suite) -> PublishedModel:

@@ -58,21 +58,13 @@ def _numeric(path: Path) -> tuple[list[int], str]:
 
 @dataclass(frozen=True)
 class Block:
-    """Some of a file's episodes of one task, without padding.
+    """Some of a file's episodes of one task, without padding."""
 
-    Attributes:
-        obs: (n, T+1, obs_dim) float32.
-        action: (n, T, action_dim) float32.
-        reward: (n, T) float32.
-        terminated: (n, T) bool.
-        faults: why an episode cannot be used, by its position among the n.
-    """
-
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    faults: dict[int, str]
+    obs: np.ndarray  # (n, T+1, obs_dim) float32
+    action: np.ndarray  # (n, T, action_dim) float32
+    reward: np.ndarray  # (n, T) float32
+    terminated: np.ndarray  # (n, T) bool
+    faults: dict[int, str]  # why an episode cannot be used, by its position among the n
 
     def episodes(self) -> list[Episode]:
         """As episodes of a store; success is not published, and false here."""
@@ -219,19 +211,12 @@ def _faults(
 
 @dataclass(frozen=True)
 class PieceTable:
-    """Where the fixed-length pieces of a task's stored episodes begin.
+    """Where the fixed-length pieces of a task's stored episodes begin."""
 
-    Attributes:
-        task: the task.
-        id: its id in the suite that is written.
-        first_rows: (pieces,) rows of the store at which a piece's first observation stands.
-        unfit: episodes whose length is no multiple of the piece's.
-    """
-
-    task: Task
-    id: int
-    first_rows: np.ndarray
-    unfit: int
+    task: Task  # the task
+    id: int  # its id in the suite that is written
+    first_rows: np.ndarray  # (pieces,) rows of the store with their first observations
+    unfit: int  # episodes whose length is no multiple of the piece's
 
     @classmethod
     def of(

@@ -27,21 +27,13 @@ _DIRECTORIES = re.compile(r"(?<![\w.~])/(?:[\w.@+-]+/)+")
 
 @dataclass(frozen=True)
 class RunParts:
-    """Where a run keeps the parts of a bundle.
+    """Where a run keeps the parts of a bundle."""
 
-    Attributes:
-        run: its directory.
-        world_models: one per round, or the only one; the last one ships. Empty for a run without.
-        policies: likewise directories of policies.
-        data: the episode store.
-        best: the best policies of all rounds, which ship in the place of the last round's.
-    """
-
-    run: Path
-    world_models: tuple[Path, ...]
-    policies: tuple[Path, ...]
-    data: Path
-    best: Path | None = None
+    run: Path  # its directory
+    world_models: tuple[Path, ...]  # one per round, or the only one; the last one ships
+    policies: tuple[Path, ...]  # likewise directories of policies
+    data: Path  # the episode store
+    best: Path | None = None  # policies of all rounds, which ship in the place of the last's
 
     @classmethod
     def of(cls, run: Path) -> RunParts:

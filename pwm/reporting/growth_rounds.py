@@ -25,40 +25,24 @@ _BESIDE = "pwm-48M"  # the published method that is drawn beside
 
 @dataclass(frozen=True)
 class TaskRound:
-    """One task in one round.
+    """One task in one round."""
 
-    Attributes:
-        added: episodes that the round added to the store.
-        episodes: in the store, with those.
-        rows: in the store, likewise.
-        normalized_score: of the round's policy, 0..100.
-        normalized_ci95: its 95 % interval over episodes, or None of a single one.
-        episode_return: its mean return.
-    """
-
-    added: int
-    episodes: int
-    rows: int
-    normalized_score: float
-    normalized_ci95: Interval | None
-    episode_return: float
+    added: int  # episodes that the round added to the store
+    episodes: int  # in the store, with those
+    rows: int  # in the store, likewise
+    normalized_score: float  # of the round's policy, 0..100
+    normalized_ci95: Interval | None  # its 95 % interval over episodes, or None of a single one
+    episode_return: float  # its mean return
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round that is complete.
+    """One round that is complete."""
 
-    Attributes:
-        number: from 0.
-        mean_normalized_score: over the tasks.
-        mean_ci95: its 95 % interval, or None.
-        tasks: by task name.
-    """
-
-    number: int
-    mean_normalized_score: float
-    mean_ci95: Interval | None
-    tasks: dict[str, TaskRound]
+    number: int  # from 0
+    mean_normalized_score: float  # over the tasks
+    mean_ci95: Interval | None  # its 95 % interval, or None
+    tasks: dict[str, TaskRound]  # by task name
 
     @classmethod
     def of(

@@ -65,23 +65,14 @@ _SUBJECTS = {
 
 @dataclass(frozen=True)
 class Method:
-    """A row or column of the page: a method of the run, or a published one.
+    """A row or column of the page: a method of the run, or a published one."""
 
-    Attributes:
-        label: for a reader.
-        colour: a name in PALETTE.
-        scores: normalized scores by task.
-        mean: of the tasks that have one, or None.
-        interval: of the mean, or None.
-        published: whether the scores are published ones.
-    """
-
-    label: str
-    colour: str
-    scores: Mapping[str, float]
-    mean: float | None
-    interval: Interval | None = None
-    published: bool = False
+    label: str  # for a reader
+    colour: str  # a name in PALETTE
+    scores: Mapping[str, float]  # normalized scores by task
+    mean: float | None  # of the tasks that have one, or None
+    interval: Interval | None = None  # of the mean, or None
+    published: bool = False  # whether the scores are published ones
 
     def group_mean(self, tasks: Sequence[str]) -> float | None:
         """The mean over some tasks; None unless all have a score."""

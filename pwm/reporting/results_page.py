@@ -31,24 +31,17 @@ _WORST = 5
 _BESIDE = "pwm-48M"
 """The published method that every task is compared with in words and pictures."""
 
-_Table = tuple[Sequence[str], list[Sequence[str]]]  # heads and rows
+_Table = list[list[str]]  # of which the first row is the head
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a page is made from.
+    """What a page is made from."""
 
-    Attributes:
-        runs: directories of evaluations: of extracted policies, one per seed; of planners, any.
-        grown: runs of ``pwm grow``, for curves by round.
-        strips: a directory of pictures ``<task>_<i>.jpg``, or None for the first run's.
-        notes: a Markdown file whose text the page takes in, or None.
-    """
-
-    runs: tuple[Path, ...]
-    grown: tuple[Path, ...] = ()
-    strips: Path | None = None
-    notes: Path | None = None
+    runs: tuple[Path, ...]  # evaluations of extracted policies, one per seed; of planners, any
+    grown: tuple[Path, ...] = ()  # runs of ``pwm grow``, for curves by round
+    strips: Path | None = None  # a directory of ``<task>_<i>.jpg``; None for the first run's
+    notes: Path | None = None  # a Markdown file whose text the page takes in, or None
 
     def validate(self) -> None:
         """Raise PwmError for what is not there."""
@@ -179,7 +172,7 @@ class _Content:
         heads = ["", "tasks", "extracted", "95 %", "each seed", "IQM", "IQM 95 %"]
         heads += [METHOD_LABELS.get(name, name) for name in own]
         heads += [f"{label}, published" for label in METHODS.values()]
-        extracted, rows = self.methods[EXTRACTED], []
+        extracted, table = self.methods[EXTRACTED], [heads]
         for part, tasks in self.parts.items():
             published = self._part_published(part)
             each = (Pooled.of([results.policy.tasks]) for results in self.seeds.extracted)
@@ -190,8 +183,8 @@ class _Content:
             row += [_fixed(iqm), _span(iqm_interval)]
             row += [_fixed(self.methods[name].mean(tasks)) for name in own]
             row += [_fixed(published[m].mean if m in published else None) for m in METHODS]
-            rows.append(row)
-        return _without_empty_columns(heads, rows)
+            table.append(row)
+        return _without_empty_columns(table)
 
     def _every_task(self) -> _Table:
         names = self._ordered()
@@ -199,16 +192,16 @@ class _Content:
         for name in names:
             heads += [METHOD_LABELS.get(name, name), *(["95 %"] if name == EXTRACTED else [])]
         heads += [*(f"{column.label}, published" for column in self.published.values()), "differs"]
-        rows = []
+        table = [heads]
         for task in self.tasks:
             published = (_fixed(c.scores.get(task)) for c in self.published.values())
-            rows.append([task, *self._own(names, [task]), *published, self.marks[task]])
+            table.append([task, *self._own(names, [task]), *published, self.marks[task]])
         in_mt80 = any(column.suite == "mt80" for column in self.published.values())
         for part, tasks in self.parts.items():
             beside = published_columns("mt80" if in_mt80 else "mt30", tasks, METHODS)
             means = (_fixed(beside[m].mean if m in beside else None) for m in self.published)
-            rows.append([f"**{part}, mean**", *self._own(names, tasks, "**"), *means, ""])
-        return _without_empty_columns(heads, rows)
+            table.append([f"**{part}, mean**", *self._own(names, tasks, "**"), *means, ""])
+        return _without_empty_columns(table)
 
     def _own(self, names: Sequence[str], tasks: Sequence[str], bold: str = "") -> list[str]:
         cells = []
@@ -259,9 +252,9 @@ def _by_round(rounds: Sequence[Round], tasks: Sequence[str]) -> np.ndarray:
     return np.array([np.mean([r.tasks[t].normalized_score for t in tasks]) for r in rounds])
 
 
-def _without_empty_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> _Table:
-    kept = [i for i in range(len(heads)) if any(row[i] not in ("", "-") for row in rows)]
-    return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
+def _without_empty_columns(table: _Table) -> _Table:
+    kept = [i for i in range(len(table[0])) if any(row[i] not in ("", "-") for row in table[1:])]
+    return [[row[i] for i in kept] for row in table]
 
 
 def _seeds(seeds: Sequence[int]) -> str:

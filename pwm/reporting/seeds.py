@@ -16,14 +16,9 @@ from pwm.evaluation.statistics import Interval, iqm, iqm_interval, pooled_interv
 
 @dataclass(frozen=True)
 class Pooled:
-    """One method over several seeds.
+    """One method over several seeds. Data figures, which have no episodes, count as one."""
 
-    Attributes:
-        by_task: by task, the score 0..100 of each episode: an array (episodes,) per seed. Data
-            figures, which have no episodes, are as one episode.
-    """
-
-    by_task: Mapping[str, list[np.ndarray]]
+    by_task: Mapping[str, list[np.ndarray]]  # scores 0..100: an array (episodes,) per seed
 
     @classmethod
     def of(cls, seeds: Sequence[Mapping[str, TaskScore]]) -> Pooled:
@@ -61,15 +56,10 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Evaluations of the same tasks, read and found to fit.
+    """Evaluations of the same tasks, read and found to fit."""
 
-    Attributes:
-        extracted: of extracted policies, one per seed.
-        planned: of planners alone, which belong to any of the seeds.
-    """
-
-    extracted: tuple[Results, ...]
-    planned: tuple[Results, ...]
+    extracted: tuple[Results, ...]  # of extracted policies, one per seed
+    planned: tuple[Results, ...]  # of planners alone, which belong to any of the seeds
 
     @classmethod
     def read(cls, runs: Sequence[Path]) -> Seeds:

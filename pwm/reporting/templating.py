@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -37,9 +37,16 @@ def _environment() -> Environment:
         span=_span,
         percent=_percent,
         duration=_duration,
+        markdown_table=markdown_table,
         css=lambda colour: colour.replace("_", "-"),
     )
     return environment
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, of which the first row is the head."""
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
 
 
 def _fixed(value: float | None, digits: int = 1) -> str:

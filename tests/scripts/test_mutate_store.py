@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import mutate_store
 import pytest
+from judging import judged
 
 from pwm.core.errors import PwmError
 
@@ -30,4 +31,5 @@ def refuse(sentence: str) -> mutate_store.Content:
     ],
 )
 def test_what_counts_as_a_failure(read, outcome):
-    assert mutate_store._outcome(read, {"small": b"1", "large": b"3"}) == outcome
+    right = mutate_store.within({"small": b"1", "large": b"3"})
+    assert judged(read, right) == outcome

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from config_mistakes import MISTAKES, SECONDS, filled, in_this_process, make_inputs
+from command_lines import SECONDS, filled, in_this_process, make_inputs
+from config_mistakes import MISTAKES
 
 import pwm
 from pwm.cli.main import COMMANDS, config_directory, main
