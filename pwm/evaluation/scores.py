@@ -10,19 +10,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.suites import Suite, Task
 from pwm.evaluation.published_scores import RunSetting
-from pwm.evaluation.statistics import Interval, bootstrap_interval
+from pwm.evaluation.statistics import bootstrap_interval
 
 EXTRACTED = "extracted"
 METHOD_LABELS: dict[str, str] = {
@@ -38,12 +39,13 @@ METHOD_LABELS: dict[str, str] = {
 DECISION_TIMES = "decision_times.json"
 """Milliseconds per decision by method. Beside results.json, which repeats bit for bit."""
 
-_FINITE = ConfigDict(allow_inf_nan=False)
+S = TypeVar("S", bound=msgspec.Struct)
+Finite = Annotated[float, msgspec.Meta(ge=-1e308, le=1e308)]
+FiniteInterval = tuple[Finite, Finite]
 _REMAKE = "`pwm evaluate` writes them again"
 
 
-@dataclass(frozen=True)
-class TaskScore:
+class TaskScore(msgspec.Struct, frozen=True):
     """One method on one task.
 
     Attributes:
@@ -58,16 +60,14 @@ class TaskScore:
         successes: (episodes,) per-episode success at the last step, 0 or 1; empty without success.
     """
 
-    __pydantic_config__ = _FINITE
-
-    normalized_score: float
-    normalized_ci95: Interval | None
-    episode_return: Annotated[float, Field(alias="return")]
-    return_ci95: Interval | None
-    success_last: float | None
-    success_any: float | None
-    returns: tuple[float, ...] = ()
-    successes: tuple[float, ...] = ()
+    normalized_score: Finite
+    normalized_ci95: FiniteInterval | None
+    episode_return: Finite = msgspec.field(name="return")
+    return_ci95: FiniteInterval | None
+    success_last: Finite | None
+    success_any: Finite | None
+    returns: tuple[Finite, ...] = ()
+    successes: tuple[Finite, ...] = ()
 
     def samples(self, task: Task) -> np.ndarray:
         """Normalized scores (episodes,); of data figures, which have no episodes, the mean (1,)."""
@@ -96,7 +96,7 @@ def score_task(
             another length than the returns.
     """
     score = _score(task, returns, success_last, success_any)
-    return replace(
+    return msgspec.structs.replace(
         score,
         normalized_ci95=bootstrap_interval([score.samples(task)]),
         return_ci95=bootstrap_interval([np.asarray(score.returns)]),
@@ -118,7 +118,9 @@ def score_data(
     best = np.lexsort((np.array(every.returns), every.samples(task)))[-1:]
     chosen = (None if v is None else np.asarray(v)[best] for v in (success_last, success_any))
     figures = every, _score(task, np.asarray(returns)[best], *chosen)
-    mean, best_episode = (replace(score, returns=(), successes=()) for score in figures)
+    mean, best_episode = (
+        msgspec.structs.replace(score, returns=(), successes=()) for score in figures
+    )
     return mean, best_episode
 
 
@@ -173,8 +175,7 @@ def _episode_scores(task: Task, returns: Sequence[float], successes: Sequence[fl
     return np.array([task.normalized_score(value, success) for value, success in pairs])
 
 
-@dataclass(frozen=True)
-class MethodScore:
+class MethodScore(msgspec.Struct, frozen=True):
     """One method over the tasks of a suite.
 
     Attributes:
@@ -183,10 +184,8 @@ class MethodScore:
         tasks: a score per task; a baseline may lack some of the suite's tasks.
     """
 
-    __pydantic_config__ = _FINITE
-
-    mean_normalized_score: float
-    mean_ci95: Annotated[Interval | None, Field(default=None)]
+    mean_normalized_score: Finite
+    mean_ci95: FiniteInterval | None
     tasks: dict[str, TaskScore]
 
     @classmethod
@@ -285,7 +284,7 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """The object of results.json."""
-        plain = _RESULTS.dump_python(self, by_alias=True, mode="json")
+        plain = msgspec.to_builtins(self, enc_hook=float)  # of NumPy's numbers
         policy = plain.pop("policy")
         order = (
             "suite", "method", "episodes", "seeds", "mean_normalized_score", "mean_ci95",
@@ -300,12 +299,14 @@ class Results:
         Raises:
             PwmError: for an object of another shape.
         """
-        if isinstance(data, Mapping):  # whose keys of the policy are beside the others
-            data = {**data, "settings": data.get("settings") or {}, "policy": data}
-        try:
-            return _RESULTS.validate_python(data)
-        except ValidationError as error:
-            raise PwmError(f"the results {why_invalid(error)}; {_REMAKE}.") from error
+        head = _read(_Head, data)
+        policy = _read_method(data)
+        baselines = {
+            name: _read_method(method, f"baselines.{name}.")
+            for name, method in head.baselines.items()
+        }
+        settings = head.settings or {}
+        return cls(head.suite, head.episodes, head.seeds, settings, policy, baselines, head.method)
 
     def save(self, path: str | Path) -> None:
         """Write results.json atomically.
@@ -336,16 +337,43 @@ class Results:
             raise PwmError(f"{path}: {error}") from error
 
 
-_RESULTS = TypeAdapter(Results)
+class _Head(msgspec.Struct):
+    """What results.json says beside the policy's scores."""
+
+    suite: str
+    episodes: int
+    seeds: tuple[int, ...]
+    baselines: dict[str, Any]
+    settings: dict[str, Any] | None = None
+    method: str = EXTRACTED
 
 
-def why_invalid(error: ValidationError) -> str:
-    """The first fault of a record that is not of its shape, to go on with a sentence."""
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"])).removeprefix("policy.")
-    if first["type"] == "missing":
-        return f"lack '{place}'"
-    return f"hold a wrong value ({place or 'all'}: {first['msg']})"
+class _Mean(msgspec.Struct):
+    mean_normalized_score: Finite
+    tasks: dict[str, Any]
+    mean_ci95: FiniteInterval | None = None
+
+
+def _read_method(data: Any, place: str = "") -> MethodScore:
+    mean = _read(_Mean, data, place)
+    tasks = {
+        name: _read(TaskScore, task, f"{place}tasks.{name}.") for name, task in mean.tasks.items()
+    }
+    return MethodScore(mean.mean_normalized_score, mean.mean_ci95, tasks)
+
+
+def _read(kind: type[S], data: Any, place: str = "") -> S:
+    """A record of results.json; ``place`` leads to it, with a dot at its end."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        message, _, inner = str(error).partition(" - at `$")
+        inner = place + inner.strip("`.")
+        if lacking := re.fullmatch(r"Object missing required field `(\w+)`", message):
+            fault = f"lack '{inner}{lacking[1]}'"
+        else:
+            fault = f"hold a wrong value ({inner.rstrip('.') or 'all'}: {message})"
+        raise PwmError(f"the results {fault}; {_REMAKE}.") from error
 
 
 def read_json(path: str | Path, remedy: str) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
-from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -57,9 +57,6 @@ class Round:
         return cls(number, score.mean_normalized_score, score.mean_ci95, tasks)
 
 
-_ROUNDS = TypeAdapter(list[Round])
-
-
 def read_rounds(directory: Path) -> list[Round]:
     """The rounds that are complete, none where there is no record.
 
@@ -70,7 +67,7 @@ def read_rounds(directory: Path) -> list[Round]:
     if not file.is_file():
         return []
     try:
-        found = _ROUNDS.validate_python(json.loads(file.read_bytes())["rounds"])
+        found = msgspec.convert(json.loads(file.read_bytes())["rounds"], list[Round])
         if [entry.number for entry in found] != list(range(len(found))):
             raise ValueError("a round is missing")
     except (OSError, LookupError, TypeError, ValueError) as error:

@@ -245,7 +245,7 @@ def test_malformed_results_say_so_in_one_sentence(tmp_path: Path, text: str, mes
 def test_a_task_without_a_number_is_named_as_malformed(tmp_path: Path) -> None:
     data = small_results().to_json()
     for wrong, words in (
-        ([1.0], r"lack 'tasks\.mw-reach\.return_ci95"),
+        ([1.0], r"wrong value \(tasks\.mw-reach\.return_ci95"),
         (["a", 1.0], "wrong value"),
     ):
         data["tasks"]["mw-reach"]["return_ci95"] = wrong
