@@ -100,10 +100,7 @@ class EpisodeStore:
 
     @classmethod
     def open(
-        cls,
-        path: str | os.PathLike[str],
-        mode: Literal["r", "a"] = "r",
-        bad: BadData | None = None,
+        cls, path: str | os.PathLike[str], mode: Literal["r", "a"] = "r", bad: BadData | None = None
     ) -> EpisodeStore:
         """Opens a store as of its last commit.
 
