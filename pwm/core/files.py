@@ -81,10 +81,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_all(file: RawIOBase, data: bytes) -> None:
     """Writes all of the data, where one call of an unbuffered file's ``write`` may do a part.
 
-    A file whose last write failed keeps nothing back that a later flush or close would try again.
-
-    Raises:
-        OSError: if not all of it can be written.
+    A file whose last write failed, with an OSError, keeps nothing back to try again on closing.
     """
     left = memoryview(data)
     while left:

@@ -41,9 +41,7 @@ class DirectoryLock:
     def acquire(self) -> None:
         """Locks the directory, without waiting unless there is patience.
 
-        Raises:
-            PwmError: if another writer holds it (the message names its pid and host), or the
-                directory cannot be written.
+        Raises PwmError if another writer holds it, with its pid and host, or it cannot be written.
         """
         path = self.directory / LOCK_NAME
         with writing(path):

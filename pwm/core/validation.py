@@ -104,11 +104,7 @@ def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
 
 
 def from_plain(kind: type[T], values: Any) -> T:
-    """A dataclass of settings from plain data such as JSON gives.
-
-    Raises:
-        PwmError: for entries that it does not have, or values of another type.
-    """
+    """A dataclass of settings from plain data such as JSON; raises PwmError if they do not fit."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -72,11 +72,7 @@ def verify_task(store: EpisodeStore, task: Task) -> Iterator[Problem]:
 
 
 def value_problems(store: EpisodeStore, task: Task, first: int, end: int) -> Iterator[Problem]:
-    """Checks every value of the episodes ``first`` to ``end`` of a task.
-
-    Raises:
-        DataError: if they cannot be read.
-    """
+    """Checks every value of the episodes ``first`` to ``end``; raises DataError if it cannot."""
     entries = store.episodes(task.name)[first:end]
     begin = int(entries["start"][0])
     rows = store.rows(task.name, begin, int(entries["start"][-1] + entries["length"][-1]))

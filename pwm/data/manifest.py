@@ -87,11 +87,7 @@ class Manifest:
 
     @classmethod
     def empty(cls, suite: Suite) -> Manifest:
-        """The manifest of a store without episodes.
-
-        Raises:
-            PwmError: for a suite that cannot be stored (a task name that is no plain file name).
-        """
+        """The manifest of a store without episodes; raises PwmError for an unusable task name."""
         manifest = cls(suite, {task.name: TaskRecord(task) for task in suite}, {}, ())
         try:
             _parse(manifest._document())
@@ -101,11 +97,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Reads and checks ``DIR/manifest.json``.
-
-        Raises:
-            PwmError: if it is missing, damaged, edited by hand or of another format version.
-        """
+        """Reads ``DIR/manifest.json``; raises PwmError if it is missing or damaged."""
         path = directory / MANIFEST_NAME
         try:
             data = path.read_bytes()
@@ -150,11 +142,7 @@ class Manifest:
         return dataclasses.replace(self, records=records, behaviours=behaviours)
 
     def with_source(self, key: str, description: Mapping[str, Any]) -> Manifest:
-        """The state after a source was added.
-
-        Raises:
-            PwmError: for a key or description that JSON does not give back unchanged.
-        """
+        """The state with one more source; raises PwmError for what JSON cannot hold unchanged."""
         try:
             source = {"key": key, "description": description}
             msgspec.convert(source, _Source)

@@ -164,11 +164,7 @@ class EpisodeStore:
         return self._manifest.digest
 
     def record(self, task: str) -> TaskRecord:
-        """What is committed of a task: counts and the segments with their checksums.
-
-        Raises:
-            PwmError: for a task that the store's suite does not have.
-        """
+        """What is committed of a task: counts and the segments with their checksums."""
         record = self._manifest.records[self.suite[task].name]
         return TaskRecord(record.task) if task in self._left_out else record
 
@@ -194,11 +190,7 @@ class EpisodeStore:
         return self.record_file(task, ROWS_NAME).read(start, stop)
 
     def record_file(self, task: str, name: str) -> RecordFile:
-        """A task's data file, `ROWS_NAME` or `EPISODES_NAME`, open for reading.
-
-        Raises:
-            DataError: if it cannot be used.
-        """
+        """A task's `ROWS_NAME` or `EPISODES_NAME`, open for reading; may raise DataError."""
         path = self.path / task / name
         if path not in self._files:
             record = self.record(task)
@@ -259,11 +251,7 @@ class EpisodeStore:
         return Episode.from_rows(rows, self.behaviours[entry["behaviour"]], int(entry["seed"]))
 
     def checked_episode(self, task: str, index: int) -> Episode:
-        """Reads one episode, and checks its values as `append` does.
-
-        Raises:
-            DataError: if it cannot be read, or holds values that it may not hold.
-        """
+        """Reads an episode, and raises DataError if it holds values that `append` would refuse."""
         episode = self.episode(task, index)
         if fault := episode.fault(self.suite[task]):
             raise data_error(self.path / task / ROWS_NAME, task, fault, index)

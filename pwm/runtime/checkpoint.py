@@ -130,20 +130,12 @@ def to_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_meta(path: Path, kind: str) -> dict[str, Any]:
-    """The JSON part of a checkpoint alone.
-
-    Raises:
-        PwmError: as :func:`load_checkpoint` does.
-    """
+    """The JSON part of a checkpoint alone; raises as :func:`load_checkpoint` does."""
     return read_index(Path(path), kind).meta
 
 
 def shared_files(path: Path, kind: str) -> set[str]:
-    """Names of the files beside a checkpoint's directory that it shares with others there.
-
-    Raises:
-        PwmError: as :func:`load_checkpoint` does.
-    """
+    """Names of the files beside a checkpoint's directory that it shares with others there."""
     names = read_index(path, kind).files()
     return {name.removeprefix(ABOVE) for name in names if name.startswith(ABOVE)}
 

@@ -80,11 +80,7 @@ def write_index(path: Path, kind: str, meta: Mapping[str, Any], **tensors: Any) 
 
 
 def read_index(path: Path, kind: str) -> Index:
-    """Read and check the JSON file of a checkpoint.
-
-    Raises:
-        PwmError: if there is none, it is damaged, of another kind or of a newer format.
-    """
+    """Read and check the JSON file of a checkpoint; raises PwmError if it is not as it must be."""
     file = path / INDEX
     if not file.is_file():
         raise PwmError(f"{path} is not a checkpoint: it has no {INDEX}; check the path.")

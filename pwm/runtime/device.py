@@ -13,11 +13,7 @@ from pwm.core.errors import PwmError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` picks a GPU if there is one; anything else is what torch calls a device.
-
-    Raises:
-        PwmError: for an unknown device, or a GPU that is not there.
-    """
+    """What torch calls a device, or ``auto``: a GPU if there is one; raises PwmError for others."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

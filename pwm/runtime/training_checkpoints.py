@@ -109,11 +109,7 @@ def load_latest(
 
 
 def require_same_data(checkpoint: Checkpoint, digest: str, data: str) -> None:
-    """Refuse to go on training on other data than the checkpoint's ``data`` digest names.
-
-    Raises:
-        PwmError: if the store at ``data`` is not as it was.
-    """
+    """Raise PwmError if the store at ``data`` is not the one whose digest the checkpoint has."""
     if checkpoint.meta.get("data", digest) != digest:
         raise PwmError(
             f"{data} has changed since {checkpoint.path} was made from it; put it back as it was "

@@ -130,11 +130,7 @@ class CollectConfig:
         return replace(self, episodes={t: n for t, n in self.episodes.items() if str(t) in own})
 
     def noise(self) -> PolicyNoise:
-        """What is added to a policy's actions.
-
-        Raises:
-            PwmError: for values that cannot work.
-        """
+        """What is added to a policy's actions; raises PwmError for values that cannot work."""
         return PolicyNoise(
             _numbers("policy_noise", self.policy_noise, math.inf),
             _numbers("policy_noise_correlation", self.policy_noise_correlation, 1.0),
@@ -300,7 +296,7 @@ def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
 
 @dataclass(frozen=True)
 class _Next:
-    """An episode to make, and whether a commit follows it."""
+    """An episode to make, and whether it is followed by a commit."""
 
     task: Task
     index: int
