@@ -51,12 +51,9 @@ def row_dtype(task: Task) -> np.dtype[Any]:
 
 
 def table_fault(table: np.ndarray, rows: int, known: Mapping[str, int]) -> str | None:
-    """What contradicts itself in a task's episodes, or None.
+    """What contradicts itself in a table, (episodes,) of `EPISODE_DTYPE`, or None.
 
-    Args:
-        table: (episodes,) of `EPISODE_DTYPE`.
-        rows: the task's committed rows.
-        known: how many behaviours and sources there are.
+    ``rows`` is the task's committed rows, ``known`` how many behaviours and sources there are.
     """
     if not len(table):
         return None

@@ -67,16 +67,10 @@ def pack(rows: np.ndarray, table: np.ndarray) -> bytes:
 def unpack(
     data: bytes, row: np.dtype, entry: np.dtype, counts: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse of :func:`pack`.
+    """Inverse of :func:`pack`, given the types of a row and of an episode's entry.
 
-    Args:
-        data: the file's content.
-        row: the type of a row.
-        entry: that of an episode's record.
-        counts: how many rows and episodes there must be.
-
-    Raises:
-        PwmError: if the content is damaged or of other sizes; a clause without a full stop.
+    ``counts`` are the rows and episodes that there must be. Raises PwmError, a clause without a
+    full stop, if the content is damaged or of other sizes.
     """
     try:
         return _unpacked(data, row, entry, counts)

@@ -355,15 +355,10 @@ class EpisodeStore:
 def shared_tasks(
     store: EpisodeStore, suite: Suite, names: Sequence[str] | None = None
 ) -> tuple[Task, ...]:
-    """The tasks of a suite that the store knows, in the suite's order.
-
-    Args:
-        store: the store.
-        suite: the suite.
-        names: keeps these only, all of which the store must know.
+    """The tasks of a suite that the store has, in the suite's order; only ``names`` if given.
 
     Raises:
-        PwmError: if there is none, or the two disagree about a task's sizes.
+        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes.
     """
     wanted = [name for name in store.suite.names if name in suite]
     if names is not None:

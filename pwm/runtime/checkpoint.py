@@ -205,15 +205,10 @@ def _read_shards(
 
 
 def rebuild(path: Path, build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
-    """A module as a checkpoint describes it, with the checkpoint's tensors.
+    """The module that ``build`` makes from a checkpoint's JSON part, with the checkpoint's tensors.
 
     It is made without memory first, so that a description that does not fit the tensors is refused
     before it costs anything.
-
-    Args:
-        path: the checkpoint, for messages.
-        build: makes the module from the checkpoint's JSON part.
-        state: its tensors by name.
 
     Raises:
         PwmError: if the JSON part describes no module, or another one than the tensors are of.

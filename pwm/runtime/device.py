@@ -40,13 +40,9 @@ def free_memory() -> int:
 
 
 def require_room(build: Callable[[], nn.Module]) -> None:
-    """Refuse a module whose weights alone are larger than the free memory, before it is made.
+    """Raise PwmError for a module whose weights alone exceed the free memory, before it is made.
 
-    Args:
-        build: makes it; it is called on torch's meta device, where nothing takes memory.
-
-    Raises:
-        PwmError: if it cannot fit.
+    ``build`` makes it; it is called on torch's meta device, where nothing takes memory.
     """
     with torch.device("meta"):
         bytes_ = sum(p.numel() * p.element_size() for p in build().parameters())

@@ -42,15 +42,7 @@ def save_step(
     """Write a training checkpoint, then delete all but it and the ``keep_last`` - 1 before it.
 
     What a killed writer left, and checkpoints of later steps, which a run that had to fall back
-    past them makes anew, go too.
-
-    Args:
-        directory: of the run's checkpoints.
-        kind: as :func:`save_checkpoint` takes it.
-        step: updates done; joins ``meta``.
-        tensors: everything that training changes, random states included.
-        meta: everything else that :func:`load_latest` must give back.
-        keep_last: how many to keep, at least 1.
+    past them makes anew, go too. ``step`` joins ``meta``; for the rest see :func:`save_checkpoint`.
     """
     newest = directory / step_name(step)
     save_checkpoint(newest, kind, tensors, {"step": step, **meta})

@@ -28,12 +28,8 @@ def resident_bytes(store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> 
 class ResidentWindows:
     """All rows of some tasks, padded to a suite's sizes, read once from their files.
 
-    Args:
-        store: where they are.
-        tasks: the tasks to read, in the order of their ids.
-        suite: gives ids and padded sizes.
-        device: where the rows live, and batches are made.
-        bad: notes a task whose rows cannot be read.
+    Arguments are those of `StoredWindows`, the ``device`` where the rows live and batches are made,
+    and ``bad``, which notes tasks whose rows cannot be read.
 
     Attributes:
         buffers: the memory of the batches, where that is the host's.
