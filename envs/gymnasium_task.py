@@ -108,19 +108,10 @@ def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
 def check_spaces(
     task: Task, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], owner: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compares spaces with a task's sizes.
+    """The lowest and the highest action, (action_dim,) each, of ``owner``'s spaces.
 
-    Args:
-        task: the task.
-        observation_space: a box, or a dictionary or tuple of boxes.
-        action_space: a bounded box (action_dim,).
-        owner: what has these spaces, for messages.
-
-    Returns:
-        The lowest and the highest action, (action_dim,) each.
-
-    Raises:
-        PwmError: for other spaces or other sizes.
+    Raises PwmError unless observations are a box, or a dictionary or tuple of boxes, actions are a
+    bounded box, and both have the task's sizes.
     """
     _require_boxes(task, observation_space, owner)
     size = spaces.flatdim(observation_space)

@@ -111,15 +111,10 @@ class _OrnsteinUhlenbeck:
 
 
 class _NoisyController:
-    """The actions of a controller, planner or policy, plus noise.
+    """The actions of a controller, planner or policy plus noise.
 
-    Args:
-        task: acted in.
-        controller: has ``reset`` and ``act`` as a `Behaviour` has.
-        noise: what an episode draws its noise from.
-        holds_in: an environment in which the action is to hold still while it succeeds, as
-            Meta-World's scripts, written for episodes that end with success, do not: their last
-            step is scored.
+    In the environment ``holds_in`` it holds still while the task succeeds: the last step is scored,
+    and Meta-World's scripts were written for episodes that end with success.
     """
 
     def __init__(

@@ -76,15 +76,9 @@ class SimulatorMPCConfig:
 
 
 class SimulatorPlanner:
-    """Plans for one environment.
+    """Plans for the environment in which the actions are taken, as far as ``size`` says.
 
-    Args:
-        env: in which the actions are taken.
-        task: its task.
-        size: how much it tries.
-
-    Raises:
-        PwmError: if the task's simulator cannot be asked.
+    Raises PwmError if the task's simulator cannot evaluate plans.
     """
 
     def __init__(self, env: Simulator, task: Task, size: SimulatorMPCConfig | None = None) -> None:
