@@ -32,7 +32,7 @@ def record_training(
 
     A worker stays with a task until that has all ``wanted`` episodes. ``signals`` end it after the
     episodes that are under way, of which none is lost. ``show`` is called with the ``completed``
-    episodes and a ``note``. Raises PwmError if an agent's checkpoint is missing, or a job fails too often.
+    episodes and a ``note``. Raises PwmError if an agent has no checkpoint or a job fails too often.
     """
     jobs = _TrainingJobs(store.suite, training, wanted, made, signals, show)
     for job, episodes in pool.run(jobs.next_job, jobs.answer):
