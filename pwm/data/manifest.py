@@ -80,7 +80,7 @@ class Manifest:
     """
 
     suite: Suite
-    records: Mapping[str, TaskRecord]
+    records: dict[str, TaskRecord]
     sources: Mapping[str, Mapping[str, Any]]
     behaviours: tuple[str, ...]
     packed: bool = False
@@ -137,9 +137,8 @@ class Manifest:
     def with_segment(self, task: str, segment: Segment, behaviours: tuple[str, ...]) -> Manifest:
         """The state after a commit to one task."""
         record = self.records[task]
-        grown = TaskRecord(record.task, (*record.segments, segment))
-        records = {**self.records, task: grown}
-        return dataclasses.replace(self, records=records, behaviours=behaviours)
+        grown = {task: TaskRecord(record.task, (*record.segments, segment))}
+        return dataclasses.replace(self, records=self.records | grown, behaviours=behaviours)
 
     def with_source(self, key: str, description: Mapping[str, Any]) -> Manifest:
         """The state with one more source; raises PwmError for what JSON cannot hold unchanged."""
@@ -169,10 +168,7 @@ class Manifest:
                 }
                 for record in self.records.values()
             ],
-            "sources": [
-                {"key": key, "description": description}
-                for key, description in self.sources.items()
-            ],
+            "sources": [{"key": key, "description": d} for key, d in self.sources.items()],
             "behaviours": list(self.behaviours),
             **({"packed": True} if self.packed else {}),
         }
