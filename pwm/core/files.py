@@ -15,7 +15,7 @@ from pwm.core.errors import PwmError, explain_unwritten
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError, of a full disk say, into a PwmError of one sentence.
+    """Turns an OSError, such as of a full disk, into a PwmError of one sentence.
 
     Also where ``torch.save`` hides one: it goes on to close its archive, and raises the
     RuntimeError that this gives.

@@ -49,7 +49,7 @@ def info(store: EpisodeStore) -> Table:
 
 
 def histogram(values: np.ndarray) -> str:
-    """A one-line histogram of numbers from their smallest to their largest, one char a bin."""
+    """A one-line histogram of numbers from their smallest to their largest, one char per bin."""
     counts, _ = np.histogram(values, bins=_BINS)
     heights = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
     return "".join(_BARS[height] for height in heights)

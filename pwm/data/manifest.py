@@ -1,6 +1,6 @@
 """The manifest of an episode store: plain JSON, checked in full whenever it is read.
 
-The manifest says which part of the data files counts. It carries a checksum of itself, so that an
+Of the data files only what the manifest lists is committed. It has a checksum of itself, so that an
 edited or damaged manifest is refused instead of giving other numbers than were written.
 """
 

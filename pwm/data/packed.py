@@ -1,6 +1,6 @@
 """A task's rows and episode table in one small file, which gives back the same bytes.
 
-The file is safetensors, compressed by xz: any program that knows the two opens it. It holds
+The file is safetensors, compressed by xz: any program with the two opens it. It holds
 
 - ``half`` (columns, rows) float16 and ``full`` (columns, rows) float32: the columns of observation,
   action and reward, each in float16 if that holds every one of its values exactly,

@@ -32,7 +32,7 @@ class StatePool:
         return_to_go: (n,) float32, discounted sum of the rewards from there to the episode's end.
         steps_to_go: (n,) float32, the same sum of ones.
         next_obs: (n, obs_dim) float32, what was observed ``ahead`` steps later, or at the end.
-        reward: (n,) float32, discounted sum of the rewards on the way there, in the asked units.
+        reward: (n,) float32, discounted sum of the rewards on the way there, or of symlog(reward).
         next_discount: (n,) float32, discount to the power of the steps on the way there.
     """
 

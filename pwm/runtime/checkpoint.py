@@ -7,7 +7,7 @@ content have new names, so a writer that is killed at any instruction leaves the
 whole. Nothing in it is pickle, so opening one runs no code.
 
 A checkpoint that several ranks wrote together (`pwm.pretraining.parallel_learner`) has shards, of
-which each holds parts of all groups' tensors, in place of one file a group. It is opened like any
+which each holds parts of all groups' tensors, in place of one file per group. It is opened like any
 other.
 
 A group may also lie beside the directory, where the checkpoints of many policies share one encoder.

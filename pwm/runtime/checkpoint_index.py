@@ -1,4 +1,4 @@
-"""The JSON file of a checkpoint, ``checkpoint.json``: what it must say, and its older formats."""
+"""The JSON file of a checkpoint, ``checkpoint.json``: its fields, checks and older formats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredGroup(msgspec.Struct):
 
 
 class Index(msgspec.Struct):
-    """What the file says, in the newest of its formats.
+    """The file's content, in the newest of its formats.
 
     Attributes:
         format: a number.

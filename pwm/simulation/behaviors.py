@@ -29,21 +29,10 @@ class Behaviour(Protocol):
     """Chooses actions from observations."""
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Begins an episode.
-
-        Args:
-            rng: the episode's generator, also used by `act`.
-        """
+        """Begins an episode with its generator, which `act` draws from too."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """Chooses an action.
-
-        Args:
-            obs: (obs_dim,) float32.
-
-        Returns:
-            (action_dim,) float32 in [-1, 1].
-        """
+        """The action, (action_dim,) float32 in [-1, 1], for ``obs``, (obs_dim,) float32."""
 
 
 class AutoregressiveNoise:

@@ -69,7 +69,7 @@ class ResidentWindows:
             obs = np.pad(rows["obs"], ((0, 0), (0, self._suite.obs_dim - task.obs_dim)))
             action = np.pad(rows["action"], ((0, 0), (0, self._suite.action_dim - task.action_dim)))
             reward = rows["reward"].copy()
-            action[is_first] = reward[is_first] = 0  # they have none, and none is asked for
+            action[is_first] = reward[is_first] = 0  # they have none, and no batch has it
             at = slice(first + begin, first + end)
             if not all_good(obs, action, reward):
                 self._bad_obs[at] = bad_observations(obs)

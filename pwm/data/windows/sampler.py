@@ -145,7 +145,7 @@ class WindowSampler:
 
         The threads end when the iterator is exhausted or closed, and their errors are raised
         here. They make no CUDA calls: the caller's thread issues the copies, on a stream that is
-        there for them alone. Windows of rows that live on the GPU are drawn as they are asked for.
+        there for them alone. Windows of rows on the GPU are drawn when they are needed.
         """
         horizon = horizon or self.horizon
         self._index(horizon)
