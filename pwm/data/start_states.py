@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -100,12 +99,12 @@ class StatePool:
         which = np.searchsorted(ends, drawn, side="right")
         step = drawn - (ends - np.diff(ends, prepend=0))[which]
         positions, begins = np.unique(which, return_index=True)
-        sums = _Sums(discount, ahead, symlog_rewards)
+        sums = discount, ahead, symlog_rewards
         good = []
         steps_of = zip(chosen[positions].tolist(), np.split(step, begins[1:]), strict=True)
         for episode, steps in steps_of:
             try:
-                good.append(_states(store, task, episode, steps, sums))
+                good.append(_states(store, task, episode, steps, *sums))
             except DataError as error:
                 bad.note(error.problem)
         if not good:
@@ -124,35 +123,33 @@ class StatePool:
         return len(self.obs)
 
 
-class _Sums(NamedTuple):
-    """How rewards are summed; see :meth:`StatePool.draw`."""
-
-    discount: float
-    ahead: int
-    symlog_rewards: bool
-
-    def to_go(self, values: np.ndarray) -> np.ndarray:
-        """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
-        sums = lfilter([1.0], [1.0, -self.discount], values[::-1].astype(np.float64))[::-1]
-        return np.append(sums, 0.0)
-
-
 def _states(
-    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: _Sums
+    store: EpisodeStore,
+    task: str,
+    episode: int,
+    steps: np.ndarray,
+    discount: float,
+    ahead: int,
+    symlog_rewards: bool,
 ) -> dict[str, np.ndarray]:
     """The fields of :class:`StatePool` for some steps of one episode, unpadded."""
+
+    def to_go(values: np.ndarray) -> np.ndarray:
+        """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
+        return np.append(lfilter([1.0], [1.0, -discount], values[::-1])[::-1], 0.0)
+
     recorded = store.checked_episode(task, episode)
     reward = recorded.reward.astype(np.float64)
-    learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward
-    later = np.minimum(steps + sums.ahead, len(reward))
-    next_discount = sums.discount ** (later - steps)
-    learned_to_go = sums.to_go(learned)
+    learned = np.sign(reward) * np.log1p(np.abs(reward)) if symlog_rewards else reward
+    later = np.minimum(steps + ahead, len(reward))
+    next_discount = discount ** (later - steps)
+    learned_to_go = to_go(learned)
     return {
         "obs": recorded.obs[steps],
         "action": recorded.action[steps],
         "episode_return": np.full(len(steps), store.episodes(task)["return"][episode]),
-        "return_to_go": sums.to_go(reward)[steps],
-        "steps_to_go": sums.to_go(np.ones(len(reward)))[steps],
+        "return_to_go": to_go(reward)[steps],
+        "steps_to_go": to_go(np.ones(len(reward)))[steps],
         "next_obs": recorded.obs[later],
         "reward": learned_to_go[steps] - next_discount * learned_to_go[later],
         "next_discount": next_discount,

@@ -15,11 +15,7 @@ are NaN; action and reward of row t are those that led to observation t. Observa
 have the task's own sizes, without padding, and rows have a fixed size, so that a window of rows
 is one contiguous block of the file.
 
-Writing a store from NumPy arrays takes three lines::
-
-    with EpisodeStore.create("my_data", get_suite("walker-run")) as store:
-        store.add_source("logs", {"made_by": "controller v3"})
-        store.append("walker-run", [Episode(obs, action, reward, terminated, success)], "logs")
+docs/your-own-data.md shows how a store is written from NumPy arrays.
 
 The manifest (pwm.data.manifest) is the commit point: data files are synced to disk before it is
 replaced, and whatever lies behind the committed counts is ignored by readers and cut off by the
@@ -260,10 +256,10 @@ class EpisodeStore:
     def add_source(self, key: str, description: Mapping[str, Any]) -> None:
         """Notes how episodes are made, under a key that `append` takes.
 
-        Does nothing where the key is there with an equal description.
+        The key may be there with an equal description.
 
         Raises:
-            PwmError: if the key is there with another description, or JSON cannot hold it.
+            PwmError: if it is there with another description, or JSON cannot hold it.
         """
         self._require_writer()
         known = self._manifest.sources

@@ -2,15 +2,13 @@
 
 A checkpoint directory holds ``checkpoint.json`` (format version, kind, library versions, the file
 and SHA-256 of each group of tensors, everything that is not a tensor, a checksum of itself) and one
-``<group>-<sha256>.safetensors`` a group. The JSON file is the commit point: tensor files of new
+``<group>-<sha256>.safetensors`` per group. The JSON file is the commit point: tensor files of new
 content have new names, so a writer that is killed at any instruction leaves the old checkpoint
 whole. Nothing in it is pickle, so opening one runs no code.
 
 A checkpoint that several ranks wrote together (`pwm.pretraining.parallel_learner`) has shards, of
-which each holds parts of all groups' tensors, in place of one file per group. It is opened like any
-other.
-
-A group may also lie beside the directory, where the checkpoints of many policies share one encoder.
+which each holds parts of all groups' tensors, and is opened like any other. A group may also lie
+beside the directory, where the checkpoints of many policies share one encoder.
 """
 
 from __future__ import annotations

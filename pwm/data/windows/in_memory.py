@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
-from pwm.data.episode import all_good, bad_observations, bad_steps
+from pwm.data.episode import all_good, bad_values
 from pwm.data.problems import BadData, DataError
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
@@ -72,8 +72,7 @@ class ResidentWindows:
             action[is_first] = reward[is_first] = 0  # they have none, and no batch has it
             at = slice(first + begin, first + end)
             if not all_good(obs, action, reward):
-                self._bad_obs[at] = bad_observations(obs)
-                self._bad_step[at] = bad_steps(action, reward)
+                self._bad_obs[at], self._bad_step[at] = bad_values(obs, action, reward)
             for column, values in zip(self._columns, (obs, action, reward), strict=True):
                 _put(column[at], values)
 
