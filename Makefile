@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help install quickstart test slow coverage lint format types audit clean
+.PHONY: help install quickstart test slow coverage lint format types docs audit clean
 
 help:
 	@echo "make quickstart   set up and run the whole pipeline on five tasks"
 	@echo "make test         set up and run the fast tests"
-	@echo "make lint types   formatting, lint and type checks"
+	@echo "make lint types   formatting, lint, spelling, wording, dead links and type checks"
+	@echo "make docs         the documentation site, into build/site"
 	@echo "make slow         the tests that take minutes"
 	@echo "make coverage     the fast tests, and which lines they do not run"
 	@echo "make audit        known vulnerabilities of what is installed"
@@ -38,6 +39,9 @@ coverage: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/python scripts/check_prose.py
+	$(BIN)/python scripts/check_links.py
 	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)
@@ -46,6 +50,13 @@ format: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+$(VENV)/docs-installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # In an environment of its own, so that the one that is audited stays as it is.
 audit: $(STAMP)

@@ -30,8 +30,8 @@ def make_env(task: str | Task, seed: int | None = None, render_mode: str | None 
 
     Observations are float32 of shape ``(obs_dim,)``, actions lie in [-1, 1] with shape
     ``(action_dim,)``. A step is a decision step (in the suites two simulator control steps,
-    rewards summed). An episode is truncated after the task's episode length; only a user's own
-    task may terminate it before.
+    rewards summed). An episode is truncated after the task's episode length; only a
+    user-defined task may terminate it before.
 
     Args:
         task: a task name such as ``"walker-run"`` or ``"mw-push"``, the path of a file that
@@ -41,8 +41,8 @@ def make_env(task: str | Task, seed: int | None = None, render_mode: str | None 
 
     Raises:
         PwmError: for an unknown task or render mode, a seed out of range, when rendering is
-            asked for and no OpenGL backend works, or when an own task's environment cannot be made
-            or has other sizes than the task.
+            asked for and no OpenGL backend works, or when a user-defined task's environment cannot
+            be made or has other sizes than the task.
     """
     spec = task if isinstance(task, Task) else get_task(task)
     if spec.domain == "gymnasium":

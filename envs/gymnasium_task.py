@@ -1,4 +1,4 @@
-"""A user's own task: any Gymnasium environment with numbers in and numbers out."""
+"""A user-defined task: any Gymnasium environment with numbers in and numbers out."""
 
 from __future__ import annotations
 

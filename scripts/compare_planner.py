@@ -30,8 +30,14 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.evaluation.agents import ActFunction, act_function
 from pwm.evaluation.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
-from pwm.evaluation.mppi import Planner, PlannerConfig, TDMPC2Guide, TerminalValue
-from pwm.evaluation.mppi_agent import PlannedEpisodes, extracted_guide
+from pwm.evaluation.mppi import (
+    ActorAndCritic,
+    Planner,
+    PlannerConfig,
+    TDMPC2Guide,
+    TerminalValue,
+)
+from pwm.evaluation.mppi_agent import MPPIAgent
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, Results
 from pwm.models.policy_directory import find_policies
 from pwm.models.world_model import load_world_model
@@ -63,14 +69,14 @@ def controllers(run: Path, device: str, seeds: list[int]) -> tuple[Task, dict[st
     policies = find_policies(run / "policies")
     task, policy = next((policy.task, policy) for policy in policies.values())
     guides: dict[str, TerminalValue] = {
-        PLANNER_ACTOR: extracted_guide(model, policies, run / "policies")
+        PLANNER_ACTOR: ActorAndCritic.load(model, policies, run / "policies")
     }
     if model.has_q:
         guides[PLANNER] = TDMPC2Guide(model)
     acting: dict[str, ActFunction] = {EXTRACTED: policy.act}
     for name, guide in guides.items():
         planner = Planner(model, guide, PlannerConfig())
-        planned = PlannedEpisodes(planner, model.suite, model.bins.device, {})
+        planned = MPPIAgent(planner, model.suite, model.bins.device, {})
         acting[name] = act_function(planned, task, seeds)
     return task, acting
 

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/mt30}
 data=${2:-runs/mt80/data}
-page=${3:-docs/mt30.md}
+page=${3:-docs/results/mt30.md}
 pwm=${PWM:-.venv/bin/pwm}
 
 "$pwm" pretrain suite=mt30 data="$data" out="$run/world_model" model=5M steps=18000 batch_size=256 lr=1e-3 \

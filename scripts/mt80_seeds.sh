@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/mt80}
 model=${2:-$run/grown/round_05/world_model}
-page=${3:-RESULTS.md}
+page=${3:-docs/results/mt80.md}
 pwm=${PWM:-.venv/bin/pwm}
 
 scripts/suite_seeds.sh mt80 "$model" "$run/data" "$run/seeds"

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pwm.core.suites import get_suite
 from pwm.data.windows.sampler import Batch
 from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
@@ -141,7 +142,7 @@ def extraction_cost(name: str, config: ActorCriticConfig, tasks: int) -> Cost:
     critics = sum(p.numel() for p in learner.critics.parameters())
     steps = config.critic_passes * config.critic_minibatches
     with shapes_alone():
-        return _count(lambda: learner.iteration(start, noise), actors + steps * critics)
+        return _count(lambda: learner.iteration(Inputs(start, noise)), actors + steps * critics)
 
 
 def _count(update: Callable[[], object], stepped: int) -> Cost:

@@ -15,8 +15,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pwm.cli.main import main as pwm
+from pwm.evaluation.statistics import iqm, iqm_interval
+from pwm.reporting.templating import markdown_table
 
-_COLUMNS = {"random": "random", "bc": "BC, all data", "bc_best": "BC, best tenth"}
+_COLUMNS = {
+    "random": "random",
+    "bc": "BC, all data",
+    "bc_best": "BC, best tenth",
+    "data_mean": "data mean",
+}
 
 
 def run_seeds(recipe: str, seeds: int, out: Path) -> list[dict[str, Any]]:
@@ -35,33 +42,36 @@ def run_seeds(recipe: str, seeds: int, out: Path) -> list[dict[str, Any]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a task and one for the mean, a column a seed, then means over seeds."""
+    """Markdown: a row per task and one for the mean, a column per seed, then means over seeds.
+
+    Below it the interquartile mean over seeds and tasks, with its stratified bootstrap interval.
+    """
     seeds = [f"seed {i}" for i in range(len(results))]
-    header = ["task", *seeds, "mean", *_COLUMNS.values(), "data mean"]
-    lines = [_row(header), _row(["---"] * len(header))]
+    rows = [["task", *seeds, "mean", *_COLUMNS.values()]]
+    scores = []
     for name in results[0]["tasks"]:
-        scores = [r["tasks"][name]["normalized_score"] for r in results]
-        others = [
-            np.mean([r["baselines"][m]["tasks"][name]["normalized_score"] for r in results])
-            for m in (*_COLUMNS, "data_mean")
-        ]
-        lines.append(_row([name, *map(_fixed, [*scores, np.mean(scores), *others])]))
+        scores.append([r["tasks"][name]["normalized_score"] for r in results])
+        others = (
+            [r["baselines"][method]["tasks"][name]["normalized_score"] for r in results]
+            for method in _COLUMNS
+        )
+        rows.append([name, *_cells(scores[-1], others)])
     means = [r["mean_normalized_score"] for r in results]
-    others = [
-        np.mean([r["baselines"][m]["mean_normalized_score"] for r in results])
-        for m in (*_COLUMNS, "data_mean")
-    ]
-    lines.append(_row(["**mean**", *map(_fixed, [*means, np.mean(means), *others])]))
+    others = ([r["baselines"][m]["mean_normalized_score"] for r in results] for m in _COLUMNS)
+    rows.append(["**mean**", *_cells(means, others)])
+    by_seed = np.array(scores).T
+    interval = iqm_interval(by_seed)
+    spread = f", 95 % {interval[0]:.1f} to {interval[1]:.1f}" if interval else ""
     seconds = ", ".join(f"{r['seconds']:.0f}" for r in results)
-    return "\n".join([*lines, "", f"Seconds a seed: {seconds}."])
+    return (
+        f"{markdown_table(rows)}\n\nInterquartile mean: {iqm(by_seed):.1f}{spread}.\n\n"
+        f"Seconds per seed: {seconds}."
+    )
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _fixed(value: float) -> str:
-    return f"{value:.1f}"
+def _cells(scores: list[float], others: Any) -> list[str]:
+    values = [*scores, np.mean(scores), *(np.mean(other) for other in others)]
+    return [f"{value:.1f}" for value in values]
 
 
 if __name__ == "__main__":

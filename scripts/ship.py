@@ -1,13 +1,13 @@
-"""Assemble what ships of a run: world model, policies, a sample of its data, and a card of them.
+"""Assemble a bundle to ship: a run's world model, policies, a sample of its data, and a card.
 
     python scripts/ship.py --run runs/grow80 --out checkpoints/mt80
 
 RUN is that of `pwm grow` (the last world model and the best policies of its rounds ship), of
 `pwm quickstart`, or a directory with world_model/, policies/ and data/. The shipped policies, whose
-weights are rounded to float16, are evaluated anew in RUN/shipped, on other episodes than those that
-told which were best, and their scores stand on the card. The same command goes on where it was
-stopped, and does nothing that is done. Parts that lie elsewhere are named by --world-model,
---policies and --data; those that are not to ship by --without.
+weights are rounded to float16, are evaluated again in RUN/shipped, on other episodes than those by
+which the best were chosen, and these scores stand on the card. The same command goes on where it
+was stopped, and does not repeat what is done. --world-model, --policies and --data name parts that
+lie elsewhere; --without names parts that are not to ship.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=SampleConfig.episodes, help="of the sample")
     parser.add_argument("--whole", type=int, default=SampleConfig.whole, help="as for pwm sample")
     parser.add_argument("--rows", type=int, default=SampleConfig.rows, help="as for pwm sample")
-    parser.add_argument("--command", action="append", default=[], help="that made the run")
+    parser.add_argument("--command", action="append", default=[], help="of the run, for the card")
     parser.add_argument("--machine", help="that made the run, in words")
     parser.add_argument("--note", help="a sentence for the card")
     parser.add_argument("--place", help="of OUT, as commands on the card should name it")
-    parser.add_argument("--limit", type=float, default=80.0, help="MB of all that is beside OUT")
+    parser.add_argument("--limit", type=float, default=80.0, help="MB of the directory of OUT")
     arguments = parser.parse_args()
     try:
         size, total = ship(arguments), size_of(arguments.out.parent)

@@ -7,8 +7,8 @@ the policies, and prints normalized scores. It goes on where it stopped.
 A variant is a line of settings of ``pwm extract``, or a mapping::
 
     extract: "learner.horizon=8"   # settings, if any
-    world_model: longer            # in the place of the run's
-    ensemble: [second, third]      # beside it
+    world_model: longer            # used in the place of the run's
+    ensemble: [second, third]      # used beside it
 
 whose names are in the study's ``world_models``, each a line of settings in which its pretraining
 differs from the run's. Each is pretrained once.
@@ -35,6 +35,7 @@ from pwm.core.signals import Interrupted
 from pwm.core.suites import get_suite
 from pwm.core.validation import from_plain
 from pwm.pretraining.pretrain import PretrainConfig, pretrain
+from pwm.reporting.templating import markdown_table
 from pwm.runtime.run_dir import read_run
 
 
@@ -49,7 +50,7 @@ class Variant:
 
 @dataclass
 class Study:
-    """What a study's file says.
+    """The content of a study's file.
 
     Attributes:
         tasks: extracted together.
@@ -90,13 +91,15 @@ class Study:
 
 @dataclass
 class Runner:
-    """A study on a run, with settings of this occasion.
+    """A study on a run, with the settings that the command line adds.
 
     Attributes:
+        study: what to do.
         run: has ``world_model/``, made by ``pwm pretrain``, and ``data/``.
         out: gets ``world_models/`` and ``<variant>/seed_<n>/``.
-        extract, pretrain: settings that go before all others of theirs.
-        episodes: of an evaluation.
+        extract: settings of every extraction, which those of a variant override.
+        pretrain: settings of every pretraining, which those of a world model override.
+        episodes: per task, of an evaluation.
     """
 
     study: Study
@@ -107,7 +110,7 @@ class Runner:
     episodes: int
 
     def results(self, variants: list[str], seeds: int) -> "Results":
-        """Do what is left to do."""
+        """Pretrain, extract and evaluate what is not there yet; the results by variant."""
         for name in self.study.world_models_of(variants):
             self._pretrain(name)
         found: Results = {name: [] for name in variants}
@@ -171,7 +174,7 @@ class Result:
 
     @classmethod
     def read(cls, directory: Path) -> "Result":
-        """What a variant and seed came to."""
+        """The result of one variant and seed."""
         tasks = json.loads((directory / "results.json").read_text())["tasks"]
         scores = {name: float(score["normalized_score"]) for name, score in tasks.items()}
         return cls(scores, float(read_run(directory / "policies")["seconds"]))
@@ -181,15 +184,14 @@ Results = dict[str, list[Result]]
 
 
 def table(results: Results) -> str:
-    """Markdown: a row a task, a column a variant; mean over seeds, +- the standard error."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in _rows(results))
+    """Markdown: a row per task, a column per variant; mean over seeds, +- the standard error."""
+    return markdown_table(list(_rows(results)))
 
 
 def _rows(results: Results) -> Iterator[list[str]]:
     names = list(results)
     tasks = list(results[names[0]][0].scores)
     yield ["task", *names]
-    yield ["---"] * (len(names) + 1)
     for task in tasks:
         yield [task, *(_mean(_over(runs, [task])) for runs in results.values())]
     domains: dict[str, list[str]] = {}
@@ -223,7 +225,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="a run with world_model/ and data/")
     parser.add_argument("--out", type=Path, help="default: RUN/studies/<name of the study>")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--episodes", type=int, default=10, help="a task, of an evaluation")
+    parser.add_argument("--episodes", type=int, default=10, help="per task, of an evaluation")
     parser.add_argument("--variants", nargs="+", help="some of the study's; all by default")
     parser.add_argument("--extract", default="", help="more settings of extraction, in one word")
     parser.add_argument("--pretrain", default="", help="more settings of pretraining, in one word")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pwm.core.suites import Task, get_suite
+from pwm.core.suites import Suite, Task, get_suite
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
 
@@ -36,6 +39,16 @@ def _no_leaks():
     torch.set_default_dtype(dtype)
 
 
+@pytest.fixture(autouse=True)
+def _forked_workers(request, monkeypatch):
+    """Workers begin with what this process has imported, unless a test is marked ``spawned``.
+
+    A user's workers begin with nothing, and then take seconds to import torch and simulators.
+    """
+    if sys.platform == "linux" and not request.node.get_closest_marker("spawned"):
+        monkeypatch.setattr("pwm.core.worker_pool._CONTEXT", multiprocessing.get_context("fork"))
+
+
 @pytest.fixture
 def keyboard_interrupts():
     """Python's own handler, which a process started in the background does not have."""
@@ -47,7 +60,8 @@ def keyboard_interrupts():
 class Toy:
     """Made-up data of two tasks with learnable dynamics, and commands that take seconds on it.
 
-    The tasks have real names, so that every command takes them, and invented episodes.
+    The tasks are real ones, so that every command takes them and simulators play them, but with
+    episodes of 50 steps; the data's episodes are invented.
 
     Attributes:
         tasks: their names.
@@ -58,7 +72,8 @@ class Toy:
 
     def __init__(self, directory: Path) -> None:
         self.data = directory / "data"
-        suite = get_suite(self.tasks)
+        real = get_suite(self.tasks)
+        suite = Suite(real.name, tuple(replace(task, episode_length=50) for task in real))
         with EpisodeStore.create(self.data, suite) as store:
             store.add_source("toy", {})
             for task in suite:

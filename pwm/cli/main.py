@@ -60,7 +60,7 @@ COMMANDS = {
         "convert",
         "ConvertConfig",
         "published data files into an episode store, or a store into such files",
-        "pwm convert source=downloads/mt80 suite=mt80 tasks=[walker-run] out=data/walker-run",
+        "pwm convert source=downloads/mt80 suite=mt80 tasks=walker-run out=data/walker-run",
     ),
     "sample": Command(
         "pwm.data.pack_sample",
@@ -95,7 +95,7 @@ COMMANDS = {
         "extract",
         "ExtractConfig",
         "learn a policy per task by first-order gradients through the world model",
-        "pwm extract tasks=[walker-run] checkpoint=runs/mt30/world_model data=runs/mt30/data "
+        "pwm extract tasks=walker-run checkpoint=runs/mt30/world_model data=runs/mt30/data "
         "out=runs/mt30/policies",
     ),
     "evaluate": Command(
@@ -249,16 +249,29 @@ def with_hydra(
     Raises:
         PwmError: for overrides that do not fit the config.
     """
+    schema = _schema(name, config_type)
+    with _told_once():
+        schema.check(words)
+        options, settings = schema.split(words)
+        config = None if options else schema.composed(settings)
+    if options:
+        _with_options(schema, options, settings, function)
+    else:
+        function(config)
+
+
+def _with_options(
+    schema: Schema, options: list[str], settings: list[str], function: Callable[[Any], Any]
+) -> None:
+    """Have Hydra's own main do what the options say, such as ``--cfg`` and ``-m``."""
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    schema = _schema(name, config_type)
-    with _told_once():
-        schema.check(words)
-    ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
+    name = schema.command
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema.config_type)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
 
     failures: list[Exception] = []
@@ -274,7 +287,6 @@ def with_hydra(
             failures.append(error)  # raised below, past Hydra's own report of a failed job
 
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-    options, settings = schema.split(words)
     before, sys.argv = sys.argv, [f"pwm {name}", *options, *settings]  # in Hydra's order
     try:
         run(job)()
@@ -282,7 +294,7 @@ def with_hydra(
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
         with _told_once():
-            raise PwmError(schema.explain(error, words)) from error
+            raise PwmError(schema.explain(error, settings)) from error
     finally:
         sys.argv = before
 

@@ -9,9 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from pwm.cli.overrides import LAUNCHER, Schema
 from pwm.core.errors import PwmError
 from pwm.core.layout import JOBS
@@ -64,7 +61,7 @@ def run_jobs(
         return
     values, others = swept
     specs = job_specs(values)
-    config = _composed(schema, [*others, _word(setting, specs[0])])
+    config = schema.composed([*others, _word(setting, specs[0])])
     config = replace(config, **{setting: values[0] if len(values) == 1 else specs})
     run, fault = Path(config.out), None
     with planned_jobs(schema.command, config, specs) as (left, work):
@@ -89,20 +86,6 @@ def _require_plugin(launcher: str | None) -> None:
     plugin, extra = _PLUGINS.get(launcher or "", (None, None))
     if plugin is not None and find_spec(f"hydra_plugins.{plugin}") is None:
         raise PwmError(f"launcher={launcher} is not installed; give `pip install 'pwm[{extra}]'`.")
-
-
-def _composed(schema: Schema, words: list[str]) -> Any:
-    """The typed settings of one run."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-
-    ConfigStore.instance().store(name=f"{schema.command}_schema", node=schema.config_type)
-    try:
-        with initialize_config_dir(str(schema.directory), version_base="1.3"):
-            return OmegaConf.to_object(compose(schema.command, words))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise PwmError(schema.explain(error, words)) from error
 
 
 def _word(setting: str, value: Any) -> str:

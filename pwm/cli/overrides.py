@@ -53,7 +53,11 @@ class Schema:
     @cached_property
     def keys(self) -> list[str]:
         """Every setting by its dotted name."""
-        return _keys(OmegaConf.structured(self.config_type), "")
+        return _keys(self._defaults, "")
+
+    @cached_property
+    def _defaults(self) -> DictConfig:
+        return OmegaConf.structured(self.config_type)
 
     @cached_property
     def presets(self) -> dict[str, list[str]]:
@@ -134,6 +138,22 @@ class Schema:
         values = [self._parse(f"{setting}={v}").value() for v in last.sweep_string_iterator()]
         return values, [word for word, _ in others]
 
+    def composed(self, words: Sequence[str]) -> Any:
+        """The typed settings of one run.
+
+        Raises:
+            PwmError: for settings that do not fit.
+        """
+        from hydra import compose, initialize_config_dir
+        from hydra.core.config_store import ConfigStore
+
+        ConfigStore.instance().store(name=f"{self.command}_schema", node=self.config_type)
+        try:
+            with initialize_config_dir(str(self.directory), version_base="1.3"):
+                return OmegaConf.to_object(compose(self.command, list(words)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise PwmError(self.explain(error, words)) from error
+
     def chosen(self, words: Sequence[str], group: str) -> str | None:
         """The preset that the words choose of a group; None if they choose none."""
         prefix = f"{group}="
@@ -205,7 +225,7 @@ class Schema:
 
     def _kind(self, key: str) -> Any:
         """The declared type of a setting, None if there is none of that name."""
-        parent: Any = OmegaConf.structured(self.config_type)
+        parent: Any = self._defaults
         *groups, last = key.split(".")
         for group in groups:
             parent = parent._get_node(group) if isinstance(parent, DictConfig) else None

@@ -32,16 +32,16 @@ class Task:
 
     Attributes:
         name: such as ``walker-run`` or ``mw-push``.
-        domain: the simulator family that runs it; ``gymnasium`` for a user's own task, which a
-            file describes (:mod:`pwm.core.task_files`).
+        domain: the simulator family that runs it; ``gymnasium`` for a user-defined task, which a
+            task file describes (:mod:`pwm.core.task_files`).
         obs_dim: length of the unpadded observation.
         action_dim: length of the unpadded action, every entry in [-1, 1].
         episode_length: decision steps in an episode.
         action_repeat: simulator control steps in a decision step; rewards are summed over them.
-        env_id: of an own task, what ``gymnasium.make`` takes.
-        env_kwargs: of an own task, the environment's arguments as the text of a JSON object.
-        score_min: of an own task, the return that scores 0; None if success is the score.
-        score_max: of an own task, the return that scores 100; likewise.
+        env_id: of a user-defined task, what ``gymnasium.make`` takes.
+        env_kwargs: likewise, the environment's arguments as the text of a JSON object.
+        score_min: likewise, the return that scores 0; None if success is the score.
+        score_max: likewise, the return that scores 100.
     """
 
     name: str
@@ -69,7 +69,8 @@ class Task:
     def normalized_score(self, episode_return: float, success: float) -> float:
         """A score in 0..100: return / 10 for dm_control, 100 x success (0..1) for Meta-World.
 
-        An own task scores by success, or linearly in the return, also below 0 and above 100.
+        A user-defined task scores by success, or linearly in the return, where scores below 0 and
+        above 100 are possible.
         """
         if self.scored_by_success:
             return 100.0 * success
@@ -78,7 +79,7 @@ class Task:
         return 100.0 * (episode_return - self.score_min) / (self.score_max - self.score_min)
 
     def table(self) -> dict[str, Any]:
-        """The fields as plain data for JSON; what only own tasks have is left out of others."""
+        """The fields as plain data for JSON; those of user-defined tasks only where they apply."""
         left_out = () if self.domain == "gymnasium" else GYMNASIUM_FIELDS
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 

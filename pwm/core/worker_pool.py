@@ -26,6 +26,7 @@ _DONE, _QUESTION, _MISTAKE, _FAILED, _DIED = "done", "question", "mistake", "fai
 _SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +106,9 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pulse = context.RawArray("Q", 2)
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self._pulse), daemon=True)
+        self._pulse = _CONTEXT.RawArray("Q", 2)
+        self.connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_work, args=(theirs, self._pulse), daemon=True)
         with fresh_interpreters():
             self.process.start()
         theirs.close()

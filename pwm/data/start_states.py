@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
 from torch import Tensor
 
 from pwm.core.errors import PwmError
@@ -136,6 +135,8 @@ def _states(
 
     def to_go(values: np.ndarray) -> np.ndarray:
         """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
+        from scipy.signal import lfilter  # slow to import
+
         return np.append(lfilter([1.0], [1.0, -discount], values[::-1])[::-1], 0.0)
 
     recorded = store.checked_episode(task, episode)

@@ -141,7 +141,7 @@ class EpisodeStore:
 
     @property
     def suite(self) -> Suite:
-        """The tasks, rebuilt from the manifest's own task table."""
+        """The tasks, rebuilt from the manifest's table."""
         return self._manifest.suite
 
     @property

@@ -1,4 +1,4 @@
-"""What acts in evaluation.
+"""Agents: what acts in evaluation.
 
 This module imports no torch: workers that play without a policy do not load it.
 """
@@ -22,17 +22,17 @@ ActFunction = Callable[[np.ndarray], np.ndarray]
 
 
 class Agent(Protocol):
-    """What acts in the workers, each of which gets a pickled copy."""
+    """An agent that acts in the workers, each of which gets a pickled copy."""
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What its actions in a task follow from, beside the observations and seeds, as JSON."""
 
     def begin(self, task: Task, seeds: Sequence[int]) -> ActFunction:
-        """What acts in episodes of these seeds, from their first step on."""
+        """The function that acts in episodes of these seeds, from their first step on."""
 
 
 class BatchedAgent(ABC):
-    """What is too large for every worker, or needs the GPU: it acts in the calling process."""
+    """An agent that is too large for every worker, or needs the GPU: it acts in this process."""
 
     @abstractmethod
     def identity(self, task: Task) -> dict[str, Any]:
@@ -44,35 +44,40 @@ class BatchedAgent(ABC):
 
     @abstractmethod
     def act(self, waiting: Sequence[tuple[Any, np.ndarray]]) -> list[np.ndarray]:
-        """Actions for all episodes that wait.
+        """Actions for all episodes that wait for one.
 
         Args:
-            waiting: states, which this updates, and the observations (n, obs_dim) of the task.
+            waiting: pairs of a state, which this updates, and observations (n, obs_dim) of its
+                task.
 
         Returns:
-            For each the actions (n, action_dim).
+            The actions (n, action_dim) of each pair.
         """
 
 
-def act_function(method: Agent | BatchedAgent, task: Task, seeds: Sequence[int]) -> ActFunction:
-    """What acts in episodes of one task in this process, of either kind of method."""
-    if not isinstance(method, BatchedAgent):
-        return method.begin(task, seeds)
-    state = method.begin(task, seeds)
-    return lambda obs: method.act([(state, obs)])[0]
+AnyAgent = Agent | BatchedAgent
+
+
+def act_function(agent: AnyAgent, task: Task, seeds: Sequence[int]) -> ActFunction:
+    """The function by which an agent of either kind acts in episodes of one task, in this process.
+
+    Args:
+        agent: acts.
+        task: the episodes' task.
+        seeds: one per episode.
+    """
+    if not isinstance(agent, BatchedAgent):
+        return agent.begin(task, seeds)
+    state = agent.begin(task, seeds)
+    return lambda obs: agent.act([(state, obs)])[0]
 
 
 @dataclass(frozen=True)
 class SavedPolicies:
-    """A policy a task, which workers read from where it is saved.
+    """One policy per task, which workers read from where it is saved."""
 
-    Attributes:
-        paths: by task name, what :func:`pwm.load_policy` opens.
-        digests: by task name, a name for the content.
-    """
-
-    paths: Mapping[str, str]
-    digests: Mapping[str, str]
+    paths: Mapping[str, str]  # by task name, what :func:`pwm.load_policy` opens
+    digests: Mapping[str, str]  # by task name, a name for the content
 
     @classmethod
     def at(cls, paths: Mapping[str, Path]) -> SavedPolicies:
@@ -98,7 +103,7 @@ def _loaded_policy(path: str) -> ActFunction:
 
 @dataclass(frozen=True)
 class UniformActions:
-    """Uniform actions, each episode from its own stream."""
+    """Uniform actions, each episode from its own random stream."""
 
     def identity(self, task: Task) -> dict[str, Any]:
         """See :class:`Agent`."""

@@ -1,4 +1,4 @@
-"""What episodes of one task gave, and the file that keeps it as soon as they end."""
+"""Returns and successes of evaluation episodes, and the log that keeps them as soon as they end."""
 
 from __future__ import annotations
 
@@ -18,44 +18,30 @@ from pwm.core.files import write_all, writing
 
 @dataclass
 class Outcomes:
-    """What n episodes of one task gave.
+    """Returns, successes and times of n episodes of one task."""
 
-    Attributes:
-        returns: (n,) sums of rewards.
-        success_last: (n,) 1 for success at the last step, else 0.
-        success_any: (n,) 1 for success at any step, else 0.
-        steps: decision steps, of all episodes together.
-        acting_seconds: that choosing the actions took.
-        simulating_seconds: that the simulator took, on one core.
-    """
-
-    returns: np.ndarray
-    success_last: np.ndarray
-    success_any: np.ndarray
-    steps: int = 0
-    acting_seconds: float = 0.0
-    simulating_seconds: float = 0.0
+    returns: np.ndarray  # (n,) sums of rewards
+    success_last: np.ndarray  # (n,) 1 for success at the last step, else 0
+    success_any: np.ndarray  # (n,) 1 for success at any step, else 0
+    steps: int = 0  # decision steps of all episodes together
+    acting_seconds: float = 0.0  # time of choosing the actions
+    simulating_seconds: float = 0.0  # time of the simulator, on one core
 
     @classmethod
     def concatenate(cls, parts: Sequence[Outcomes]) -> Self:
-        """Several episodes' outcomes as one."""
-        return cls(
-            np.concatenate([part.returns for part in parts]),
-            np.concatenate([part.success_last for part in parts]),
-            np.concatenate([part.success_any for part in parts]),
-            sum(part.steps for part in parts),
-            sum(part.acting_seconds for part in parts),
-            sum(part.simulating_seconds for part in parts),
-        )
+        """The outcomes of all parts' episodes; times and steps are summed."""
+        columns = zip(*([getattr(p, f.name) for f in fields(cls)] for p in parts), strict=True)
+        joined: Any = [np.concatenate(c) if np.ndim(c[0]) else sum(c) for c in columns]
+        return cls(*joined)
 
     @property
     def decision_ms(self) -> float:
-        """Milliseconds a decision, mean; episodes that are played side by side share the time."""
+        """Mean milliseconds per decision; episodes that are played side by side share the time."""
         return 1000 * self.acting_seconds / max(self.steps, 1)
 
 
 class EpisodeLog:
-    """Outcomes by what they follow from, a line a piece, each durable before the next begins.
+    """Outcomes by what they follow from, one line per job, each durable before the next begins.
 
     A line that was torn by a crash, or changed since, is passed over: its episodes count as not yet
     played.
@@ -91,8 +77,8 @@ class EpisodeLog:
 
         Args:
             key: what :func:`outcome_key` gives.
-            outcomes: whose.
-            notes: for people who read the file.
+            outcomes: of the episodes that the key names.
+            notes: more entries of the line, for people who read the file.
 
         Raises:
             PwmError: if they cannot be written.

@@ -10,7 +10,7 @@ would be slower than two that simulate.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,52 +19,38 @@ import numpy as np
 
 from pwm.core.progress import progress_bar
 from pwm.core.suites import Task
+from pwm.core.versions import versions
 from pwm.core.worker_pool import Job, WorkerPool
-from pwm.evaluation.agents import Agent, BatchedAgent
+from pwm.evaluation.agents import AnyAgent, BatchedAgent
 from pwm.evaluation.episode_log import EpisodeLog, Outcomes, outcome_key
 from pwm.evaluation.play import play
 from pwm.evaluation.scores import TaskScore, score_task
-from pwm.runtime.run_dir import versions
 
 
 @dataclass(frozen=True)
 class EvalJob:
-    """Episodes of one task by one method, that are played side by side.
+    """Episodes of one task by one method, that are played side by side."""
 
-    Attributes:
-        method: its name.
-        task: what is played.
-        seeds: an episode each.
-        key: names what the outcomes follow from.
-    """
+    method: str  # its name
+    task: Task  # the episodes' task
+    seeds: tuple[int, ...]  # one per episode
+    key: str  # names what the outcomes follow from
 
-    method: str
-    task: Task
-    seeds: tuple[int, ...]
-    key: str
-
-    def job(self, method: Agent | BatchedAgent) -> Job:
+    def job(self, agent: AnyAgent) -> Job:
         """These episodes as a job for a worker."""
-        acting = None if isinstance(method, BatchedAgent) else method
+        acting = None if isinstance(agent, BatchedAgent) else agent
         parts = (f"task '{self.task.name}' with seed {seed}" for seed in self.seeds)
         return Job(play, (acting, self.task, self.seeds), tuple(parts))
 
 
 @dataclass
 class EvalRun:
-    """What all episodes gave, and how fast they were played.
+    """Outcomes of all episodes of an evaluation, and how fast they were played."""
 
-    Attributes:
-        outcomes: by method and task name.
-        steps: decision steps that were played now rather than found in the log.
-        seconds: that took.
-        simulating_seconds: of it that the simulators took, summed over workers.
-    """
-
-    outcomes: dict[str, dict[str, Outcomes]]
-    steps: int
-    seconds: float
-    simulating_seconds: float
+    outcomes: dict[str, dict[str, Outcomes]]  # by method and task name
+    steps: int  # decision steps that were played now rather than found in the log
+    seconds: float  # wall-clock time of those steps
+    simulating_seconds: float  # time in the simulators, summed over workers
 
     def scores(self, tasks: Iterable[Task]) -> dict[str, dict[str, TaskScore]]:
         """By method and task name."""
@@ -78,14 +64,14 @@ class EvalRun:
         }
 
     def decision_ms(self) -> dict[str, float]:
-        """Milliseconds a decision by method, mean; episodes side by side share the time."""
+        """Mean milliseconds per decision, by method; episodes side by side share the time."""
         return {
             method: Outcomes.concatenate(list(by_task.values())).decision_ms
             for method, by_task in self.outcomes.items()
         }
 
     def throughput(self, workers: int) -> dict[str, float]:
-        """Decision steps a second, and those that the simulators alone would have made."""
+        """Decision steps per second, and those that the simulators alone would have made."""
         return {
             "workers": workers,
             "steps": self.steps,
@@ -96,32 +82,32 @@ class EvalRun:
 
 
 def run_episodes(
-    methods: Mapping[str, Agent | BatchedAgent],
+    agents: Mapping[str, AnyAgent],
     tasks: Sequence[Task],
     seeds: Sequence[int],
     batch: int,
     pool: WorkerPool,
     log: EpisodeLog,
 ) -> EvalRun:
-    """Plays every method's episodes of every task that the log does not have.
+    """Play every agent's episodes of every task that the log does not have.
 
     Args:
-        methods: by name.
+        agents: by the name of the method.
         tasks: what to play.
-        seeds: environment seeds of a task's episodes, the same for all tasks and methods.
+        seeds: environment seeds of a task's episodes, the same for all tasks and agents.
         batch: episodes of a task that are played side by side.
-        pool: where.
+        pool: the worker processes.
         log: has what was played before, and gets the rest job by job.
 
     Raises:
         PwmError: as the pool does.
     """
-    eval_jobs = list(_eval_jobs(methods, tasks, seeds, batch))
+    eval_jobs = list(_eval_jobs(agents, tasks, seeds, batch))
     lacking = [eval_job for eval_job in eval_jobs if eval_job.key not in log]
-    queue = _Queue(methods, lacking)
+    queue = _Queue(agents, lacking)
     started = time.perf_counter()
     with progress_bar() as progress:
-        total = len(methods) * len(seeds) * len(tasks)
+        total = len(agents) * len(seeds) * len(tasks)
         done = total - sum(len(eval_job.seeds) for eval_job in lacking)
         bar = progress.add_task("evaluate", total=total, completed=done, note="")
         for job, outcomes in pool.run(queue.next_job, queue.answer):
@@ -138,30 +124,25 @@ def run_episodes(
 
 
 def _eval_jobs(
-    methods: Mapping[str, Agent | BatchedAgent],
-    tasks: Sequence[Task],
-    seeds: Sequence[int],
-    batch: int,
+    agents: Mapping[str, AnyAgent], tasks: Sequence[Task], seeds: Sequence[int], batch: int
 ) -> Iterator[EvalJob]:
     """Tasks of long episodes first, so that workers end at about the same time."""
     made_with = versions()
     for task in sorted(tasks, key=lambda task: -task.episode_length):
-        for name, method in methods.items():
-            identity = method.identity(task)
+        for name, agent in agents.items():
+            identity = agent.identity(task)
             for first in range(0, len(seeds), batch):
                 some = tuple(seeds[first : first + batch])
-                yield EvalJob(
-                    name, task, some, outcome_key(identity, asdict(task), some, made_with)
-                )
+                key = outcome_key(identity, asdict(task), some, made_with)
+                yield EvalJob(name, task, some, key)
 
 
 def _by_method_and_task(
     eval_jobs: Sequence[EvalJob], log: EpisodeLog
 ) -> dict[str, dict[str, Outcomes]]:
-    parts: dict[str, dict[str, list[Outcomes]]] = {}
+    parts: dict[str, dict[str, list[Outcomes]]] = defaultdict(lambda: defaultdict(list))
     for eval_job in eval_jobs:
-        by_task = parts.setdefault(eval_job.method, {})
-        by_task.setdefault(eval_job.task.name, []).append(log[eval_job.key])
+        parts[eval_job.method][eval_job.task.name].append(log[eval_job.key])
     return {
         method: {task: Outcomes.concatenate(found) for task, found in by_task.items()}
         for method, by_task in parts.items()
@@ -169,16 +150,14 @@ def _by_method_and_task(
 
 
 class _Queue:
-    """What remains to be played, and the state of what is served meanwhile.
+    """The jobs that remain, and the states of batched agents in the jobs that are under way.
 
     A worker stays with a task, whose environments it has made, while it has jobs; then
     it turns to a task that no other is at, and last helps where most is left.
     """
 
-    def __init__(
-        self, methods: Mapping[str, Agent | BatchedAgent], eval_jobs: Sequence[EvalJob]
-    ) -> None:
-        self._methods = methods
+    def __init__(self, agents: Mapping[str, AnyAgent], eval_jobs: Sequence[EvalJob]) -> None:
+        self._agents = agents
         self._waiting: dict[str, deque[EvalJob]] = {}
         for eval_job in eval_jobs:
             self._waiting.setdefault(eval_job.task.name, deque()).append(eval_job)
@@ -189,44 +168,42 @@ class _Queue:
 
     def next_job(self, worker: int) -> Job | None:
         """A job for a worker, of its last task if there is one."""
+        if not self._waiting:
+            return None
         task = self._task_of.get(worker)
         if task not in self._waiting:
-            if not self._waiting:
-                return None
             untouched = [name for name in self._waiting if name not in self._task_of.values()]
-            task = next(iter(untouched), None) or max(
-                self._waiting, key=lambda name: len(self._waiting[name])
-            )
-            self._task_of[worker] = task
+            most = max(self._waiting, key=lambda name: len(self._waiting[name]))
+            task = self._task_of[worker] = untouched[0] if untouched else most
         eval_job = self._waiting[task].popleft()
         if not self._waiting[task]:
             del self._waiting[task]
-        job = eval_job.job(self._methods[eval_job.method])
+        job = eval_job.job(self._agents[eval_job.method])
         self._eval_job_of[job] = eval_job
         return job
 
     def answer(self, questions: Sequence[tuple[Job, tuple[bool, np.ndarray]]]) -> list[np.ndarray]:
-        """Actions for the episodes that ask, by the methods that are served here."""
+        """Actions for the episodes that ask, by the batched agents of this process."""
         actions: dict[Job, np.ndarray] = {}
-        for name, method in self._methods.items():
+        for name, agent in self._agents.items():
             asking = [(j, q) for j, q in questions if self._eval_job_of[j].method == name]
-            if not asking or not isinstance(method, BatchedAgent):
+            if not asking or not isinstance(agent, BatchedAgent):
                 continue
             started = time.perf_counter()
             for job, (first, _) in asking:
                 if first:  # also where a replaced worker begins again
                     eval_job = self._eval_job_of[job]
-                    self._states[job] = method.begin(eval_job.task, eval_job.seeds)
+                    self._states[job] = agent.begin(eval_job.task, eval_job.seeds)
                     self._seconds[job] = 0.0
-            acted = method.act([(self._states[job], obs) for job, (_, obs) in asking])
-            actions |= {job: rows for (job, _), rows in zip(asking, acted, strict=True)}
+            acted = agent.act([(self._states[job], obs) for job, (_, obs) in asking])
             share = (time.perf_counter() - started) / sum(map(len, acted))
             for (job, _), rows in zip(asking, acted, strict=True):
+                actions[job] = rows
                 self._seconds[job] += share * len(rows)
         return [actions[job] for job, _ in questions]
 
     def finished(self, job: Job, outcomes: Outcomes) -> EvalJob:
-        """What a worker's job was; of what was served, the time is that of the serving."""
+        """The evaluation job of a worker's job; a batched agent's acting time is filled in."""
         self._states.pop(job, None)
         outcomes.acting_seconds = self._seconds.pop(job, outcomes.acting_seconds)
         return self._eval_job_of.pop(job)

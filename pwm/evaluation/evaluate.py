@@ -28,11 +28,17 @@ from pwm.core.validation import (
 from pwm.core.worker_pool import WorkerPool
 from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore, shared_tasks
-from pwm.evaluation.agents import Agent, BatchedAgent, SavedPolicies, UniformActions
+from pwm.evaluation.agents import AnyAgent, SavedPolicies, UniformActions
 from pwm.evaluation.episode_log import EpisodeLog
-from pwm.evaluation.episode_queue import EvalRun, run_episodes
-from pwm.evaluation.mppi import Planner, PlannerConfig, TDMPC2Guide, TerminalValue
-from pwm.evaluation.mppi_agent import PlannedEpisodes, content_of, extracted_guide
+from pwm.evaluation.episode_queue import run_episodes
+from pwm.evaluation.mppi import (
+    ActorAndCritic,
+    Planner,
+    PlannerConfig,
+    TDMPC2Guide,
+    TerminalValue,
+)
+from pwm.evaluation.mppi_agent import MPPIAgent, content_of
 from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
@@ -66,13 +72,13 @@ class EvaluateConfig:
     """Settings of ``pwm evaluate``.
 
     Attributes:
-        policy: a directory of policies, one a task; one policy's directory; ``planner``, which
+        policy: a directory of policies, one per task; one policy's directory; ``planner``, which
             plans with the policy prior and Q ensemble of a world model; or ``planner+actor``,
             which plans with extracted policies and their critics in the place of those.
         out: gets results.json, results.csv, decision_times.json, throughput.json, videos and
-            strips; also outcomes.jsonl, what was played so far, and the cloned policies.
+            strips; also outcomes.jsonl, the episodes played so far, and the cloned policies.
         tasks: a list, a suite's name, or null for every task that there is a policy for.
-        episodes: a task.
+        episodes: per task.
         seed: of the first episode's environment; episode i has seed + i.
         baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
             planner, planner+actor.
@@ -82,15 +88,15 @@ class EvaluateConfig:
         policies: the extracted policies of planner+actor, where policy is none.
         planner: settings of planning.
         device: where the planners run; policies run on the CPU.
-        video: episodes a task to write as MP4.
-        strip: episodes a task to write as a strip of eight frames.
-        workers: processes that simulate; null for one a core. Does not change the results.
+        video: episodes per task to write as MP4.
+        strip: episodes per task to write as a strip of eight frames.
+        workers: processes that simulate; null for one per core. Does not change the results.
         batch: episodes of a task that are played side by side, on which a policy acts as one
             batch; another number changes the last bits of its actions.
         worker_timeout: seconds that a simulator may take for one step before its worker counts
             as hung and is replaced; likewise one that dies or fails.
-        max_faults: of the same episodes, which are played again after each; this many end the
-            command.
+        max_faults: this many faults in the same episodes, which are played again after each, end
+            the command.
     """
 
     policy: str = MISSING
@@ -178,7 +184,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What is evaluated, read before anything is written."""
+    """The models, policies and data of an evaluation, read before anything is written."""
 
     config: EvaluateConfig
     model: WorldModel | None
@@ -227,7 +233,7 @@ class _Inputs:
             )
 
     def guide(self, planner: str) -> TerminalValue:
-        """What a planner plans with.
+        """The proposals and terminal values of a planner.
 
         Raises:
             PwmError: if the world model lacks it, or a task.
@@ -238,14 +244,14 @@ class _Inputs:
         if planner == PLANNER:
             return TDMPC2Guide(self.model)
         directory = Path(self.config.policy_directory or "")
-        return extracted_guide(self.model, self.policies, directory)
+        return ActorAndCritic.load(self.model, self.policies, directory)
 
 
 def evaluate(config: EvaluateConfig) -> Results:
     """Score policies and baselines in the simulators, write and print the results.
 
-    What is played is kept as it ends, so an evaluation that was stopped in whatever way goes on
-    from there when it is called again.
+    Episodes are kept as they end, so an evaluation that was stopped in whatever way goes on from
+    there when it is called again.
 
     Raises:
         PwmError: for settings that do not fit, missing policies, or a simulator that fails.
@@ -256,13 +262,13 @@ def evaluate(config: EvaluateConfig) -> Results:
     seeds = [config.seed + i for i in range(config.episodes)]
     with open_run(out, "evaluate", config, asdict(config)):
         data_scores = _data_scores(inputs)
-        methods = _methods(inputs)
+        agents = _agents(inputs)
         workers = config.workers or available_cores()
         with WorkerPool(
             workers, config.worker_timeout, config.max_faults, notify=console.print
         ) as pool:
             log = EpisodeLog(out / OUTCOMES)
-            played = run_episodes(methods, suite.tasks, seeds, config.batch, pool, log)
+            played = run_episodes(agents, suite.tasks, seeds, config.batch, pool, log)
         scores = played.scores(suite)
         results = Results.build(
             suite,
@@ -277,17 +283,25 @@ def evaluate(config: EvaluateConfig) -> Results:
         results.save(out / "results.json")
         write_csv(results, out / "results.csv")
         write_atomically(out / DECISION_TIMES, json.dumps(times, indent=1).encode())
-        if played.steps:
-            _write_throughput(played, pool, out)
+        rates = played.throughput(pool.workers) if played.steps else {}
+        if rates:
+            content = json.dumps({**rates, "faults": dict(pool.faults)}, indent=1)
+            write_atomically(out / "throughput.json", content.encode())
         if config.video:
             some = seeds[: config.video]
-            write_videos(methods[config.method], suite.tasks, some, out / VIDEOS)
+            write_videos(agents[config.method], suite.tasks, some, out / VIDEOS)
         if config.strip:
             some = seeds[: config.strip]
-            write_strips(methods[config.method], suite.tasks, some, out / STRIPS)
+            write_strips(agents[config.method], suite.tasks, some, out / STRIPS)
     print_results(results, decision_ms=times)
-    if played.steps:
-        _print_throughput(played, pool)
+    if rates:
+        console.print(
+            f"{played.steps:,} decision steps in {played.seconds:.1f} s on {workers} workers: "
+            f"{rates['steps_per_second']:,.0f} a second; the simulators alone "
+            f"{rates['simulator_steps_per_second']:,.0f}."
+        )
+        if report := pool.report():
+            console.print(report)
     return results
 
 
@@ -305,53 +319,34 @@ def _suite(
     return Suite(",".join(known), tuple(known.values()))
 
 
-def _methods(inputs: _Inputs) -> dict[str, Agent | BatchedAgent]:
+def _agents(inputs: _Inputs) -> dict[str, AnyAgent]:
+    """The agents that play, by the name of the method."""
     config, suite, store = inputs.config, inputs.suite, inputs.store
-    methods: dict[str, Agent | BatchedAgent] = {}
+    agents: dict[str, AnyAgent] = {}
     directory = Path(config.policy_directory or "")
     extracted = SavedPolicies.at({name: policy_path(directory, name) for name in inputs.policies})
     if config.method == EXTRACTED:
-        methods[EXTRACTED] = extracted
+        agents[EXTRACTED] = extracted
     if "random" in config.baselines:
-        methods["random"] = UniformActions()
+        agents["random"] = UniformActions()
     for name, best in (("bc", 1.0), ("bc_best", config.best)):
         if name in config.baselines and store is not None:
             to = Path(config.out) / "cloned" / name
             clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)
-            methods[name] = SavedPolicies.at(clones)
+            agents[name] = SavedPolicies.at(clones)
     for name in config.planners:
-        methods[name] = _planned(inputs, name, extracted)
-    return methods
-
-
-def _planned(inputs: _Inputs, name: str, extracted: SavedPolicies) -> PlannedEpisodes:
-    model = inputs.model
-    assert model is not None
-    made_of: dict[str, Any] = {"model": content_of(model)}
-    if name == PLANNER_ACTOR:
-        made_of["policies"] = extracted.digests
-    planner = Planner(model, inputs.guide(name), inputs.config.planner)
-    return PlannedEpisodes(planner, model.suite, model.bins.device, made_of)
-
-
-def _write_throughput(played: EvalRun, pool: WorkerPool, out: Path) -> None:
-    content = {**played.throughput(pool.workers), "faults": dict(pool.faults)}
-    write_atomically(out / "throughput.json", json.dumps(content, indent=1).encode())
-
-
-def _print_throughput(played: EvalRun, pool: WorkerPool) -> None:
-    rates = played.throughput(pool.workers)
-    console.print(
-        f"{played.steps:,} decision steps in {played.seconds:.1f} s on {pool.workers} workers: "
-        f"{rates['steps_per_second']:,.0f} a second; the simulators alone "
-        f"{rates['simulator_steps_per_second']:,.0f}."
-    )
-    if report := pool.report():
-        console.print(report)
+        model = inputs.model
+        assert model is not None
+        made_of: dict[str, Any] = {"model": content_of(model)}
+        if name == PLANNER_ACTOR:
+            made_of["policies"] = extracted.digests
+        planner = Planner(model, inputs.guide(name), config.planner)
+        agents[name] = MPPIAgent(planner, model.suite, model.bins.device, made_of)
+    return agents
 
 
 def _settings(inputs: _Inputs) -> dict[str, Any]:
-    """What results.json says of how it was made."""
+    """How the results were made, for results.json."""
     config, model, store = inputs.config, inputs.model, inputs.store
     sizes = {
         _millions(ModelSize(**a["model"]), a["obs_dim"], a["action_dim"])
@@ -374,7 +369,7 @@ def _settings(inputs: _Inputs) -> dict[str, Any]:
 
 
 def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
-    """A published size's name such as ``48M``, or millions of parameters without any Q ensemble."""
+    """A published size's name such as ``48M``, or its parameters in millions without Q ensemble."""
     name = size_name(size, has_q=False)
     if name != "custom":
         return name
@@ -386,12 +381,10 @@ def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
 
 
 def _data_scores(inputs: _Inputs) -> dict[str, dict[str, TaskScore]]:
-    config, store = inputs.config, inputs.store
-    scores: dict[str, dict[str, TaskScore]] = {"data_mean": {}, "data_best": {}}
-    if store is None or not set(scores) & set(config.baselines):
+    wanted = {name: i for i, name in enumerate(SCORED_DATA) if name in inputs.config.baselines}
+    if inputs.store is None or not wanted:
         return {}
-    for task in inputs.suite:
-        table = store.episodes(task.name)
-        mean, best = score_data(task, table["return"], table["success_last"], table["success_any"])
-        scores["data_mean"][task.name], scores["data_best"][task.name] = mean, best
-    return {name: by_task for name, by_task in scores.items() if name in config.baselines}
+    tables = {task: inputs.store.episodes(task.name) for task in inputs.suite}
+    columns = ("return", "success_last", "success_any")
+    found = {task.name: score_data(task, *(t[c] for c in columns)) for task, t in tables.items()}
+    return {name: {task: both[i] for task, both in found.items()} for name, i in wanted.items()}

@@ -1,13 +1,14 @@
 """Planning at test time: MPPI on a world model, as TD-MPC2 does it (ICLR 2024, section 3.2).
 
 N environments, of the same or of different tasks, are planned for in lockstep. Shapes below: S
-candidate action sequences an environment, H decision steps ahead, A the suite's action size.
+candidate action sequences per environment, H decision steps ahead, A the suite's action size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,9 +19,10 @@ from torch.func import functional_call
 
 from pwm.core.errors import PwmError
 from pwm.core.validation import require_finite
-from pwm.models.actor_critic import Actors, Critics, TaskCritic
+from pwm.models.actor_critic import Actors, Critics, TaskCritic, load_critic
 from pwm.models.math import expected_bin, symexp
 from pwm.models.policy import Policy
+from pwm.models.policy_directory import policy_path
 from pwm.models.world_model import WorldModel
 
 
@@ -30,7 +32,7 @@ class PlannerConfig:
 
     Attributes:
         horizon: H, decision steps ahead.
-        samples: S, candidate sequences an environment and iteration.
+        samples: S, candidate sequences per environment and iteration.
         policy_trajectories: how many of them a policy proposes.
         elites: the best candidates, to which the sampling distribution is fitted.
         iterations: rounds of sampling and fitting.
@@ -68,26 +70,11 @@ class PlannerConfig:
             )
 
 
-class Dynamics(Protocol):
-    """What the planner asks of a world model; see :class:`pwm.models.world_model.WorldModel`."""
-
-    action_mask: Tensor  # (tasks, A)
-
-    def encode(self, obs: Tensor, task: Tensor) -> Tensor:
-        """Observations to latents."""
-
-    def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """One step of latent dynamics."""
-
-    def symlog_reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """The step's reward in symlog units."""
-
-
 class TerminalValue(Protocol):
     """A policy that proposes actions, and the value of where a plan ends.
 
     Attributes:
-        discount: (tasks,) a decision step, by task id.
+        discount: (tasks,) per decision step, by task id.
         reward_units: ``real`` or ``symlog``, the units of the value; rewards are summed in them.
     """
 
@@ -135,15 +122,15 @@ class TDMPC2Guide:
 
 
 class ActorAndCritic:
-    """An extracted actor and critic ensemble a task, in the place of the prior and Q.
+    """One extracted actor and critic ensemble per task, in the place of the prior and Q.
 
     Args:
         model: the world model that the policies were extracted from.
         policies: by task name.
-        critics: what extraction saved beside each.
+        critics: by task name, as extraction saved them beside each policy.
 
     Raises:
-        PwmError: for a policy of another world model, or policies extracted with unlike settings.
+        PwmError: for a policy of another world model, or policies of different settings.
     """
 
     def __init__(
@@ -159,7 +146,7 @@ class ActorAndCritic:
         unlike = [name for name in policies if _settings(policies[name], critics[name]) != like]
         if unlike:
             raise PwmError(
-                f"the policies of {first} and {unlike[0]} were extracted with unlike networks, "
+                f"the policies of {first} and {unlike[0]} were extracted with different networks, "
                 "discounts or reward units; plan for them in separate evaluations."
             )
         device = model.bins.device
@@ -171,6 +158,18 @@ class ActorAndCritic:
             self._place[model.suite.id(name)] = place
         self.reward_units = critics[first].reward_units
         self.discount = torch.full((len(model.suite),), critics[first].discount, device=device)
+
+    @classmethod
+    def load(
+        cls, model: WorldModel, policies: Mapping[str, Policy], directory: Path
+    ) -> ActorAndCritic:
+        """With the critics that are saved beside policies in a directory.
+
+        Raises:
+            PwmError: as the constructor does, or for a policy without a critic.
+        """
+        critics = {name: load_critic(policy_path(directory, name)) for name in policies}
+        return cls(model, policies, critics)
 
     def propose(self, z: Tensor, task: Tensor, noise: Tensor) -> Tensor:
         """See :class:`TerminalValue`."""
@@ -200,11 +199,10 @@ def _settings(policy: Policy, critic: TaskCritic) -> tuple[object, ...]:
 
 
 def _require_same_encoder(model: WorldModel, policy: Policy) -> None:
-    theirs = {} if policy.encoder is None else policy.encoder.state_dict()
-    ours = model.encoder.state_dict()
-    same = theirs.keys() == ours.keys() and all(
-        tensor.shape == theirs[name].shape and torch.equal(tensor.cpu(), theirs[name].cpu())
-        for name, tensor in ours.items()
+    read = {} if policy.encoder is None else policy.encoder.state_dict()
+    encoder = model.encoder.state_dict()
+    same = read.keys() == encoder.keys() and all(
+        torch.equal(tensor.cpu(), read[name].cpu()) for name, tensor in encoder.items()
     )
     if not same:
         raise PwmError(
@@ -225,7 +223,7 @@ class PlanNoise(NamedTuple):
     def draw(
         cls, streams: Sequence[torch.Generator], config: PlannerConfig, actions: int
     ) -> PlanNoise:
-        """Draw from one stream an environment; ``actions`` is A."""
+        """Draw from one stream per environment; ``actions`` is A."""
         rest = config.samples - config.policy_trajectories
         shapes = (
             (config.horizon, config.policy_trajectories, actions),
@@ -272,7 +270,7 @@ def fit_elites(actions: Tensor, value: Tensor, config: PlannerConfig) -> Fit:
 
 
 class Plan(NamedTuple):
-    """A decision."""
+    """One decision per environment."""
 
     action: Tensor  # (N, A), in [-1, 1], zero in unused dimensions
     mean: Tensor  # (N, H, A), of the fitted distribution
@@ -287,7 +285,7 @@ class Planner:
         config: see :class:`PlannerConfig`.
     """
 
-    def __init__(self, model: Dynamics, guide: TerminalValue, config: PlannerConfig) -> None:
+    def __init__(self, model: WorldModel, guide: TerminalValue, config: PlannerConfig) -> None:
         config.validate()
         self.model, self.guide, self.config = model, guide, config
 
@@ -302,7 +300,7 @@ class Planner:
             task: (N,) task ids.
             start: (N, H, A) means to start sampling around: :func:`shifted` from the last
                 decision's, zeros at an episode's first.
-            streams: a generator an environment, on the model's device.
+            streams: one generator per environment, on the model's device.
         """
         size = max(1, self.config.max_rows // self.config.samples)
         actions = self.model.action_mask.shape[1]

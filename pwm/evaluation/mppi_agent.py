@@ -1,11 +1,10 @@
-"""Planners in evaluation: they act in the calling process, on the GPU if there is one."""
+"""MPPI as an agent of evaluation: it acts in the calling process, on the GPU if there is one."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,41 +13,31 @@ from torch import Tensor
 
 from pwm.core.suites import Suite, Task
 from pwm.evaluation.agents import BatchedAgent
-from pwm.evaluation.mppi import ActorAndCritic, Planner, shifted
-from pwm.models.actor_critic import load_critic
-from pwm.models.policy import Policy
-from pwm.models.policy_directory import policy_path
-from pwm.models.world_model import WorldModel
+from pwm.evaluation.mppi import Planner, shifted
 from pwm.runtime.seeding import stream
 
 
 @dataclass
 class Plans:
-    """The plans of n running episodes of one task.
+    """The plans of n running episodes of one task."""
 
-    Attributes:
-        task: whose.
-        start: (n, H, A) where their next decision starts to sample.
-        streams: a random stream an episode.
-    """
-
-    task: Task
-    start: Tensor
-    streams: list[torch.Generator]
+    task: Task  # the episodes' task
+    start: Tensor  # (n, H, A) means that their next decision starts to sample around
+    streams: list[torch.Generator]  # a random stream per episode
 
 
-class PlannedEpisodes(BatchedAgent):
+class MPPIAgent(BatchedAgent):
     """A planner that acts for many episodes, each of which has its own plan and random stream.
 
-    An episode's random numbers follow from its task and seed alone. On a GPU all that wait are
-    planned for as one batch; on a CPU, where the size of a batch would change the last bits, those
-    of a task at a time.
+    An episode's random numbers follow from its task and seed alone. On a GPU all episodes that wait
+    are planned for as one batch; on a CPU, where the size of a batch would change the last bits,
+    those of one job at a time.
 
     Args:
         planner: decides.
         suite: of its world model.
         device: of its world model.
-        made_of: names the content of its models, as JSON.
+        made_of: digests of its models, as JSON.
     """
 
     def __init__(
@@ -95,25 +84,8 @@ class PlannedEpisodes(BatchedAgent):
         ]
 
 
-def extracted_guide(
-    model: WorldModel, policies: Mapping[str, Policy], directory: Path
-) -> ActorAndCritic:
-    """What planner+actor plans with.
-
-    Args:
-        model: the world model that the policies were extracted from.
-        policies: what :func:`pwm.models.policy_directory.find_policies` found there.
-        directory: where they are, and their critics beside them.
-
-    Raises:
-        PwmError: for a policy without a critic, or of another world model.
-    """
-    critics = {name: load_critic(policy_path(directory, name)) for name in policies}
-    return ActorAndCritic(model, policies, critics)
-
-
 def content_of(module: torch.nn.Module) -> str:
-    """A name for a module's parameters and buffers."""
+    """The SHA-256 of a module's parameters and buffers, in hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode() + b"\0")

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from pwm.simulation.watched_env import WatchedEnv
 
 
-def play(caller: Caller, method: Agent | None, task: Task, seeds: Sequence[int]) -> Outcomes:
-    """Plays one episode a seed, all in lockstep, with one batch of observations a step.
+def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) -> Outcomes:
+    """Play one episode per seed, all in lockstep, with one batch of observations per step.
 
-    The batch's make-up follows from the arguments alone, and so does the result, bit for bit.
+    The episodes in the batch follow from the arguments alone, and so does the result, bit for bit.
 
     Args:
-        caller: asked for the actions if there is no method.
-        method: what acts.
-        task: what is played.
+        caller: asked for the actions if there is no agent.
+        agent: acts.
+        task: the episodes' task.
         seeds: of the environments.
     """
-    env = _stage(caller, task).vector_env(len(seeds))
-    act = _asked_for(caller) if method is None else method.begin(task, seeds)
+    env = _vector_env(caller, task, len(seeds))
+    act = _asked_for(caller) if agent is None else agent.begin(task, seeds)
     obs, _ = env.reset(seed=list(seeds))
     returns = np.zeros(len(seeds))
     success_last, success_any = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
@@ -65,25 +65,20 @@ def _asked_for(caller: Caller) -> ActFunction:
     return act
 
 
-class _Stage:
-    """A task's environments, which the next episodes use again."""
+def _vector_env(caller: Caller, task: Task, n: int) -> SyncVectorEnv:
+    """N environments as one; where an episode is over another begins, which is not counted."""
+    from gymnasium.vector import SyncVectorEnv
 
-    def __init__(self, caller: Caller, task: Task) -> None:
-        self._caller, self._task = caller, task
-        self._envs: list[WatchedEnv] = []
+    from pwm.simulation.watched_env import WatchedEnv
 
-    def vector_env(self, n: int) -> SyncVectorEnv:
-        """The first n as one; where an episode is over another begins, which nobody counts."""
-        from gymnasium.vector import SyncVectorEnv
-
-        from pwm.simulation.watched_env import WatchedEnv
-
-        while len(self._envs) < n:
-            self._envs.append(WatchedEnv(self._task, self._caller, part=len(self._envs)))
-        ready = iter(self._envs)
-        return SyncVectorEnv([lambda: next(ready)] * n)
+    envs = _made_before(caller, task)
+    while len(envs) < n:
+        envs.append(WatchedEnv(task, caller, part=len(envs)))
+    ready = iter(envs)
+    return SyncVectorEnv([lambda: next(ready)] * n)
 
 
 @lru_cache(maxsize=1)  # a worker stays with a task while there are jobs of it
-def _stage(caller: Caller, task: Task) -> _Stage:
-    return _Stage(caller, task)
+def _made_before(caller: Caller, task: Task) -> list[WatchedEnv]:
+    """A task's environments, which the next episodes use again."""
+    return []

@@ -1,14 +1,14 @@
-"""Published reference figures of PWM, TD-MPC2, SAC and DreamerV3, and how their settings differ.
+"""Published scores of PWM, TD-MPC2, SAC and DreamerV3, and how their settings differ.
 
 The figures (``published_scores.csv`` beside this file) come from the authors' public result files.
-They were measured on other models, data and simulator versions than a run of this project, so a
-column of them never stands without its differences.
+They were measured on other models, data and simulator versions than a run of this project, so every
+table that shows them also says what differs.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,66 +16,7 @@ from importlib import resources
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One row of the published figures.
-
-    Attributes:
-        suite: ``mt30`` or ``mt80`` for a multi-task model, ``single-task`` for an expert.
-        method: the method's key, such as ``pwm-48M``.
-        task: the task's name.
-        seeds: how many seeds the authors' file lists for it.
-        episode_return: mean return, where published.
-        success: success rate 0..1, where published.
-        normalized_score: 0..100.
-        env_steps: environment steps of online training; None for offline methods.
-    """
-
-    suite: str
-    method: str
-    task: str
-    seeds: int
-    episode_return: float | None
-    success: float | None
-    normalized_score: float
-    env_steps: int | None
-
-
-@dataclass(frozen=True)
-class Published:
-    """A column of published figures for the tasks of a run.
-
-    Attributes:
-        method: the method's key, such as ``pwm-48M``.
-        suite: the published suite it is taken from.
-        label: a short name for a table's head.
-        differences: in which settings it differs from a run of this project.
-        figures: the figures by task; tasks without one are absent.
-        tasks: how many tasks the run has.
-    """
-
-    method: str
-    suite: str
-    label: str
-    differences: tuple[str, ...]
-    figures: dict[str, Figure]
-    tasks: int
-
-    def score(self, task: str) -> float | None:
-        """The published normalized score of a task, or None."""
-        figure = self.figures.get(task)
-        return None if figure is None else figure.normalized_score
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the run's tasks; None unless every one of them has a figure."""
-        if not self.figures or len(self.figures) < self.tasks:
-            return None
-        return sum(f.normalized_score for f in self.figures.values()) / len(self.figures)
-
-
-_LABELS = {
+METHODS: dict[str, str] = {  # with a short name for a table's head
     "pwm-48M": "PWM 48M",
     "pwm-48M-h3": "PWM 48M (H=3)",
     "tdmpc2-48M": "TD-MPC2 48M",
@@ -83,28 +24,17 @@ _LABELS = {
     "sac-single-task": "SAC expert",
     "dreamerv3-single-task": "DreamerV3 expert",
 }
-METHODS: tuple[str, ...] = tuple(_LABELS)
-MULTI_TASK: tuple[str, ...] = ("pwm-48M", "tdmpc2-48M")
-DEFAULT_COLUMNS: tuple[str, ...] = (
-    *MULTI_TASK,
-    "tdmpc2-single-task",
-    "sac-single-task",
-    "dreamerv3-single-task",
-)
-
-
-def method_label(method: str) -> str:
-    """A short name of a published method for a table's head."""
-    return _LABELS[method]
-
+DEFAULT_COLUMNS: tuple[str, ...] = tuple(name for name in METHODS if name != "pwm-48M-h3")
+MARKS = "mdve"
 
 _HOW = {
-    "pwm-48M": "world model of 48M parameters trained with H=16, one policy a task, no planning",
-    "pwm-48M-h3": "world model of 48M parameters trained with H=3, one policy a task, no planning",
+    "pwm-48M": "world model of 48M parameters trained with H=16, a policy per task, no planning",
+    "pwm-48M-h3": "world model of 48M parameters trained with H=3, one policy per task, no "
+    "planning",
     "tdmpc2-48M": "one multi-task agent of 48M parameters that plans at every step",
-    "tdmpc2-single-task": "one TD-MPC2 agent a task, trained online",
-    "sac-single-task": "one SAC agent a task, trained online",
-    "dreamerv3-single-task": "one DreamerV3 agent a task, trained online",
+    "tdmpc2-single-task": "one TD-MPC2 agent per task, trained online",
+    "sac-single-task": "one SAC agent per task, trained online",
+    "dreamerv3-single-task": "one DreamerV3 agent per task, trained online",
 }
 _DATA = {
     "mt30": "offline data of 345,690,000 rows (the TD-MPC2 set for MT30)",
@@ -115,25 +45,39 @@ _EPISODES = 10  # of both multi-task methods, by the configs that their authors 
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One row of the published figures."""
+
+    suite: str  # ``mt30`` or ``mt80`` for a multi-task model, ``single-task`` for an expert
+    method: str  # the method's key in METHODS
+    task: str  # the task's name
+    seeds: int  # how many seeds the authors' file lists for it
+    normalized_score: float  # 0..100
+    env_steps: int | None  # environment steps of online training; None for offline methods
+
+
+@dataclass(frozen=True)
+class Published:
+    """One method's published figures for the tasks of a run."""
+
+    suite: str  # the published suite that they are taken from
+    label: str  # a short name for a table's head
+    differences: tuple[str, ...]  # in which settings they differ from a run of this project
+    scores: dict[str, float]  # normalized scores by task; tasks without one are absent
+    mean: float | None  # over the run's tasks; None unless every one of them has a score
+
+
+@dataclass(frozen=True)
 class RunSetting:
-    """What a run was measured with, where published figures may differ.
+    """What a run was measured with, where published figures may differ."""
 
-    Attributes:
-        world_model: its size, such as ``48M``, or None if not known.
-        data_rows: rows of offline data by task; a task without is not known.
-        episodes: evaluated a task.
-    """
-
-    world_model: str | None
-    data_rows: Mapping[str, int]
-    episodes: int
-
-
-MARKS = "mdve"
+    world_model: str | None  # its size, such as ``48M``, or None if not known
+    data_rows: Mapping[str, int]  # rows of offline data by task; a task that is absent is not known
+    episodes: int  # evaluated per task
 
 
 def marks(run: RunSetting, task: str, suite: str) -> str:
-    """In what a task's row differs from the published multi-task figures, a letter each of MARKS.
+    """In what a task's row differs from the published multi-task figures, one letter each of MARKS.
 
     Args:
         run: the run.
@@ -156,11 +100,9 @@ def marks(run: RunSetting, task: str, suite: str) -> str:
 
 def describe_marks(run: RunSetting, used: str) -> str:
     """One sentence that says what the letters in ``used`` mean."""
-    model = "unknown" if run.world_model is None else run.world_model
-    data = "other offline data" if run.data_rows else "offline data not known (data=DIR tells)"
     meaning = {
-        "m": f"world model of {model} parameters (published {_MODEL})",
-        "d": data,
+        "m": f"world model of {run.world_model or 'unknown'} parameters (published {_MODEL})",
+        "d": "other offline data" if run.data_rows else "offline data not known (data=DIR tells)",
         "v": "Meta-World v3 (published v2)",
         "e": f"{run.episodes} episodes (published {_EPISODES})",
     }
@@ -170,8 +112,23 @@ def describe_marks(run: RunSetting, used: str) -> str:
     return f"Rows differ from the published multi-task figures in: {'; '.join(chosen)}."
 
 
+def mark_rows(
+    run: RunSetting, tasks: Sequence[str], columns: Mapping[str, Published]
+) -> tuple[dict[str, str], str]:
+    """The :func:`marks` by task, and what the letters mean.
+
+    Args:
+        run: the run.
+        tasks: its tasks.
+        columns: what :func:`published_columns` gave for them, at least one.
+    """
+    suite = next(iter(columns.values())).suite
+    found = {task: marks(run, task, suite) for task in tasks}
+    return found, describe_marks(run, "".join(found.values()))
+
+
 def _published_rows(task: str, suite: str) -> int:
-    """Rows of a task in the TD-MPC2 set for a suite: episodes x rows an episode."""
+    """Rows of a task in the TD-MPC2 set for a suite: episodes x rows per episode."""
     if suite == "mt30":
         return 23_000 * 501
     return (40_000 if task.startswith("mw-") else 115_000) * 101
@@ -182,7 +139,14 @@ def figures() -> dict[tuple[str, str, str], Figure]:
     """All published figures, by (suite, method, task)."""
     source = resources.files("pwm.evaluation") / "published_scores.csv"
     with source.open(encoding="utf-8") as file:
-        rows = [_figure(row) for row in csv.DictReader(file)]
+        rows = [
+            Figure(
+                *(row["suite"], row["method"], row["task"], int(row["seeds"])),
+                float(row["normalized_score"]),
+                int(row["env_steps"]) if row["env_steps"] else None,
+            )
+            for row in csv.DictReader(file)
+        ]
     return {(row.suite, row.method, row.task): row for row in rows}
 
 
@@ -192,9 +156,9 @@ def figure(suite: str, method: str, task: str) -> Figure | None:
 
 
 def published_columns(
-    suite: str, tasks: Sequence[str], methods: Sequence[str] = DEFAULT_COLUMNS
-) -> list[Published]:
-    """The published figures to set beside a run, a column a method.
+    suite: str, tasks: Sequence[str], methods: Iterable[str] = DEFAULT_COLUMNS
+) -> dict[str, Published]:
+    """The published figures to set beside a run, by method.
 
     Figures of multi-task models are those of MT30 for a run whose tasks are all of MT30, except
     in suite mt80, and those of MT80 otherwise.
@@ -208,77 +172,52 @@ def published_columns(
         PwmError: for an unknown method.
     """
     in_mt30 = suite != "mt80" and all(task in SUITES["mt30"] for task in tasks)
-    multi_task = "mt30" if in_mt30 else "mt80"
-    columns = []
+    columns = {}
     for method in methods:
-        if method not in _LABELS:
+        if method not in METHODS:
             raise PwmError(
                 f"there are no published figures of method '{method}'; known are "
                 f"{', '.join(METHODS)}."
             )
-        source = "single-task" if method.endswith("single-task") else multi_task
-        found = {task: row for task in tasks if (row := figure(source, method, task)) is not None}
+        source = "mt30" if in_mt30 else "mt80"
+        if method.endswith("single-task"):
+            source = "single-task"
+        found = [row for task in tasks if (row := figure(source, method, task)) is not None]
         if found:
-            differences = _differences(method, source, list(found.values()))
-            columns.append(
-                Published(method, source, _LABELS[method], differences, found, len(tasks))
-            )
+            scores = {row.task: row.normalized_score for row in found}
+            mean = sum(scores.values()) / len(scores) if len(scores) == len(tasks) else None
+            differences = _differences(method, source, found)
+            columns[method] = Published(source, METHODS[method], differences, scores, mean)
     return columns
 
 
-def describe_differences(columns: Sequence[Published]) -> list[str]:
+def describe_differences(columns: Iterable[Published]) -> list[str]:
     """Sentences on how the columns differ from a run of this project; what they share comes first.
 
     Returns:
-        ``"All: ..."`` if they share any, and then one a column; empty for no columns.
+        ``"All: ..."`` if they share any, and then one per column; empty for no columns.
     """
-    if not columns:
-        return []
-    shared = [
-        text for text in columns[0].differences if all(text in c.differences for c in columns)
-    ]
-    sentences = []
-    if len(columns) > 1 and shared:
-        sentences.append(f"All: {'; '.join(shared)}.")
-    else:
-        shared = []
+    columns = list(columns)
+    shared: list[str] = []
+    if len(columns) > 1:
+        everywhere = set.intersection(*(set(column.differences) for column in columns))
+        shared = [text for text in columns[0].differences if text in everywhere]
+    listed = [("All", shared)]
     for column in columns:
-        own = [text for text in column.differences if text not in shared]
-        if own:
-            sentences.append(f"{column.label}: {'; '.join(own)}.")
-    return sentences
+        listed.append((column.label, [text for text in column.differences if text not in shared]))
+    return [f"{label}: {'; '.join(texts)}." for label, texts in listed if texts]
 
 
 def _differences(method: str, source: str, rows: Sequence[Figure]) -> tuple[str, ...]:
     seeds = "/".join(str(n) for n in sorted({row.seeds for row in rows}))
-    steps = [row.env_steps for row in rows if row.env_steps is not None]
+    steps = sorted({row.env_steps for row in rows if row.env_steps is not None})
     differences = [_HOW[method]]
     if source in _DATA:
         differences.append(_DATA[source])
     if steps:
-        span = f"{max(steps) / 1e6:g}"
-        if min(steps) < max(steps):
-            span = f"{min(steps) / 1e6:g} to {span}"
-        differences.append(f"{span} million environment steps a task")
+        span = " to ".join(f"{count / 1e6:g}" for count in dict.fromkeys((steps[0], steps[-1])))
+        differences.append(f"{span} million environment steps per task")
     if any(row.task.startswith("mw-") for row in rows):
         differences.append("Meta-World v2 where this project runs v3")
     differences.append(f"{seeds} seed{'' if seeds == '1' else 's'} by the authors' files")
     return tuple(differences)
-
-
-def _figure(row: dict[str, str]) -> Figure:
-    def number(key: str) -> float | None:
-        return float(row[key]) if row[key] else None
-
-    scored_by_success = row["task"].startswith("mw-")
-    return Figure(
-        suite=row["suite"],
-        method=row["method"],
-        task=row["task"],
-        seeds=int(row["seeds"]),
-        episode_return=number("episode_reward"),
-        # The files say 0 for dm_control, where success is not defined.
-        success=number("episode_success") if scored_by_success else None,
-        normalized_score=float(row["normalized_score"]),
-        env_steps=int(row["env_steps"]) if row["env_steps"] else None,
-    )

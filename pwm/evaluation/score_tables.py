@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -10,18 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pwm.evaluation.published_scores import (
-    describe_marks,
-    marks,
-    published_columns,
-)
-from pwm.evaluation.scores import METHOD_LABELS, Interval, Results, TaskScore
+from pwm.evaluation.published_scores import mark_rows, published_columns
+from pwm.evaluation.scores import METHOD_LABELS, Results
+from pwm.evaluation.statistics import Interval
 
 _ON_EXPERTS = (
     "Experts are agents of one task each, trained online; `pwm report` says more of every column."
 )
-
-
 _TABLE_HEADS = {
     "planner+actor": "plan\nactor",
     "planner": "plan\nQ",
@@ -30,42 +25,39 @@ _TABLE_HEADS = {
     "data_mean": "data\nmean",
     "data_best": "data\nbest",
 }
+_Column = tuple[str, str, list[str]]  # head, foot and an entry per task
 
 
 def results_table(results: Results, decision_ms: Mapping[str, float] | None = None) -> Table:
-    """A terminal table: a row a task, a column a method, the mean at the foot.
+    """A terminal table: a row per task, a column per method, the mean at the foot.
 
     Args:
         results: what to show.
         decision_ms: milliseconds of a decision by method, for the caption.
     """
-    baselines = {name: score for name, score in results.methods.items() if name != results.method}
     notes = ["Score: 0..100, mean over episodes; 95 %: bootstrap over episodes."]
     if decision_ms:
         times = [f"{METHOD_LABELS.get(m, m)} {ms:.3g}" for m, ms in decision_ms.items()]
-        notes.append(f"Milliseconds a decision: {'; '.join(times)}.")
+        notes.append(f"Milliseconds per decision: {'; '.join(times)}.")
+    mean, scores = results.policy, list(results.policy.tasks.values())
+    successes = [score.success_last for score in scores if score.success_last is not None]
+    columns: list[_Column] = [
+        _score_column(results),
+        ("95 %", _span(mean.mean_ci95), [_span(score.normalized_ci95) for score in scores]),
+        ("return", "", [_fixed(score.episode_return) for score in scores]),
+        (
+            "succ.",
+            _fixed(float(np.mean(successes)) if successes else None, 2),
+            [_fixed(score.success_last, 2) for score in scores],
+        ),
+    ]
+    for name, method in list(results.methods.items())[1:]:
+        found = (method.tasks.get(task) for task in results.task_names)
+        cells = [_fixed(score.normalized_score if score else None) for score in found]
+        columns.append((_TABLE_HEADS.get(name, name), _fixed(method.mean_normalized_score), cells))
     label = METHOD_LABELS.get(results.method, results.method)
-    table = _table(f"Suite {results.suite}: {label}, {results.episodes} episodes a task", notes)
-    mean = results.policy
-    table.add_column("task", footer="mean", overflow="fold", vertical="bottom")
-    _number_column(table, "score", _fixed(mean.mean_normalized_score), style="bold")
-    _number_column(table, "95 %", _span(mean.mean_ci95))
-    _number_column(table, "return", "")
-    _number_column(table, "succ.", _fixed(_mean_success(mean.tasks.values()), 2))
-    for name, method in baselines.items():
-        head = _TABLE_HEADS.get(name, name)
-        _number_column(table, head, _fixed(method.mean_normalized_score))
-    for task, score in mean.tasks.items():
-        others = (method.tasks.get(task) for method in baselines.values())
-        table.add_row(
-            escape(task),
-            _fixed(score.normalized_score),
-            _span(score.normalized_ci95),
-            _fixed(score.episode_return),
-            _fixed(score.success_last, 2),
-            *(_fixed(other.normalized_score if other else None) for other in others),
-        )
-    return table
+    title = f"Suite {results.suite}: {label}, {results.episodes} episodes per task"
+    return _table(title, notes, results.task_names, columns)
 
 
 def published_table(results: Results) -> Table | None:
@@ -74,35 +66,17 @@ def published_table(results: Results) -> Table | None:
     Returns:
         None where there are no published figures of any of the tasks.
     """
-    columns = published_columns(results.suite, results.task_names)
-    if not columns:
+    tasks = results.task_names
+    published = published_columns(results.suite, tasks)
+    if not published:
         return None
-    differs = {task: marks(results.setting, task, columns[0].suite) for task in results.task_names}
-    used = "".join(set("".join(differs.values())))
-    notes = [describe_marks(results.setting, used), _ON_EXPERTS]
-    table = _table("\nBeside published figures", notes)
-    table.add_column("task", footer="mean", overflow="fold", vertical="bottom")
-    _number_column(table, "score", _fixed(results.policy.mean_normalized_score), style="bold")
-    for column in columns:
-        _number_column(table, column.label.replace(" ", "\n", 1), _fixed(column.mean))
-    table.add_column("diff.", vertical="bottom")
-    for task, score in results.policy.tasks.items():
-        figures = (_fixed(column.score(task)) for column in columns)
-        table.add_row(escape(task), _fixed(score.normalized_score), *figures, differs[task])
-    return table
-
-
-def _table(title: str, notes: Sequence[str]) -> Table:
-    return Table(
-        box=SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-        show_footer=True,
-        title=title,
-        title_justify="left",
-        caption="\n".join(notes),
-        caption_justify="left",
-    )
+    differs, legend = mark_rows(results.setting, tasks, published)
+    columns = [_score_column(results)]
+    for column in published.values():
+        cells = [_fixed(column.scores.get(task)) for task in tasks]
+        columns.append((column.label.replace(" ", "\n", 1), _fixed(column.mean), cells))
+    columns.append(("diff.", "", list(differs.values())))
+    return _table("\nBeside published figures", [legend, _ON_EXPERTS], tasks, columns)
 
 
 def print_results(
@@ -117,15 +91,37 @@ def print_results(
         console.print(published)
 
 
-def _number_column(table: Table, header: str, footer: str, style: str | None = None) -> None:
-    table.add_column(
-        header, footer=footer, justify="right", no_wrap=True, vertical="bottom", style=style or ""
+def _score_column(results: Results) -> _Column:
+    scores = results.policy.tasks.values()
+    mean = _fixed(results.policy.mean_normalized_score)
+    return "score", mean, [_fixed(score.normalized_score) for score in scores]
+
+
+def _table(
+    title: str, notes: Sequence[str], tasks: Sequence[str], columns: Sequence[_Column]
+) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+        show_footer=True,
+        title=title,
+        title_justify="left",
+        caption="\n".join(notes),
+        caption_justify="left",
     )
-
-
-def _mean_success(scores: Iterable[TaskScore]) -> float | None:
-    defined = [score.success_last for score in scores if score.success_last is not None]
-    return float(np.mean(defined)) if defined else None
+    table.add_column("task", footer="mean", overflow="fold", vertical="bottom")
+    for head, foot, _ in columns:
+        table.add_column(
+            *(head, foot),
+            justify="left" if head == "diff." else "right",
+            style="bold" if head == "score" else None,
+            no_wrap=True,
+            vertical="bottom",
+        )
+    for task, *cells in zip(tasks, *(cells for _, _, cells in columns), strict=True):
+        table.add_row(escape(task), *cells)
+    return table
 
 
 def _fixed(value: float | None, digits: int = 1) -> str:

@@ -14,7 +14,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically, writing
 from pwm.core.progress import progress_bar
 from pwm.core.suites import Task
-from pwm.evaluation.agents import Agent, BatchedAgent, act_function
+from pwm.evaluation.agents import AnyAgent, act_function
 
 _STRIP_FRAMES = 8
 _JPEG_QUALITY = 80
@@ -35,9 +35,9 @@ def require_video() -> None:
 
 
 def write_videos(
-    method: Agent | BatchedAgent, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+    agent: AnyAgent, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
 ) -> None:
-    """One MP4 an episode, ``<task>_<i>.mp4``, at the environment's frame size.
+    """Write one MP4 per episode, ``<task>_<i>.mp4``, at the environment's frame size.
 
     Raises:
         PwmError: if imageio is missing, no OpenGL backend works, or a file cannot be written.
@@ -45,15 +45,15 @@ def write_videos(
     require_video()
     make_directory(directory)
     for task, seed, name in _episodes("videos", tasks, seeds):
-        write_video(directory / f"{name}.mp4", _film(method, task, seed))
+        write_video(directory / f"{name}.mp4", _film(agent, task, seed))
 
 
 def write_strips(
-    method: Agent | BatchedAgent, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
+    agent: AnyAgent, tasks: Sequence[Task], seeds: Sequence[int], directory: Path
 ) -> None:
-    """One JPEG an episode, ``<task>_<i>.jpg``: 8 frames from its first to its last, half as large.
+    """Write one JPEG per episode, ``<task>_<i>.jpg``: 8 frames, at half their size, side by side.
 
-    They are closer together at its start, where most happens.
+    They reach from the first to the last, closer together at the start, where most happens.
 
     Raises:
         PwmError: as :func:`write_videos`.
@@ -63,14 +63,14 @@ def write_strips(
     shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
     for task, seed, name in _episodes("strips", tasks, seeds):
         steps = np.round(shares * task.episode_length).astype(int).tolist()
-        frames = _film(method, task, seed, steps)
+        frames = _film(agent, task, seed, steps)
         write_atomically(directory / f"{name}.jpg", _jpeg(strip(frames)))
 
 
 def _episodes(
     what: str, tasks: Sequence[Task], seeds: Sequence[int]
 ) -> Iterator[tuple[Task, int, str]]:
-    """Every task with every seed, and a name of its file, under a progress bar."""
+    """Every task with every seed, and its file's name without the ending, under a progress bar."""
     with progress_bar() as progress:
         bar = progress.add_task(what, total=len(tasks) * len(seeds), note="")
         for task, (i, seed) in itertools.product(tasks, enumerate(seeds)):
@@ -125,20 +125,18 @@ def _count_frames(path: Path) -> int:
 
     try:
         return int(count_frames_and_secs(str(path))[0])
-    except RuntimeError:  # it is no whole MP4
+    except RuntimeError:  # not a whole MP4
         return 0
 
 
-def _film(
-    method: Agent | BatchedAgent, task: Task, seed: int, steps: Sequence[int] | None = None
-) -> np.ndarray:
+def _film(agent: AnyAgent, task: Task, seed: int, steps: Sequence[int] | None = None) -> np.ndarray:
     """The frames of an episode, all of them or those after some numbers of steps, and its last."""
     from envs import make_env
 
     env = make_env(task, render_mode="rgb_array")
     try:
         obs, _ = env.reset(seed=seed)
-        act = act_function(method, task, [seed])
+        act = act_function(agent, task, [seed])
         frames: list[Any] = [env.render()]
         for step in itertools.count(1):
             obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])

@@ -21,9 +21,9 @@ def cloned_rows(
 
     Args:
         latent: (K, n, latent), the rows' states.
-        outcome: (K, n), what came of them, such as a mean reward to go.
+        outcome: (K, n), their outcome, such as a mean reward to go.
         temperature: near 0 for the best rows alone, large for all alike.
-        generators: of the draw, one a task.
+        generators: of the draw, one per task.
 
     Returns:
         (K, n) int64, with repetitions.

@@ -1,4 +1,4 @@
-"""Behaviour cloning of offline data: the baseline that an extracted policy must beat."""
+"""Behavior cloning of offline data: the baseline that an extracted policy must beat."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pwm.runtime.checkpoint import is_checkpoint, read_meta
 
 @dataclass
 class CloningConfig:
-    """Settings of the behaviour cloning baselines.
+    """Settings of the behavior cloning baselines.
 
     Attributes:
         updates: gradient steps, all tasks at once.
-        batch_size: rows a task and update.
-        pool: rows a task, drawn once from its episodes.
+        batch_size: rows per task and update.
+        pool: rows per task, drawn once from its episodes.
         lr: of Adam, with cosine decay to zero.
         hidden: layer widths of the policy, which reads normalized observations.
     """
@@ -61,7 +61,7 @@ def clone(
         seed: of the rows drawn and the networks' first weights.
 
     Returns:
-        A policy a task name, on the CPU.
+        A policy per task name, on the CPU.
     """
     suite = Suite("cloned", tuple(tasks))
     size = ActorCriticSize(actor=list(config.hidden), critic=[])
@@ -91,7 +91,7 @@ def saved_clones(
     """What :func:`clone` gives, saved; nothing is cloned where the same is already there.
 
     Args:
-        directory: gets a policy a task.
+        directory: gets a policy per task.
         store: as for :func:`clone`, and so are the rest.
         tasks: of the store.
         best: the share of a task's episodes.

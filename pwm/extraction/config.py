@@ -42,7 +42,7 @@ class ActorCriticConfig:
         actor_lr, critic_lr, lr_final, betas: of Adam.
         actor_clip, critic_clip: largest gradient norms, a task.
         critic_passes, critic_minibatches: passes over an iteration's states and parts of a pass;
-            PWM makes 8 passes of 4 parts (README, Speed, compares).
+            PWM makes 8 passes of 4 parts (docs/results/critic-schedule.md).
         scale_values: multiply the critics' outputs by 1 / (1 - discount).
         return_decay: forgetting of the running standard deviation of returns; 1 never forgets.
         detach_actor_input: cut the gradient that reaches earlier steps through the actor's input.

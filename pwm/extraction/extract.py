@@ -49,7 +49,7 @@ def extract(config: ExtractConfig) -> Path:
     config.validate()
     device = resolve_device(config.device)
     model = load_world_model(config.checkpoint, device)
-    others = _ensemble(config, model)
+    ensemble = _ensemble(config, model)
     tasks = _tasks(config, model.suite)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
@@ -59,33 +59,33 @@ def extract(config: ExtractConfig) -> Path:
         earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
     out = Path(config.out)
     with open_run(out, "extract", config, MAY_CHANGE):
-        for members in planned_groups(out, tasks, partial(_group_size, config, model, others)):
+        for members in planned_groups(out, tasks, partial(_group_size, config, model, ensemble)):
             if all(is_checkpoint(out / task.name) for task in members):
                 delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some
             else:
-                _extract_group(Group(model, store, members, config, bad, earlier, others), out)
+                _extract_group(Group(model, store, members, config, bad, earlier, ensemble), out)
     bad.report(console.print)
     return out
 
 
 def _ensemble(config: ExtractConfig, model: WorldModel) -> list[WorldModel]:
     """The further world models, which must know the same tasks in the same sizes."""
-    others = [load_world_model(path, model.bins.device) for path in config.ensemble]
-    for path, other in zip(config.ensemble, others, strict=True):
+    ensemble = [load_world_model(path, model.bins.device) for path in config.ensemble]
+    for path, other in zip(config.ensemble, ensemble, strict=True):
         if suite_table(other.suite) != suite_table(model.suite):
             raise PwmError(
                 f"ensemble={path} is a world model of other tasks than {config.checkpoint}; give "
                 "models that were pretrained on the same suite."
             )
-    return others
+    return ensemble
 
 
 def _group_size(
-    config: ExtractConfig, model: WorldModel, others: Sequence[WorldModel], tasks: int
+    config: ExtractConfig, model: WorldModel, ensemble: Sequence[WorldModel], tasks: int
 ) -> int:
     if config.finetune.enabled:
         return 1
-    return config.group_size or largest_group(model, config.learner, tasks, others)
+    return config.group_size or largest_group(model, config.learner, tasks, ensemble)
 
 
 def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
@@ -152,7 +152,7 @@ def _extract_group(group: Group, out: Path) -> None:
 
 
 def _note(metrics: Mapping[str, Tensor]) -> str:
-    shown = "imagined_return" if "imagined_return" in metrics else "clone_error"
+    shown = "imagined_return" if "imagined_return" in metrics else "bc_loss"
     return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):.2f}"
 
 

@@ -32,7 +32,7 @@ def planned_groups(
     other tasks that have no policy yet are cut into new groups, which join the plan on disk.
 
     Args:
-        out: the extraction's directory, which gets one policy directory a task.
+        out: the extraction's directory, which gets one policy directory per task.
         tasks: what is asked for.
         size_for: the size of groups for a number of tasks.
 
@@ -72,7 +72,7 @@ _MOST_ON_CPU = 16  # beyond this, products are large enough and more tasks only 
 
 
 def largest_group(
-    model: WorldModel, config: ActorCriticConfig, tasks: int, others: Sequence[WorldModel] = ()
+    model: WorldModel, config: ActorCriticConfig, tasks: int, ensemble: Sequence[WorldModel] = ()
 ) -> int:
     """The size of equal groups, as few as fit the free memory of the model's device, at least 1.
 
@@ -80,21 +80,21 @@ def largest_group(
         model: the world model, on the device that learns.
         config: of the iterations.
         tasks: how many there are to share out.
-        others: the further world models of an ensemble.
+        ensemble: further world models.
     """
     device = model.bins.device
     if device.type == "cuda":
         free, most = torch.cuda.mem_get_info(device)[0], tasks
     else:
         free, most = free_memory(), _MOST_ON_CPU
-    fitting = int(_SHARE * free / bytes_a_task(model, config, others))
+    fitting = int(_SHARE * free / bytes_a_task(model, config, ensemble))
     largest = max(1, min(fitting, most))
     groups = max(1, -(-tasks // largest))
     return max(1, -(-tasks // groups))
 
 
 def bytes_a_task(
-    model: WorldModel, config: ActorCriticConfig, others: Sequence[WorldModel] = ()
+    model: WorldModel, config: ActorCriticConfig, ensemble: Sequence[WorldModel] = ()
 ) -> int:
     """An upper estimate of one task's share of an eager iteration's memory, in bytes.
 
@@ -102,7 +102,7 @@ def bytes_a_task(
     its normalized sum, and what Mish's derivative needs).
     """
     size, nets = model.size, config.networks
-    kept = 6 * sum(nets.actor) + sum(_kept_a_step(world.size) for world in (model, *others))
+    kept = 6 * sum(nets.actor) + sum(_kept_a_step(world.size) for world in (model, *ensemble))
     rollout = config.horizon * config.batch_size * kept
     states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
     parameters = 6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic)

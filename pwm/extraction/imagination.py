@@ -1,11 +1,13 @@
-"""Dynamics and reward rearranged for rollouts of K fixed tasks: the same function, less work.
+"""Rollouts of K tasks' actors in frozen world models.
 
-A task's embedding is folded into the first layers' bias, and dynamics and reward, which read the
-same input, share one first product.
+Dynamics and reward are rearranged for K fixed tasks: the same function, less work. A task's
+embedding is folded into the first layers' bias, and dynamics and reward, which read the same input,
+share one first product.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -13,9 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwm.extraction.config import ActorCriticConfig
+from pwm.models.actor_critic import Actors
 from pwm.models.layers import NormedLinear, mish
-from pwm.models.math import at_least_float32, expected_bin
+from pwm.models.math import at_least_float32, expected_bin, pessimistic_mean, symexp
 from pwm.models.world_model import WorldModel
+from pwm.runtime.acceleration import Accelerator
 
 
 class FirstLayers(NamedTuple):
@@ -35,6 +40,96 @@ class Imagined(NamedTuple):
     reward_features: Tensor  # (K, B, h), what :func:`imagined_reward` takes
 
 
+class PolicyStep(NamedTuple):
+    """One imagined step of K tasks' actors."""
+
+    action: Tensor  # (K, B, action_dim)
+    latent: Tensor  # (K, B, latent), where the step leads
+    reward_features: Tensor  # (K, B, h)
+
+
+class ImaginedRollout(NamedTuple):
+    """Imagined by the actors in the world model, time first."""
+
+    latents: Tensor  # (H+1, K, B, latent)
+    rewards: Tensor  # (H, K, B), in the units that critics learn in
+
+
+class Imagination:
+    """Rolls K tasks' actors out in a frozen world model, differentiably.
+
+    Args:
+        model: the world model, in which actions are chosen.
+        task_ids: (K,), of the model's suite.
+        config: its gradients' path, rewards' units and weight of disagreement.
+        accelerator: compiles what a step does.
+        ensemble: further frozen world models of the same suite. Each predicts the rewards of the
+            same actions from its own latents; where predictions disagree, rewards are lowered.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        task_ids: Tensor,
+        config: ActorCriticConfig,
+        accelerator: Accelerator,
+        ensemble: Sequence[WorldModel] = (),
+    ) -> None:
+        self._model, self._task_ids, self._config = model, task_ids, config
+        self._ensemble = list(ensemble)
+        self._policy_step = accelerator.compile(policy_step)
+        self._imagine_step = accelerator.compile(imagine_step)
+        self._imagined_reward = accelerator.compile(imagined_reward)
+
+    def roll_out(
+        self,
+        actors: Actors,
+        start: Tensor,
+        noise: Tensor,
+        ensemble_start_latents: Sequence[Tensor] = (),
+    ) -> ImaginedRollout:
+        """H steps of the actors from start states.
+
+        Args:
+            actors: of the K tasks.
+            start: (K, B, latent).
+            noise: (H, K, B, action_dim) standard normal.
+            ensemble_start_latents: the start states as latents of the ensemble's further models,
+                each (K, B, that model's latent).
+        """
+        folded = fold(self._model, self._task_ids)
+        z, latents, actions, features = start, [start], [], []
+        for step_noise in noise:
+            actor_input = z.detach() if self._config.detach_actor_input else z
+            step = self._policy_step(actors, self._model, folded, z, actor_input, step_noise)
+            z = step.latent
+            latents.append(z)
+            actions.append(step.action)
+            features.append(step.reward_features)
+        rewards = self._rewards(self._model, features)
+        if self._ensemble:
+            ensemble_rewards = [
+                self._ensemble_rewards(model, z, actions)
+                for model, z in zip(self._ensemble, ensemble_start_latents, strict=True)
+            ]
+            weight = self._config.disagreement_weight
+            rewards = pessimistic_mean(torch.stack([rewards, *ensemble_rewards]), weight)
+        return ImaginedRollout(torch.stack(latents), rewards)
+
+    def _ensemble_rewards(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Tensor:
+        """Rewards (H, K, B) of the same actions in another world model."""
+        folded = fold(model, self._task_ids)
+        features = []
+        for action in actions:
+            z, reward_features = self._imagine_step(model, folded, z, action)
+            features.append(reward_features)
+        return self._rewards(model, features)
+
+    def _rewards(self, model: WorldModel, features: Sequence[Tensor]) -> Tensor:
+        rewards = self._imagined_reward(model, torch.stack(list(features)))
+        return symexp(rewards) if self._config.reward_units == "real" else rewards
+
+
 @torch.no_grad()
 def fold(model: WorldModel, task_ids: Tensor) -> FirstLayers:
     """Rearrange a model's first layers for the tasks with ids (K,); cheap beside one rollout."""
@@ -52,14 +147,27 @@ def fold(model: WorldModel, task_ids: Tensor) -> FirstLayers:
     )
 
 
-def imagine_step(model: WorldModel, first: FirstLayers, z: Tensor, action: Tensor) -> Imagined:
+def imagine_step(model: WorldModel, folded: FirstLayers, z: Tensor, action: Tensor) -> Imagined:
     """One step of latent dynamics: (K, B, latent), (K, B, action_dim)."""
-    base = F.linear(action, first.action_weight) + first.bias
-    joint = torch.addmm(base.flatten(0, 1), z.flatten(0, 1), first.latent_weight.T)
-    hidden = at_least_float32(joint).view(*z.shape[:2], *first.norm_weight.shape)
+    base = F.linear(action, folded.action_weight) + folded.bias
+    joint = torch.addmm(base.flatten(0, 1), z.flatten(0, 1), folded.latent_weight.T)
+    hidden = at_least_float32(joint).view(*z.shape[:2], *folded.norm_weight.shape)
     normed = F.layer_norm(hidden, hidden.shape[-1:])
-    dynamics, reward = mish(torch.addcmul(first.norm_bias, normed, first.norm_weight)).unbind(-2)
+    dynamics, reward = mish(torch.addcmul(folded.norm_bias, normed, folded.norm_weight)).unbind(-2)
     return Imagined(_after_first(model.dynamics, dynamics), reward)
+
+
+def policy_step(
+    actors: Actors,
+    model: WorldModel,
+    folded: FirstLayers,
+    z: Tensor,
+    actor_input: Tensor,
+    noise: Tensor,
+) -> PolicyStep:
+    """Act on ``actor_input``, which is z with or without its gradient, and imagine the step."""
+    action = actors(actor_input, noise)
+    return PolicyStep(action, *imagine_step(model, folded, z, action))
 
 
 def imagined_reward(model: WorldModel, features: Tensor) -> Tensor:

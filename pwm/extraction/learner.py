@@ -7,57 +7,34 @@ and its own gradient norm, so a task's result does not depend on which tasks run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pwm.core.suites import Task
 from pwm.extraction.config import ActorCriticConfig
-from pwm.extraction.imagination import FirstLayers, Imagined, fold, imagine_step, imagined_reward
+from pwm.extraction.imagination import Imagination, ImaginedRollout
+from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
+from pwm.extraction.losses import (
+    actor_loss,
+    bc_loss,
+    bellman_target,
+    bootstrapped_return,
+    critic_loss,
+    pessimistic_value,
+)
 from pwm.models.actor_critic import (
     Actors,
     Critics,
     TaskCritic,
     action_masks,
 )
-from pwm.models.math import discounted_sum, pessimistic_mean, running_moments, symexp, td_lambda
+from pwm.models.math import running_moments, td_lambda
 from pwm.models.world_model import WorldModel
-from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import Checkpoint
 from pwm.runtime.seeding import stream, stream_seed
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
-
-
-class Demonstrations(NamedTuple):
-    """States of good episodes and what was done there, for behaviour cloning."""
-
-    latent: Tensor  # (K, B, latent)
-    action: Tensor  # (K, B, action_dim)
-
-
-class Transitions(NamedTuple):
-    """What followed recorded states, for the critics."""
-
-    latent: Tensor  # (K, B, latent)
-    reward: Tensor  # (K, B), discounted sum over ``real_value_steps``, in the learner's units
-    discount: Tensor  # (K, B), of the value of where that led
-    next_latent: Tensor  # (K, B, latent)
-
-
-class Noise(NamedTuple):
-    """The random numbers of one iteration."""
-
-    action: Tensor  # (H, K, B, action_dim) standard normal
-    order: Tensor  # (passes, H * B) permutations that cut the critics' minibatches
-
-
-class ImaginedRollout(NamedTuple):
-    """Imagined by the policy in the world model, time first."""
-
-    latents: Tensor  # (H+1, K, B, latent)
-    rewards: Tensor  # (H, K, B)
 
 
 class ActorCriticLearner:
@@ -69,8 +46,7 @@ class ActorCriticLearner:
         config: see :class:`ActorCriticConfig`.
         seed: together with a task's name it fixes that task's networks and random numbers.
         accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
-        others: further frozen world models of the same suite. Each imagines what the actions, which
-            are chosen in ``model``, lead to in itself; where rewards disagree they are lowered.
+        ensemble: further frozen world models of the same suite, see :class:`Imagination`.
     """
 
     def __init__(
@@ -80,21 +56,18 @@ class ActorCriticLearner:
         config: ActorCriticConfig,
         seed: int,
         accelerator: Accelerator | None = None,
-        others: Sequence[WorldModel] = (),
+        ensemble: Sequence[WorldModel] = (),
     ) -> None:
         config.validate()
         self.model, self.tasks, self.config = model, list(tasks), config
-        self.others = list(others)
         self.accelerator = accelerator or Accelerator(model.bins.device)
-        self._step = self.accelerator.compile(policy_step)
-        self._follow = self.accelerator.compile(imagine_step)
-        self._reward = self.accelerator.compile(imagined_reward)
-        self._lowest_value = self.accelerator.compile(lowest_value)
-        self._critic_error = self.accelerator.compile(critic_error)
-        self._iterate = self.accelerator.capture(self._iteration)
-        self._imitate = self.accelerator.capture(self._imitation)
+        self._pessimistic_value = self.accelerator.compile(pessimistic_value)
+        self._critic_loss = self.accelerator.compile(critic_loss)
+        self._captured_iteration = self.accelerator.capture(self._iteration)
+        self._captured_bc_update = self.accelerator.capture(self._bc_update)
         device, latent = model.bins.device, model.size.latent_dim
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
+        self._imagination = Imagination(model, self.task_ids, config, self.accelerator, ensemble)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
         scale = 1 / (1 - config.discount) if config.scale_values else 1.0
         self.actors = Actors(latent, masks, config.networks).to(device)
@@ -109,8 +82,8 @@ class ActorCriticLearner:
         self.critic_optimizer = self.accelerator.adam(
             self.critics.parameters(), lr=config.critic_lr, betas=betas
         )
-        self.clone_weight = torch.zeros((), device=device)
-        self.moments = torch.zeros(3, len(tasks), device=device)  # mean, variance, weight
+        self.bc_weight = torch.zeros((), device=device)
+        self.return_moments = torch.zeros(3, len(tasks), device=device)  # mean, variance, weight
 
     def _initialize(self, seed: int) -> None:
         """Give each task the weights that it would get alone."""
@@ -121,9 +94,9 @@ class ActorCriticLearner:
                 latent = self.model.size.latent_dim
                 actor = Actors(latent, single, self.config.networks)
                 critic = Critics(1, latent, self.config.networks, 1.0)
-            self.begin_from(k, actor, critic)
+            self.init_weights_from(k, actor, critic)
 
-    def begin_from(self, index: int, actor: Actors, critics: Critics) -> None:
+    def init_weights_from(self, index: int, actor: Actors, critics: Critics) -> None:
         """Give one task the weights of an actor and critics of the same sizes."""
         _assign_task(self.actors, actor, index, len(self.tasks))
         _assign_task(self.critics, critics, index, len(self.tasks))
@@ -148,174 +121,114 @@ class ActorCriticLearner:
         return Noise(torch.stack(action, 1), torch.stack(order))
 
     def imagine(
-        self, start: Tensor, noise: Tensor, elsewhere: Sequence[Tensor] = ()
+        self, start: Tensor, noise: Tensor, ensemble_start_latents: Sequence[Tensor] = ()
     ) -> ImaginedRollout:
-        """Roll the policy out in the world model, differentiably.
+        """Roll the actors out in the world model: see :meth:`Imagination.roll_out`."""
+        return self._imagination.roll_out(self.actors, start, noise, ensemble_start_latents)
 
-        Args:
-            start: (K, B, latent).
-            noise: (H, K, B, action_dim).
-            elsewhere: the start states as latents of the other world models, (K, B, their latent).
-        """
-        first = fold(self.model, self.task_ids)
-        z, latents, actions, features = start, [start], [], []
-        for step_noise in noise:
-            seen = z.detach() if self.config.detach_actor_input else z
-            action, step = self._step(self.actors, self.model, first, z, seen, step_noise)
-            z = step.latent
-            latents.append(z)
-            actions.append(action)
-            features.append(step.reward_features)
-        reward = self._rewards(self.model, features)
-        if self.others:
-            theirs = [
-                self._follow_elsewhere(model, z, actions)
-                for model, z in zip(self.others, elsewhere, strict=True)
-            ]
-            weight = self.config.disagreement_weight
-            reward = pessimistic_mean(torch.stack([reward, *theirs]), weight)
-        return ImaginedRollout(torch.stack(latents), reward)
-
-    def _follow_elsewhere(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Tensor:
-        """Rewards (H, K, B) of the same actions in another world model."""
-        first = fold(model, self.task_ids)
-        features = []
-        for action in actions:
-            z, reward_features = self._follow(model, first, z, action)
-            features.append(reward_features)
-        return self._rewards(model, features)
-
-    def _rewards(self, model: WorldModel, features: Sequence[Tensor]) -> Tensor:
-        reward = self._reward(model, torch.stack(list(features)))
-        return symexp(reward) if self.config.reward_units == "real" else reward
-
-    def actor_loss(
-        self,
-        start: Tensor,
-        noise: Tensor,
-        demonstrations: Demonstrations | None = None,
-        elsewhere: Sequence[Tensor] = (),
-    ) -> tuple[Tensor, ImaginedRollout, dict[str, Tensor]]:
-        """Minus the normalized H-step return with bootstrap, plus cloning (PWM, eq. 5).
+    def actor_objective(self, inputs: Inputs) -> tuple[Tensor, ImaginedRollout, Metrics]:
+        """The actor's loss, plus weighted behavior cloning if there are demonstrations.
 
         Returns:
             (K,) losses, the rollouts, and (K,) metrics. The running moments take this batch in.
         """
-        config = self.config
-        imagined = self.imagine(start, noise, elsewhere)
-        bootstrap = self._lowest_value(self.critics, imagined.latents[-1])
-        returns = discounted_sum(imagined.rewards, config.discount)
-        returns = returns + config.discount**config.horizon * bootstrap
-        mean, var, weight = self.moments.unbind()
-        moments = running_moments(mean, var, weight, returns.detach(), config.return_decay)
-        self.moments.copy_(torch.stack(moments))
-        scale = moments[1].sqrt().clamp(min=1e-2)
-        loss = -returns.mean(1) / scale
+        imagined = self.imagine(inputs.start, inputs.noise.action, inputs.ensemble_start_latents)
+        last_value = self._pessimistic_value(self.critics, imagined.latents[-1])
+        returns = bootstrapped_return(imagined.rewards, last_value, self.config.discount)
+        scale = self._update_return_scale(returns.detach())
+        loss = actor_loss(returns, scale)
         metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
-        if demonstrations is not None:
-            distance = self._distance(demonstrations)
-            loss = loss + self.clone_weight * distance
-            metrics["clone_error"] = distance.detach()
+        if inputs.demonstrations is not None:
+            cloning = bc_loss(self.actors, inputs.demonstrations)
+            loss = loss + self.bc_weight * cloning
+            metrics["bc_loss"] = cloning.detach()
         return loss, imagined, metrics
 
-    def _distance(self, demonstrations: Demonstrations) -> Tensor:
-        """(K,) mean squared errors of the actors, an entry of an action."""
-        error = (self.actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
-        return error.mean(1) / self.actors.action_mask.sum(-1)
+    def _update_return_scale(self, returns: Tensor) -> Tensor:
+        """(K,) running standard deviations, after taking in returns (K, B)."""
+        mean, var, weight = self.return_moments.unbind()
+        moments = running_moments(mean, var, weight, returns, self.config.return_decay)
+        self.return_moments.copy_(torch.stack(moments))
+        return moments[1].sqrt().clamp(min=1e-2)
 
-    def imitation(self, demonstrations: Demonstrations) -> dict[str, Tensor]:
+    def bc_update(self, demonstrations: Demonstrations) -> Metrics:
         """One actor step for all K tasks that only clones; (K,) metrics as of :meth:`iteration`."""
         with self.accelerator.autocast():
-            return self._imitate(*demonstrations)
+            return self._captured_bc_update(demonstrations)
 
-    def _imitation(self, latent: Tensor, action: Tensor) -> dict[str, Tensor]:
-        distance = self._distance(Demonstrations(latent, action))
-        return {
-            "clone_error": distance.detach(),
-            "actor_grad_norm": self._descend_actors(distance),
-        }
+    def _bc_update(self, demonstrations: Demonstrations) -> Metrics:
+        loss = bc_loss(self.actors, demonstrations)
+        return {"bc_loss": loss.detach(), "actor_grad_norm": self._update_actors(loss)}
 
-    def _descend_actors(self, loss: Tensor) -> Tensor:
-        parameters = list(self.actors.parameters())
-        # Cloning alone does not reach log_std.
-        grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
-        return self._descend(self.actor_optimizer, parameters, grads, self.config.actor_clip)
-
-    def iteration(
-        self,
-        start: Tensor,
-        noise: Noise,
-        demonstrations: Demonstrations | None = None,
-        elsewhere: Sequence[Tensor] = (),
-        real: Transitions | None = None,
-    ) -> dict[str, Tensor]:
-        """One actor step and the critics' steps for all K tasks.
-
-        Args:
-            start: (K, B, latent), where rollouts begin.
-            noise: the iteration's random numbers.
-            demonstrations: what to clone, if anything is; always or never.
-            elsewhere: the start states as latents of the other world models.
-            real: recorded transitions, if ``real_value_share`` is above 0.
+    def iteration(self, inputs: Inputs) -> Metrics:
+        """One actor step and the critics' steps for all K tasks (PWM, Algorithm 1).
 
         Returns:
             (K,) metrics on the device, good until the next call.
         """
         with self.accelerator.autocast():
-            return self._iterate(start, *noise, *elsewhere, *(real or ()), *(demonstrations or ()))
+            return self._captured_iteration(inputs)
 
-    def _iteration(
-        self, start: Tensor, action_noise: Tensor, order: Tensor, *data: Tensor
-    ) -> dict[str, Tensor]:
-        rest = iter(data)
-        elsewhere = list(islice(rest, len(self.others)))
-        real = Transitions(*islice(rest, 4)) if self.config.real_value_share else None
-        shown = list(rest)
-        cloned = Demonstrations(*shown) if shown else None
-        loss, imagined, metrics = self.actor_loss(start, action_noise, cloned, elsewhere)
-        norm = self._descend_actors(loss)
-        critic_loss, value = self._update_critics(imagined, order, real)
+    def _iteration(self, inputs: Inputs) -> Metrics:
+        loss, imagined, metrics = self.actor_objective(inputs)
+        norm = self._update_actors(loss)
+        last_loss, value = self._update_critics(imagined, inputs.noise.order, inputs.transitions)
         return metrics | {
             "actor_grad_norm": norm,
-            "critic_loss": critic_loss,
+            "critic_loss": last_loss,
             "value": value,
             "policy_std": self.actors.log_std.detach().exp().mean(1),
         }
 
+    def _update_actors(self, loss: Tensor) -> Tensor:
+        """(K,) norms of the gradients before clipping."""
+        parameters = list(self.actors.parameters())
+        # Cloning alone does not reach log_std.
+        grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
+        return self._optimizer_step(self.actor_optimizer, parameters, grads, self.config.actor_clip)
+
     def _update_critics(
-        self, imagined: ImaginedRollout, order: Tensor, real: Transitions | None
+        self, imagined: ImaginedRollout, order: Tensor, transitions: Transitions | None
     ) -> tuple[Tensor, Tensor]:
-        config, share = self.config, self.config.real_value_share
-        latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
-        tasks, _, batch, size = latents.shape
-        with torch.no_grad():
-            values = self._lowest_value(self.critics, latents[:, 1:].reshape(tasks, -1, size))
-            values = values.view(tasks, config.horizon, batch).transpose(0, 1)
-            targets = td_lambda(imagined.rewards.detach(), values, config.discount, config.lam)
-            if real is not None:
-                real_targets = self._lowest_value(self.critics, real.next_latent)
-                real_targets = real.reward + real.discount * real_targets
-        targets = targets.transpose(0, 1).reshape(tasks, -1)
-        states = latents[:, :-1].reshape(tasks, -1, size)
+        """The last batch's losses and the mean targets, (K,) each."""
+        config = self.config
+        states, targets = self._lambda_returns(imagined)
+        if transitions is not None:
+            with torch.no_grad():
+                next_value = self._pessimistic_value(self.critics, transitions.next_latent)
+                recorded_targets = bellman_target(transitions, next_value)
         parameters = list(self.critics.parameters())
-        loss = torch.zeros(tasks, device=states.device)
+        loss = torch.zeros(len(states), device=states.device)
         for permutation in order:
             for part in permutation.chunk(config.critic_minibatches):
-                loss = self._critic_error(self.critics, states[:, part], targets[:, part])
-                if real is not None:
-                    of_real = self._critic_error(self.critics, real.latent, real_targets)
-                    loss = torch.lerp(loss, of_real, share)
+                loss = self._critic_loss(self.critics, states[:, part], targets[:, part])
+                if transitions is not None:
+                    recorded = self._critic_loss(self.critics, transitions.latent, recorded_targets)
+                    loss = torch.lerp(loss, recorded, config.real_value_share)
                 grads = torch.autograd.grad(loss.sum(), parameters)
-                self._descend(self.critic_optimizer, parameters, grads, config.critic_clip)
+                self._optimizer_step(self.critic_optimizer, parameters, grads, config.critic_clip)
         return loss.detach(), targets.mean(1)
 
-    def _descend(
+    @torch.no_grad()
+    def _lambda_returns(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
+        """Imagined states (K, H B, latent) and their TD(lambda) targets (K, H B)."""
+        config = self.config
+        latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
+        tasks, _, batch, size = latents.shape
+        values = self._pessimistic_value(self.critics, latents[:, 1:].reshape(tasks, -1, size))
+        values = values.view(tasks, config.horizon, batch).transpose(0, 1)
+        targets = td_lambda(imagined.rewards.detach(), values, config.discount, config.lam)
+        targets = targets.transpose(0, 1).reshape(tasks, -1)
+        return latents[:, :-1].reshape(tasks, -1, size), targets
+
+    def _optimizer_step(
         self,
         optimizer: torch.optim.Optimizer,
         parameters: Sequence[nn.Parameter],
         grads: Sequence[Tensor],
         limit: float,
     ) -> Tensor:
+        """(K,) norms of the gradients before each task's were clipped to ``limit``."""
         clipped, norm = clip_by_task(grads, limit, len(self.tasks))
         for parameter, grad in zip(parameters, clipped, strict=True):
             parameter.grad = grad
@@ -332,7 +245,7 @@ class ActorCriticLearner:
         return TaskCritic(values, config.reward_units, config.discount)
 
     def set_progress(self, step: int) -> None:
-        """Set a step's learning rates and weight of behaviour cloning.
+        """Set a step's learning rates and weight of behavior cloning.
 
         Args:
             step: counts from 0 the updates that only clone, and then the iterations.
@@ -344,7 +257,7 @@ class ActorCriticLearner:
         for value, first, last in (
             (self.actor_optimizer.param_groups[0]["lr"], actor_lr, config.lr_final),
             (self.critic_optimizer.param_groups[0]["lr"], config.critic_lr, config.lr_final),
-            (self.clone_weight, config.clone_weight, config.clone_weight_final),
+            (self.bc_weight, config.clone_weight, config.clone_weight_final),
         ):
             value.fill_(first + (last - first) * progress)
 
@@ -356,7 +269,7 @@ class ActorCriticLearner:
             "critics": self.critics.state_dict(),
             "actor_optimizer": optimizer_tensors(self.actor_optimizer),
             "critic_optimizer": optimizer_tensors(self.critic_optimizer),
-            "moments": {"mean,variance,weight": self.moments},
+            "moments": {"mean,variance,weight": self.return_moments},
             "random": {str(i): stream.get_state() for i, stream in enumerate(streams)},
         }
 
@@ -367,7 +280,7 @@ class ActorCriticLearner:
         self.critics.load_state_dict(groups["critics"])
         load_optimizer_tensors(self.actor_optimizer, groups["actor_optimizer"])
         load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
-        self.moments.copy_(groups["moments"]["mean,variance,weight"])
+        self.return_moments.copy_(groups["moments"]["mean,variance,weight"])
         for i, generator in enumerate([*self._generators, self._order_generator]):
             generator.set_state(groups["random"][str(i)])
 
@@ -376,25 +289,6 @@ class ActorCriticLearner:
 def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> None:
     for ours, theirs in zip(stacked.parameters(), single.parameters(), strict=True):
         ours.view(tasks, -1, *ours.shape[1:])[k].copy_(theirs.view(-1, *ours.shape[1:]))
-
-
-def policy_step(
-    actors: Actors, model: WorldModel, first: FirstLayers, z: Tensor, seen: Tensor, noise: Tensor
-) -> tuple[Tensor, Imagined]:
-    """Act on what is seen of z, usually z itself: the action, and what follows."""
-    action = actors(seen, noise)
-    return action, imagine_step(model, first, z, action)
-
-
-def lowest_value(critics: Critics, states: Tensor) -> Tensor:
-    """(K, n), what the most pessimistic critic of each task's ensemble says: (K, n, latent)."""
-    return critics(states).amin(1)
-
-
-def critic_error(critics: Critics, states: Tensor, targets: Tensor) -> Tensor:
-    """(K,) mean squared errors in units of the critics' scale: (K, n, latent), (K, n)."""
-    error = critics(states) - targets.unsqueeze(1)
-    return (error / critics.scale).square().mean((1, 2))
 
 
 def clip_by_task(grads: Sequence[Tensor], limit: float, tasks: int) -> tuple[list[Tensor], Tensor]:

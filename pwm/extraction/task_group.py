@@ -19,11 +19,8 @@ from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
 from pwm.extraction.advantage_weighting import cloned_rows
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.learner import (
-    ActorCriticLearner,
-    Demonstrations,
-    Transitions,
-)
+from pwm.extraction.inputs import Demonstrations, Inputs, Transitions
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.warm_start import Networks
 from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel
@@ -75,8 +72,8 @@ class Group:
         tasks: the K tasks.
         config: see :class:`ExtractConfig`.
         bad: told of bad data.
-        begin_with: networks to begin with by task name; the other tasks get random ones.
-        others: the ensemble's further world models.
+        init_networks: networks to begin with by task name; the other tasks get random ones.
+        ensemble: further world models, which predict the rewards too.
     """
 
     def __init__(
@@ -86,8 +83,8 @@ class Group:
         tasks: Sequence[Task],
         config: ExtractConfig,
         bad: BadData,
-        begin_with: Mapping[str, Networks],
-        others: Sequence[WorldModel],
+        init_networks: Mapping[str, Networks],
+        ensemble: Sequence[WorldModel],
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
         self.tuner: WorldModelLearner | None = None
@@ -97,37 +94,37 @@ class Group:
             self.tuner, self.windows = _tuner(model, store, tasks, config, bad)
         accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
         self.learner = ActorCriticLearner(
-            model, tasks, config.learner, config.seed, accelerator, others
+            model, tasks, config.learner, config.seed, accelerator, ensemble
         )
         for index, task in enumerate(tasks):
-            if task.name in begin_with:
-                self.learner.begin_from(index, *begin_with[task.name])
+            if task.name in init_networks:
+                self.learner.init_weights_from(index, *init_networks[task.name])
         frozen, ids = self.tuner is None, self.learner.task_ids
         pool = partial(_pools, store, tasks, model, config, bad)
         obs = pool().obs
         self.starts = StartStates(model, obs, ids, frozen)
-        self.elsewhere = [StartStates(other, obs, ids, True) for other in others]
+        self.ensemble_starts = [StartStates(other, obs, ids, True) for other in ensemble]
         self.demonstrations: tuple[StartStates, Tensor] | None = None
         if config.learner.clones:
-            shown = pool(best=config.learner.clone_best)
+            demonstrated = pool(best=config.learner.clone_best)
             if config.learner.clone_temperature is not None:
-                shown = _weighted(shown, model, ids, config)
-            states = StartStates(model, shown.obs, ids, frozen)
-            self.demonstrations = states, shown.action
-        self.real: tuple[StartStates, StartStates, Tensor] | None = None
+                demonstrated = _weighted(demonstrated, model, ids, config)
+            states = StartStates(model, demonstrated.obs, ids, frozen)
+            self.demonstrations = states, demonstrated.action
+        self.recorded: tuple[StartStates, StartStates, Tensor] | None = None
         if config.learner.real_value_share:
             rows = pool(ahead=config.learner.real_value_steps)
             states = StartStates(model, rows.obs, ids, frozen)
             next_states = StartStates(model, rows.next_obs, ids, frozen)
-            facts = torch.stack([rows.reward, rows.next_discount], -1)
-            self.real = states, next_states, facts
+            outcomes = torch.stack([rows.reward, rows.next_discount], -1)
+            self.recorded = states, next_states, outcomes
 
     def step(self, number: int) -> dict[str, Tensor]:
         """An update that only clones, or an iteration, for all tasks of the group; (K,) metrics."""
         self.learner.set_progress(number)
         first = self.config.learner.clone_first
         if number < first:
-            return self.learner.imitation(self._demonstrations())
+            return self.learner.bc_update(self._demonstrations())
         return self._iteration(number - first)
 
     def _demonstrations(self) -> Demonstrations:
@@ -142,16 +139,22 @@ class Group:
             self.tuner.update(self.windows.batch(step))
         learner = self.learner
         rows = learner.sample(len(self.starts))
-        start, elsewhere = self.starts[rows], [states[rows] for states in self.elsewhere]
-        demonstrations = real = None
-        if self.config.learner.clones_beside:
-            demonstrations = self._demonstrations()
-        if self.real is not None:
-            states, next_states, facts = self.real
-            rows = learner.sample(len(states))
-            reward, discount = _take(facts, rows).unbind(-1)
-            real = Transitions(states[rows], reward, discount, next_states[rows])
-        return learner.iteration(start, learner.noise(), demonstrations, elsewhere, real)
+        start = self.starts[rows]
+        ensemble_start_latents = tuple(states[rows] for states in self.ensemble_starts)
+        demonstrations = self._demonstrations() if self.config.learner.clones_beside else None
+        transitions = self._transitions()
+        noise = learner.noise()
+        return learner.iteration(
+            Inputs(start, noise, demonstrations, transitions, ensemble_start_latents)
+        )
+
+    def _transitions(self) -> Transitions | None:
+        if self.recorded is None:
+            return None
+        states, next_states, outcomes = self.recorded
+        rows = self.learner.sample(len(states))
+        reward, discount = _take(outcomes, rows).unbind(-1)
+        return Transitions(states[rows], reward, discount, next_states[rows])
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
@@ -181,7 +184,7 @@ class Group:
             self.tuner.load(replace(checkpoint, tensors=tuned))
 
     def save_policies(self, out: Path) -> None:
-        """Write one policy directory a task."""
+        """Write one policy directory per task."""
         made_by = {"command": "extract", "config": asdict(self.config)}
         for index, task in enumerate(self.tasks):
             policy = Policy.from_latent_actor(

@@ -1,4 +1,4 @@
-"""What conversions into and out of a store share."""
+"""Settings and checks of conversions into and out of a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pwm.core.validation import require_choice, require_resume, require_writable
 from pwm.data.problems import ON_ERROR
 from pwm.interop.minari_data import PREFIX
 
-RECORD_NAME = "conversion.json"  # beside files for TD-MPC2: what they are made of
+RECORD_NAME = "conversion.json"  # beside files for TD-MPC2: the data and settings of these
 
 
 @dataclass
@@ -34,10 +34,10 @@ class ConvertConfig:
             the store's own by default.
         to: ``store`` or ``tdmpc2``.
         tasks: convert these only; a list, or names joined with commas.
-        limit: episodes a task at most.
+        limit: episodes per task at most.
         on_error: ``stop`` at an episode that cannot be used, or ``skip`` and count it.
         verify: compare the files' checksums before they are used.
-        steps: with ``to=tdmpc2``, decision steps an entry: by default the shortest episode length
+        steps: with ``to=tdmpc2``, decision steps per entry: by default the shortest episode length
             of the suite (100 in mt80), and longer episodes are cut into pieces.
         files: with ``to=tdmpc2``, how many files to write; by default as many as were published.
         resume: ``auto`` goes on with a conversion that was stopped; ``never`` refuses what it left.

@@ -1,8 +1,10 @@
-"""Other people's datasets to a store."""
+"""TD-MPC2's data files and Minari datasets to a store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,10 @@ from pwm.interop.conversion import (
     require_empty,
     require_same,
 )
-from pwm.interop.minari_data import MinariSource, Tally, fill_store
-from pwm.interop.tdmpc2_data import (
-    PUBLISHED_FILES,
-    Chunk,
-    find_files,
-)
+from pwm.interop.minari_data import MinariSource, fill_store
+from pwm.interop.tdmpc2_data import PUBLISHED_FILES, Chunk, find_files
 
-_SOURCE = "tdmpc2"
-
-
-_MINARI = "minari"
-
-
+_SOURCE, _MINARI = "tdmpc2", "minari"
 _BLOCK_BYTES = 2**26  # of padded rows that are read, checked and committed at a time
 
 
@@ -45,61 +38,93 @@ def import_files(config: ConvertConfig) -> Path:
     """Read TD-MPC2's files into a store; returns its directory."""
     suite = get_suite(config.suite)
     chosen = chosen_tasks(config, suite)
-    settings = _settings(config, suite, chosen)
-    out, unfinished = Path(config.out), unfinished_path(Path(config.out))
-    if (out / MANIFEST_NAME).exists():
-        recorded = EpisodeStore.open(out).sources.get(_SOURCE, {"files": {}})
-        require_same(out, recorded, settings)
-        _require_no_other(Path(config.source), recorded["files"], out)
-        console.print(f"{out} is whole already.")
+    out, source = Path(config.out), Path(config.source)
+    settings = {
+        "made_by": "pwm convert",
+        "suite": suite.name,
+        "tasks": list(chosen.names),
+        "limit": config.limit,
+        "on_error": config.on_error,
+        "success": "not published; stored as false",
+        "terminated": "stored as false where a file does not have it",
+    }
+    if recorded := _finished(out, _SOURCE, settings):
+        _require_no_other(source, recorded["files"], out)
     else:
-        require_empty(out)
-        files = _files(config, suite, unfinished, settings)
-        with _open(unfinished, chosen) as store, StopSignals() as signals:
-            store.add_source(_SOURCE, {**settings, "files": files})
-            _Conversion(config, suite, chosen, store).run(files, signals)
-            publish(unfinished, out)
+        begun = _recorded(unfinished_path(out), _SOURCE, settings)
+        files = begun["files"] if begun else _fingerprints(source, suite)
+        _require_no_other(source, files, unfinished_path(out))
+        with _unfinished_store(out, chosen, _SOURCE, {**settings, "files": files}) as (store, stop):
+            _Conversion(config, suite, chosen, store).run(files, stop)
     _summarize(EpisodeStore.open(out), suite)
     return out
 
 
 def import_minari(config: ConvertConfig) -> Path:
     """Read a Minari dataset into a store; returns its directory."""
-    suite = get_suite(config.suite)
-    chosen = chosen_tasks(config, suite)
+    chosen = chosen_tasks(config, get_suite(config.suite))
     if len(chosen) != 1:
         raise PwmError(
             f"a Minari dataset is of one task, and suite={config.suite} has {len(chosen)}; name "
             "the one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
         )
-    task = chosen.tasks[0]
-    source = MinariSource(config.source, task)
-    out, unfinished = Path(config.out), unfinished_path(Path(config.out))
+    source = MinariSource(config.source, chosen.tasks[0])
+    out, skip = Path(config.out), config.on_error == "skip"
     settings = {
         "made_by": "pwm convert",
         "limit": config.limit,
         "on_error": config.on_error,
         **source.description,
     }
-    if (out / MANIFEST_NAME).exists():
-        require_same(out, EpisodeStore.open(out).sources.get(_MINARI, {}), settings)
-        console.print(f"{out} is whole already.")
+    if _finished(out, _MINARI, settings):
         console.print(info(EpisodeStore.open(out)))
         return out
-    require_empty(out)
     _note_environment(source)
-    with _open(unfinished, chosen) as store, StopSignals() as signals:
-        require_same(unfinished, store.sources.get(_MINARI, settings), settings)
-        store.add_source(_MINARI, settings)
-        skip = config.on_error == "skip"
-        tally = fill_store(
-            source, store, _MINARI, limit=config.limit, skip_faults=skip, signals=signals
-        )
-        if not tally.stored:
+    with _unfinished_store(out, chosen, _MINARI, settings) as (store, signals):
+        counts = fill_store(source, store, _MINARI, config.limit, skip, signals)
+        if not counts["stored"]:
             raise PwmError(f"{config.source} has no episode that can be stored.")
-        publish(unfinished, out)
-    _summarize_minari(EpisodeStore.open(out), source, tally)
+    _summarize_minari(EpisodeStore.open(out), source, counts)
     return out
+
+
+def _finished(out: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of a conversion that is whole; nothing where it is still to do."""
+    recorded = _recorded(out, key, settings)
+    if recorded:
+        console.print(f"{out} is whole already.")
+    else:
+        require_empty(out)
+    return recorded
+
+
+def _recorded(path: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of these settings in a store; nothing where there is no store or record yet."""
+    if not (path / MANIFEST_NAME).exists():
+        return {}
+    recorded = EpisodeStore.open(path).sources.get(key, {})
+    if recorded or not path.name.endswith(".unfinished"):
+        require_same(path, recorded, settings)
+    return recorded
+
+
+@contextmanager
+def _unfinished_store(
+    out: Path, chosen: Suite, key: str, settings: Mapping[str, Any]
+) -> Iterator[tuple[EpisodeStore, StopSignals]]:
+    """A store in the making that is open for appending; it gets its name when all went well."""
+    path = unfinished_path(out)
+    if (path / MANIFEST_NAME).exists():
+        store = EpisodeStore.open(path, "a")
+    else:
+        store = EpisodeStore.create(path, chosen)
+    with store, StopSignals() as signals:
+        if store.suite.tasks != chosen.tasks:
+            raise PwmError(f"{path} holds another conversion's store; delete it.")
+        require_same(path, store.sources.get(key, settings), settings)
+        store.add_source(key, settings)
+        yield store, signals
+        publish(path, out)
 
 
 def _note_environment(source: MinariSource) -> None:
@@ -118,50 +143,30 @@ def _note_environment(source: MinariSource) -> None:
         )
 
 
-def _summarize_minari(store: EpisodeStore, source: MinariSource, tally: Tally) -> None:
+def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter[str]) -> None:
     task = source.task
     console.print(info(store))
     console.print(
-        f"{store.path}: {tally.stored:,} episodes, {store.record(task.name).rows:,} rows, "
-        f"{tally.skipped:,} episodes skipped."
+        f"{store.path}: {counts['stored']:,} episodes, {store.record(task.name).rows:,} rows, "
+        f"{counts['skipped']:,} episodes skipped."
     )
-    if tally.clipped:
-        console.print(f"{tally.clipped:,} actions lay outside the action space and are clipped.")
-    if tally.longer:
-        console.print(f"{tally.longer:,} episodes are longer than {task.episode_length} steps.")
+    if clipped := counts["clipped"]:
+        console.print(f"{clipped:,} actions lay outside the action space and are clipped.")
+    if longer := counts["longer"]:
+        console.print(f"{longer:,} episodes are longer than {task.episode_length} steps.")
     if task.scored_by_success and not source.has_success:
         console.print("The data do not say where the task succeeded; it is stored as never.")
 
 
-def _settings(config: ConvertConfig, suite: Suite, chosen: Suite) -> dict[str, Any]:
-    return {
-        "made_by": "pwm convert",
-        "suite": suite.name,
-        "tasks": list(chosen.names),
-        "limit": config.limit,
-        "on_error": config.on_error,
-        "success": "not published; stored as false",
-        "terminated": "stored as false where a file does not have it",
-    }
-
-
-def _files(
-    config: ConvertConfig, suite: Suite, unfinished: Path, settings: Mapping[str, Any]
-) -> dict[str, str]:
-    """The files to convert with their fingerprints: those that the conversion began with."""
-    source = Path(config.source)
-    if (unfinished / MANIFEST_NAME).exists():
-        recorded = EpisodeStore.open(unfinished).sources.get(_SOURCE)
-        if recorded is not None:
-            require_same(unfinished, recorded, settings)
-            files: dict[str, str] = recorded["files"]
-            _require_no_other(source, files, unfinished)
-            return files
-    files = {path.name: Chunk(path, suite).file.fingerprint for path in find_files(source)}
-    for name, fingerprint in files.items():
-        twin = next(other for other, value in files.items() if value == fingerprint)
-        if twin != name:
-            raise PwmError(f"{twin} and {name} of {source} have the same content; delete one.")
+def _fingerprints(source: Path, suite: Suite) -> dict[str, str]:
+    """The files to convert, each of which is opened, with their fingerprints."""
+    files: dict[str, str] = {}
+    for path in find_files(source):
+        fingerprint = Chunk(path, suite).file.fingerprint
+        twin = next((name for name, known in files.items() if known == fingerprint), None)
+        if twin is not None:
+            raise PwmError(f"{twin} and {path.name} of {source} have the same content; delete one.")
+        files[path.name] = fingerprint
     return files
 
 
@@ -175,32 +180,21 @@ def _require_no_other(source: Path, files: Mapping[str, str], path: Path) -> Non
         )
 
 
-def _open(unfinished: Path, chosen: Suite) -> EpisodeStore:
-    if not (unfinished / MANIFEST_NAME).exists():
-        return EpisodeStore.create(unfinished, chosen)
-    store = EpisodeStore.open(unfinished, "a")
-    if store.suite.tasks != chosen.tasks:
-        store.close()
-        raise PwmError(f"{unfinished} holds another conversion's store; delete it.")
-    return store
-
-
 def _summarize(store: EpisodeStore, suite: Suite) -> None:
     console.print(info(store))
     recorded = [d for key, d in store.sources.items() if key.startswith(f"{_SOURCE}/")]
     skipped = sum(sum(entry["skipped"].values()) for entry in recorded)
-    episodes = sum(store.record(task.name).episodes for task in store.suite)
-    rows = sum(store.record(task.name).rows for task in store.suite)
+    counts = [store.record(task.name) for task in store.suite]
     console.print(
-        f"{store.path}: {episodes:,} episodes, {rows:,} rows from {len(recorded)} files, "
+        f"{store.path}: {sum(count.episodes for count in counts):,} episodes, "
+        f"{sum(count.rows for count in counts):,} rows from {len(recorded)} files, "
         f"{skipped:,} episodes skipped."
     )
     published = PUBLISHED_FILES.get(suite.name, 0)
     if len(recorded) < published:
         console.print(f"The published {suite.name} set has {published} files.")
-    empty = [task.name for task in store.suite if not store.count(task.name)]
-    if empty:
-        console.print(f"{len(empty)} of {len(store.suite)} tasks have no episode in these files.")
+    if empty := sum(not count.episodes for count in counts):
+        console.print(f"{empty} of {len(counts)} tasks have no episode in these files.")
 
 
 @dataclass(frozen=True)
@@ -208,8 +202,8 @@ class _Conversion:
     """Data files into a store, file after file.
 
     The store's source ``tdmpc2`` lists the files when the conversion begins, and a source for each
-    file says, from before its first episode is committed, how many it gives to each task. From
-    these and the committed counts it follows what is left to do, so nothing else is recorded.
+    file says, from before its first episode is committed, how many episodes per task it gives. What
+    is left to do follows from these and the committed counts, so nothing else is recorded.
     """
 
     config: ConvertConfig
@@ -220,7 +214,7 @@ class _Conversion:
     def run(self, files: Mapping[str, str], signals: StopSignals) -> None:
         pending = {name: mark for name, mark in files.items() if not self._finished(name)}
         for name, fingerprint in pending.items():
-            self._chunk(name, fingerprint)  # so that what is wrong with a file is said at once
+            self._chunk(name, fingerprint)  # a file that cannot be read ends the command at once
         with progress_bar() as progress:
             phases = _Phases(progress, signals, self.store.path)
             for number, (name, fingerprint) in enumerate(pending.items(), 1):
@@ -267,7 +261,6 @@ class _Conversion:
             for first in range(done, len(positions), block):
                 part = positions[first : first + block]
                 self.store.append(task.name, chunk.read(task, part).episodes(), key)
-                chunk.file.release_pages()
                 phases.advance(len(part))
 
     def _usable(
@@ -287,8 +280,13 @@ class _Conversion:
                     break
                 part = positions[first : first + block]
                 faults = chunk.read(task, part).faults
-                chunk.file.release_pages()
-                self._require_none(chunk, task, part, faults)
+                if faults and self.config.on_error == "stop":
+                    first_fault = min(faults)
+                    raise PwmError(
+                        f"{chunk.path}: episode {part[first_fault]}, of task {task.name}, has "
+                        f"{faults[first_fault]}; on_error=skip leaves such episodes out and counts "
+                        "them."
+                    )
                 good += [int(p) for i, p in enumerate(part) if i not in faults]
                 skipped[task.name] += len(faults)
                 phases.advance(len(part))
@@ -305,16 +303,6 @@ class _Conversion:
             if key.startswith(f"{_SOURCE}/") and key != _key(chunk.path.name)
         ]
         return max(self.config.limit - sum(before), 0)
-
-    def _require_none(
-        self, chunk: Chunk, task: Task, positions: np.ndarray, faults: Mapping[int, str]
-    ) -> None:
-        if faults and self.config.on_error == "stop":
-            first = min(faults)
-            raise PwmError(
-                f"{chunk.path}: episode {positions[first]}, of task {task.name}, has "
-                f"{faults[first]}; on_error=skip leaves such episodes out and counts them."
-            )
 
     def _description(
         self, chunk: Chunk, usable: Mapping[str, np.ndarray], skipped: Mapping[str, int]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,27 +35,20 @@ _LONGEST_BEHAVIOUR = 64
 _BLOCK_BYTES = 2**26  # of observations that are committed at a time
 
 
-@dataclass
-class MinariEpisode:
-    """An episode as the dataset has it.
+class MinariEpisode(NamedTuple):
+    """An episode as the dataset has it."""
 
-    Attributes:
-        id: its number in the dataset.
-        episode: what the store takes; only if there is no fault.
-        fault: why it cannot be stored, or None.
-        clipped: steps whose action lay outside the action space and was clipped.
-    """
-
-    id: int
-    episode: Episode
-    fault: str | None
-    clipped: int
+    id: int  # its number in the dataset
+    episode: Episode  # to store, if there is no fault
+    fault: str | None  # why it cannot be stored
+    clipped: int  # steps whose action lay outside the action space and was clipped
 
 
 class MinariSource:
     """A dataset on this machine that fits a task.
 
     Attributes:
+        task: the dataset's task.
         description: which dataset it is, for a store's sources.
         env_id: the environment that it was recorded in, or None if it does not say.
         episodes: how many it has.
@@ -67,7 +60,7 @@ class MinariSource:
 
         Args:
             source: ``minari:`` and the id of a dataset that is on this machine, or the path of one.
-            task: the task that it is of.
+            task: the dataset's task.
 
         Raises:
             PwmError: if Minari is not installed, there is no such dataset, or it does not fit.
@@ -150,10 +143,10 @@ class MinariSource:
             behaviour=self._behaviour,
             seed=seed if isinstance(seed, int) and seed < 2**63 else -1,
         )
-        return MinariEpisode(number, episode, _fault(episode), int(outside.sum()))
+        return MinariEpisode(number, episode, episode.fault(self.task), int(outside.sum()))
 
     def _success(self, infos: Any, steps: int) -> np.ndarray:
-        """(T,) from infos that have an entry a step, or one more for the reset."""
+        """(T,) from infos that have an entry per step, or one more for the reset."""
         for key in _SUCCESS_KEYS:
             if isinstance(infos, dict) and key in infos:
                 values = np.asarray(infos[key]).reshape(-1)
@@ -163,32 +156,14 @@ class MinariSource:
         return np.zeros(steps, bool)
 
 
-@dataclass
-class Tally:
-    """What there was in a dataset.
-
-    Attributes:
-        stored: episodes in the store.
-        skipped: episodes that cannot be stored.
-        clipped: steps of stored episodes whose action was clipped.
-        longer: stored episodes longer than the task's episode length.
-    """
-
-    stored: int = 0
-    skipped: int = 0
-    clipped: int = 0
-    longer: int = 0
-
-
 def fill_store(
     source: MinariSource,
     store: EpisodeStore,
     key: str,
-    *,
     limit: int | None,
     skip_faults: bool,
     signals: StopSignals,
-) -> Tally:
+) -> Counter[str]:
     """Append a dataset's episodes to a store, after those that are there of the same source.
 
     Args:
@@ -199,44 +174,45 @@ def fill_store(
         skip_faults: leave out and count what cannot be stored, instead of stopping at it.
         signals: after a commit the function stops when one was received.
 
+    Returns:
+        How many episodes are ``stored`` and were ``skipped``; of the stored ones, how many steps'
+        actions were ``clipped`` and how many episodes are ``longer`` than the task's.
+
     Raises:
         PwmError: for an episode that cannot be stored, or a damaged dataset.
         Interrupted: when a signal asked for it.
     """
-    task, tally = source.task, Tally()
+    task, counts = source.task, Counter[str]()
     done = store.count(task.name, key)
     waiting: list[Episode] = []
-    size = 0
     with progress_bar() as progress:
         bar = progress.add_task("convert", total=source.episodes, note=task.name)
         for item in source.read():
-            if limit is not None and tally.stored == limit:
+            if counts["stored"] == limit:
                 break
             progress.advance(bar)
             if item.fault is not None:
                 if not skip_faults:
                     raise PwmError(
-                        f"episode {item.id} of dataset {source.description['dataset']} has "
-                        f"{item.fault}; on_error=skip leaves such episodes out and counts them."
+                        f"episode {item.id} of dataset {source.description['dataset']} cannot be "
+                        f"stored: {item.fault}; on_error=skip leaves such episodes out and counts "
+                        "them."
                     )
-                tally.skipped += 1
+                counts["skipped"] += 1
                 continue
-            tally.stored += 1
-            tally.clipped += item.clipped
-            tally.longer += len(item.episode.action) > task.episode_length
-            if tally.stored <= done:
-                continue
-            waiting.append(item.episode)
-            size += item.episode.obs.nbytes
-            if size > _BLOCK_BYTES:
+            longer = len(item.episode.action) > task.episode_length
+            counts.update({"stored": 1, "clipped": item.clipped, "longer": int(longer)})
+            if counts["stored"] > done:
+                waiting.append(item.episode)
+            if sum(episode.obs.nbytes for episode in waiting) > _BLOCK_BYTES:
                 store.append(task.name, waiting, key)
-                waiting, size = [], 0
+                waiting = []
                 signals.raise_if_requested(
                     f"stopped; what is converted is kept in {store.path}. The same command goes "
                     "on from there."
                 )
     store.append(task.name, waiting, key)
-    return tally
+    return counts
 
 
 def flatten_steps(space: spaces.Space[Any], values: Any) -> np.ndarray:
@@ -258,18 +234,6 @@ def flatten_steps(space: spaces.Space[Any], values: Any) -> np.ndarray:
         return np.concatenate([flatten_steps(part, value) for part, value in pairs], 1)
     rows = np.asarray(values, np.float32)
     return rows.reshape(len(rows), -1)
-
-
-def _fault(episode: Episode) -> str | None:
-    steps = len(episode.action)
-    if not steps:
-        return "no step"
-    if len(episode.obs) != steps + 1 or len(episode.reward) != steps:
-        return f"{len(episode.obs)} observations, {steps} actions, {len(episode.reward)} rewards"
-    for name in ("obs", "action", "reward"):
-        if not np.isfinite(getattr(episode, name)).all():
-            return f"NaN or infinite values in its {name}"
-    return None
 
 
 def _find(name: str) -> Path:

@@ -31,21 +31,25 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, Suite
-from pwm.interop.torch_archive import StoredTensor, TorchFile
+from pwm.interop.torch_archive import TorchFile
+from pwm.models.actor_critic import action_masks
 from pwm.models.sizes import size_name
 from pwm.models.world_model import ModelSize, WorldModel
 
 Layout = Literal["tdmpc2-old", "tdmpc2-new", "pwm"]
 
-
 _STATE_KEYS = ("model", "world_model")  # what TD-MPC2 and what PWM save the state dict under
 _NAMES = ("weight", "bias", "ln.weight", "ln.bias")
-_NETWORKS = {"dynamics": "_dynamics", "reward_head": "_reward", "prior": "_pi"}
-_Q_NETWORKS = {"q_ensemble": "_Qs.params", "q_target": "_target_Qs_params"}
+_NETWORKS = {
+    "task_emb": "_task_emb",
+    "encoder": "_encoder.state",
+    "dynamics": "_dynamics",
+    "reward_head": "_reward",
+    "prior": "_pi",
+    "q_ensemble": "_Qs.params",
+    "q_target": "_target_Qs_params",
+}
 _LOG_STD = {"log_std_min": -10, "log_std_dif": 12}
-_SIZING = ("encoder.0.weight", "dynamics.0.weight", "reward_head.2.weight")
-
-_PARAMETER = rf"(\d+)\.({'|'.join(map(re.escape, _NAMES))})"
 _REPEATED = re.compile(
     r"_detach_Qs(_params|\.params|\.module)\..*|_target_Qs\.(params\.\d+\.\D.*|module\..*)"
     r"|_Qs\.module\..*|.*\.__(batch_size|device)"
@@ -54,19 +58,12 @@ _REPEATED = re.compile(
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A world model read from a published checkpoint.
+    """A world model read from a published checkpoint."""
 
-    Attributes:
-        layout: how the file names its keys.
-        size_name: ``1M`` to ``317M``, or ``custom``.
-        skeleton: the model without weights (on the meta device).
-        state: its weights, float32.
-    """
-
-    layout: Layout
-    size_name: str
-    skeleton: WorldModel
-    state: dict[str, Tensor]
+    layout: Layout  # how the file names its keys
+    size_name: str  # ``1M`` to ``317M``, or ``custom``
+    skeleton: WorldModel  # the model without weights (on the meta device)
+    state: dict[str, Tensor]  # its weights, float32
 
 
 def read_published(path: Path, suite: Suite) -> PublishedModel:
@@ -80,17 +77,30 @@ def read_published(path: Path, suite: Suite) -> PublishedModel:
     for _ in file.verify():  # weights are mapped, so a flipped bit would go unnoticed
         pass
     entries = _state_dict(file)
-    tensors = _renamed(file, entries)
     layout = _layout(entries)
-    has_q = any(name.startswith(("prior.", "q_ensemble.", "q_target.")) for name in tensors)
-    size, obs_dim, action_dim = _sizes(path, tensors, layout)
-    tasks = len(tensors["task_emb.weight"]) if size.task_dim else None
+    has_q = any(key.startswith(("_pi.", "_Qs.params.", "_target_Qs")) for key in entries)
+    size, obs_dim, action_dim = _sizes(path, entries, layout)
+    tasks = len(entries["_task_emb.weight"]) if size.task_dim else None
     _check_suite(path, suite, tasks, obs_dim, action_dim)
     with torch.device("meta"):
         skeleton = WorldModel(size, suite, has_q)
-    _check_complete(path, skeleton, tensors, layout)
-    _check_buffers(file, entries, suite)
-    return PublishedModel(layout, size_name(size, has_q), skeleton.eval(), tensors)
+    keys = {name: published_key(name, layout) for name in skeleton.state_dict()}
+    _require(path, entries, keys.values())
+    known = {*keys.values(), "_action_masks", *_LOG_STD}
+    if unknown := [k for k in entries if k not in known and not _REPEATED.fullmatch(k)]:
+        raise PwmError(
+            f"{path} has {_listed(unknown)}, which no model of its sizes has; it is another kind "
+            "of model, or one of a newer version."
+        )
+    state = {name: _weights(path, entries, key) for name, key in keys.items()}
+    for name, expected in skeleton.state_dict().items():
+        if state[name].shape != expected.shape:
+            raise PwmError(
+                f"{path} has {keys[name]} of shape {tuple(state[name].shape)}, and "
+                f"{tuple(expected.shape)} fits its other sizes."
+            )
+    _check_buffers(path, entries, suite)
+    return PublishedModel(layout, size_name(size, has_q), skeleton.eval(), state)
 
 
 def _state_dict(file: TorchFile) -> Mapping[str, Any]:
@@ -114,35 +124,21 @@ def _state_dict(file: TorchFile) -> Mapping[str, Any]:
     )
 
 
-def _own_name(key: str) -> str | None:
-    """The parameter's name here, or None for a key that is none."""
-    if key == "_task_emb.weight":
-        return "task_emb.weight"
-    if match := re.fullmatch(rf"_encoder\.(?:state\.)?{_PARAMETER}", key):
-        return f"encoder.{match[1]}.{match[2]}"
-    if match := re.fullmatch(r"_(target_)?Qs\.params\.(\d+)", key):
-        layer, name = divmod(int(match[2]), len(_NAMES))
-        return f"{'q_target' if match[1] else 'q_ensemble'}.{layer}.{_NAMES[name]}"
-    for own, theirs in {**_NETWORKS, **_Q_NETWORKS}.items():
-        if match := re.fullmatch(rf"{re.escape(theirs)}\.{_PARAMETER}", key):
-            return f"{own}.{match[1]}.{match[2]}"
-    return None
+def published_key(name: str, layout: Layout) -> str:
+    """The key of a parameter in a layout.
 
-
-def _their_name(name: str, layout: Layout) -> str:
-    """The key of one of our parameters in a layout."""
+    Args:
+        name: of the parameter in :class:`pwm.models.world_model.WorldModel`.
+        layout: the file's.
+    """
     network, _, rest = name.partition(".")
-    if network == "task_emb":
-        return f"_task_emb.{rest}"
-    if network == "encoder":
-        return f"_encoder.{rest}" if layout == "pwm" else f"_encoder.state.{rest}"
-    if network in _NETWORKS:
-        return f"{_NETWORKS[network]}.{rest}"
-    if layout == "tdmpc2-old":
+    if network == "encoder" and layout == "pwm":
+        return f"_encoder.{rest}"
+    if network.startswith("q_") and layout == "tdmpc2-old":
         layer, _, parameter = rest.partition(".")
         number = int(layer) * len(_NAMES) + _NAMES.index(parameter)
         return f"{'_target_Qs' if network == 'q_target' else '_Qs'}.params.{number}"
-    return f"{_Q_NETWORKS[network]}.{rest}"
+    return f"{_NETWORKS[network]}.{rest}"
 
 
 def _layout(entries: Iterable[str]) -> Layout:
@@ -152,70 +148,50 @@ def _layout(entries: Iterable[str]) -> Layout:
     return "tdmpc2-new" if is_new else "tdmpc2-old"
 
 
-def _renamed(file: TorchFile, entries: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The parameters under our names; whatever else is there must be known and not needed."""
-    tensors: dict[str, Tensor] = {}
-    unknown = []
-    for key, value in entries.items():
-        name = _own_name(key)
-        if name is None:
-            if key != "_action_masks" and key not in _LOG_STD and not _REPEATED.fullmatch(key):
-                unknown.append(key)
-        elif name in tensors:
-            raise PwmError(f"{file.path} has {name} twice, as {key} and under another key.")
-        else:
-            tensors[name] = _weights(file, key, value)
-    if unknown:
-        raise PwmError(
-            f"{file.path} has {_listed(unknown)}, which no model here has; it is another kind of "
-            "model, or one of a newer version."
-        )
-    return tensors
+def _weights(path: Path, entries: Mapping[str, Any], key: str) -> Tensor:
+    """The parameter of a key, float32."""
+    value = entries[key]
+    if not isinstance(value, Tensor) or value.is_meta:
+        raise PwmError(f"{path} has no numbers for {key}; give a whole checkpoint.")
+    finite = value.is_floating_point() and (
+        not value.numel() or all(bound.isfinite() for bound in torch.aminmax(value.detach()))
+    )
+    if not finite:
+        raise PwmError(f"{path} has {key} with values that are no finite numbers.")
+    return value.detach().float()
 
 
-def _weights(file: TorchFile, key: str, value: Any) -> Tensor:
-    if not isinstance(value, StoredTensor):
-        raise PwmError(f"{file.path} has no numbers for {key}; give a whole checkpoint.")
-    tensor = file.tensor(value)
-    if not tensor.is_floating_point() or not _is_finite(tensor):
-        raise PwmError(f"{file.path} has {key} with values that are no finite numbers.")
-    return tensor.float()
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether no entry is NaN or infinite, found without a copy of a large tensor."""
-    return not tensor.numel() or all(bound.isfinite() for bound in torch.aminmax(tensor))
-
-
-def _sizes(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> tuple[ModelSize, int, int]:
+def _sizes(path: Path, entries: Mapping[str, Any], layout: Layout) -> tuple[ModelSize, int, int]:
     """The architecture, the observation's and the action's size."""
-    layers = sorted(int(n.split(".")[1]) for n in tensors if re.match(r"encoder\.\d+\.weight", n))
-    last = f"encoder.{layers[-1] if layers else 1}.weight"
-    _require(path, tensors, (*_SIZING, last), layout)
-    embedding, q = tensors.get("task_emb.weight"), tensors.get("q_ensemble.0.weight")
-    for name in ("task_emb.weight", *_SIZING, last):
-        if name in tensors and tensors[name].dim() != 2:
-            shape = tuple(tensors[name].shape)
-            raise PwmError(f"{path} has {_their_name(name, layout)} of shape {shape}, no matrix.")
-    width, inputs = tensors["encoder.0.weight"].shape
-    hidden, joint = tensors["dynamics.0.weight"].shape
-    latent, bins = len(tensors[last]), len(tensors["reward_head.2.weight"])
-    task_dim = 0 if embedding is None else embedding.shape[1]
+
+    def shape(name: str) -> tuple[int, int]:
+        key = published_key(name, layout)
+        _require(path, entries, [key])
+        found: tuple[int, ...] = tuple(getattr(entries[key], "shape", ()))
+        if len(found) != 2:
+            raise PwmError(f"{path} has {key} of shape {found}, no matrix.")
+        return found[0], found[1]
+
+    prefix = re.escape(published_key("encoder.", layout))
+    layers = [int(m[1]) for key in entries if (m := re.fullmatch(rf"{prefix}(\d+)\.weight", key))]
+    _, task_dim = shape("task_emb.weight") if "_task_emb.weight" in entries else (0, 0)
+    width, inputs = shape("encoder.0.weight")
+    hidden, joint = shape("dynamics.0.weight")
+    bins, _ = shape("reward_head.2.weight")
+    latent, _ = shape(f"encoder.{max(layers) or 1}.weight")
     if bins < 2:
         raise PwmError(f"{path} predicts rewards by regression; only two-hot rewards are read.")
     if latent % ModelSize.simnorm_dim:
         raise PwmError(f"{path} has latents of size {latent}, no multiple of 8.")
     size = ModelSize(width, len(layers) - 1, hidden, latent, task_dim, num_bins=bins)
-    if q is not None:
+    q = entries.get(published_key("q_ensemble.0.weight", layout))
+    if isinstance(q, Tensor) and q.dim():
         size = replace(size, num_q=len(q))
     return size, inputs - task_dim, joint - latent - task_dim
 
 
-def _require(
-    path: Path, tensors: Mapping[str, Tensor], names: Iterable[str], layout: Layout
-) -> None:
-    missing = [_their_name(name, layout) for name in names if name not in tensors]
-    if missing:
+def _require(path: Path, entries: Mapping[str, Any], keys: Iterable[str]) -> None:
+    if missing := [key for key in keys if key not in entries]:
         raise PwmError(f"{path} lacks {_listed(missing)}; give a whole checkpoint.")
 
 
@@ -249,42 +225,17 @@ def _counted(tasks: int, obs_dim: int, action_dim: int) -> str:
     return f"{tasks} {noun} with observations of {obs_dim} and actions of {action_dim} entries"
 
 
-def _check_complete(
-    path: Path, skeleton: WorldModel, tensors: Mapping[str, Tensor], layout: Layout
-) -> None:
-    expected = skeleton.state_dict()
-    _require(path, tensors, expected, layout)
-    extra = [_their_name(name, layout) for name in tensors if name not in expected]
-    if extra:
-        raise PwmError(f"{path} has {_listed(extra)} beside a model of its sizes.")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise PwmError(
-                f"{path} has {_their_name(name, layout)} of shape {tuple(tensor.shape)}, and "
-                f"{tuple(expected[name].shape)} fits its other sizes."
-            )
-
-
-def _check_buffers(file: TorchFile, entries: Mapping[str, Any], suite: Suite) -> None:
-    masks = entries.get("_action_masks")
-    if isinstance(masks, StoredTensor):
-        found, expected = file.tensor(masks), action_masks(suite)
-        if found.shape != expected.shape or not torch.equal(found.to(expected), expected):
-            raise PwmError(
-                f"{file.path} was trained on other tasks than suite '{suite.name}' has: its action "
-                "masks differ."
-            )
+def _check_buffers(path: Path, entries: Mapping[str, Any], suite: Suite) -> None:
+    stored = {k: v for k, v in entries.items() if isinstance(v, Tensor) and not v.is_meta}
+    masks, expected = stored.get("_action_masks"), action_masks(suite.tasks, suite.action_dim)
+    if masks is not None and not torch.equal(masks.to(expected), expected):
+        raise PwmError(
+            f"{path} was trained on other tasks than suite '{suite.name}' has: its action masks "
+            "differ."
+        )
     for name, value in _LOG_STD.items():
-        stored = entries.get(name)
-        if isinstance(stored, StoredTensor) and float(file.tensor(stored)) != value:
-            raise PwmError(f"{file.path} has {name} other than {value}, which is not read.")
-
-
-def action_masks(suite: Suite) -> Tensor:
-    """(tasks, action_dim) float32: ones for the entries that a task uses."""
-    columns = torch.arange(suite.action_dim)
-    used = torch.tensor([task.action_dim for task in suite])
-    return (columns < used.unsqueeze(1)).float()
+        if name in stored and stored[name].tolist() != value:
+            raise PwmError(f"{path} has {name} other than {value}, which is not read.")
 
 
 def published_layout(model: WorldModel) -> Layout:
@@ -311,7 +262,7 @@ def to_published(model: WorldModel, placeholders: bool = False) -> dict[str, Any
         if model.size.task_dim:
             state["_action_masks"] = model.action_mask.detach().cpu()
         state |= {name: torch.tensor(value) for name, value in _LOG_STD.items()}
-    state |= {_their_name(name, layout): tensor for name, tensor in parameters.items()}
+    state |= {published_key(name, layout): tensor for name, tensor in parameters.items()}
     if layout == "tdmpc2-new":
         state |= _q_extras(parameters, model.size.num_q, placeholders)
     return state
@@ -340,11 +291,10 @@ def _q_extras(parameters: Mapping[str, Tensor], num_q: int, placeholders: bool) 
         extras[f"{prefix}.__device"] = None
     for name, tensor in parameters.items():
         network, _, rest = name.partition(".")
-        if network != "q_ensemble":
-            continue
-        extras[f"_detach_Qs_params.{rest}"] = tensor
-        if placeholders:
-            extras[f"_Qs.module.{rest}"] = tensor[0].to("meta")
-            extras[f"_detach_Qs.module.{rest}"] = tensor.to("meta")
-            extras[f"_target_Qs.module.{rest}"] = tensor.to("meta")
+        if network == "q_ensemble":
+            extras[f"_detach_Qs_params.{rest}"] = tensor
+            if placeholders:
+                extras[f"_Qs.module.{rest}"] = tensor[0].to("meta")
+                extras[f"_detach_Qs.module.{rest}"] = tensor.to("meta")
+                extras[f"_target_Qs.module.{rest}"] = tensor.to("meta")
     return extras

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from pwm.core.files import replacing
 from pwm.core.suites import SUITES, Suite, Task
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
-from pwm.interop.torch_archive import StoredTensor, TensorDictRecord, TorchFile
+from pwm.interop.torch_archive import TensorDictRecord, TorchFile
 
 BEHAVIOUR = "replay"  # the published episodes are replay buffers of agents in training
 PUBLISHED_FILES = {"mt30": 4, "mt80": 20}
 
+_FIELDS = ("obs", "action", "reward", "task", "terminated")
 _ACTION_TOLERANCE = 1e-6
 _FLOATS = (torch.float16, torch.float32, torch.float64)
 _INTEGERS = (torch.int16, torch.int32, torch.int64, torch.uint8)
@@ -56,21 +58,13 @@ def _numeric(path: Path) -> tuple[list[int], str]:
 
 @dataclass(frozen=True)
 class Block:
-    """Some of a file's episodes of one task, without padding.
+    """Some of a file's episodes of one task, without padding."""
 
-    Attributes:
-        obs: (n, T+1, obs_dim) float32.
-        action: (n, T, action_dim) float32.
-        reward: (n, T) float32.
-        terminated: (n, T) bool.
-        faults: why an episode cannot be used, by its position among the n.
-    """
-
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    faults: dict[int, str]
+    obs: np.ndarray  # (n, T+1, obs_dim) float32
+    action: np.ndarray  # (n, T, action_dim) float32
+    reward: np.ndarray  # (n, T) float32
+    terminated: np.ndarray  # (n, T) bool
+    faults: dict[int, str]  # why an episode cannot be used, by its position among the n
 
     def episodes(self) -> list[Episode]:
         """As episodes of a store; success is not published, and false here."""
@@ -86,7 +80,7 @@ class Chunk:
         path: the file.
         file: its reader.
         episodes: E, the episodes in it.
-        rows: rows an episode, T+1.
+        rows: rows per episode, T+1.
         row_bytes: size of a row in float32, with its padding.
     """
 
@@ -94,7 +88,7 @@ class Chunk:
         """Opens a file made for a suite.
 
         Raises:
-            PwmError: if it cannot be read, or holds something else than the suite's data.
+            PwmError: if it cannot be read, or does not hold the suite's data.
         """
         self.path, self.suite = path, suite
         self.file = TorchFile(path)
@@ -114,13 +108,11 @@ class Chunk:
                 f"{self.path} holds no TensorDict of episodes; give TD-MPC2's data files (`pwm "
                 "import` reads checkpoints)."
             )
-        found = {}
-        for name in ("obs", "action", "reward", "task", "terminated"):
-            stored = entries.get(name)
-            if isinstance(stored, StoredTensor):
-                found[name] = self.file.tensor(stored)
-            elif name != "terminated":
-                raise PwmError(f"{self.path} has no tensor '{name}'; it holds {_listed(entries)}.")
+        stored = {name: t for name, t in entries.items() if isinstance(t, Tensor) and not t.is_meta}
+        found = {name: stored[name].detach() for name in _FIELDS if name in stored}
+        if missing := [n for n in _FIELDS if n not in found and n != "terminated"]:
+            names = ", ".join(str(name)[:50] for name in list(entries)[:20]) or "nothing"
+            raise PwmError(f"{self.path} has no tensor '{missing[0]}'; it holds {names}.")
         self._check(found)
         return found
 
@@ -217,26 +209,14 @@ def _faults(
     yield "a termination that is neither 0 nor 1", ((flags != 0) & (flags != 1)).any(1)
 
 
-def _listed(entries: dict[object, object]) -> str:
-    names = [str(name)[:50] for name in list(entries)[:20]]
-    return ", ".join(names) or "nothing"
-
-
 @dataclass(frozen=True)
 class PieceTable:
-    """Where the fixed-length pieces of a task's stored episodes begin.
+    """Where the fixed-length pieces of a task's stored episodes begin."""
 
-    Attributes:
-        task: the task.
-        id: its id in the suite that is written.
-        first_rows: (pieces,) rows of the store at which a piece's first observation stands.
-        unfit: episodes whose length is no multiple of the piece's.
-    """
-
-    task: Task
-    id: int
-    first_rows: np.ndarray
-    unfit: int
+    task: Task  # the task
+    id: int  # its id in the suite that is written
+    first_rows: np.ndarray  # (pieces,) rows of the store with their first observations
+    unfit: int  # episodes whose length is no multiple of the piece's
 
     @classmethod
     def of(
@@ -257,32 +237,12 @@ class PieceTable:
         return cls(task, task_id, first_rows, int(np.count_nonzero(~fits)))
 
 
-@dataclass(frozen=True)
-class ChunkFormat:
-    """What all data files of a set have in common.
+class ChunkFormat(NamedTuple):
+    """What all data files of a set have in common."""
 
-    Attributes:
-        suite: gives task ids and the padded sizes.
-        steps: T; an entry has T+1 rows.
-        terminated: whether there is a field of that name.
-    """
-
-    suite: Suite
-    steps: int
-    terminated: bool
-
-    def blank(self, count: int) -> dict[str, Tensor]:
-        """The fields of ``count`` entries, zero."""
-        rows = self.steps + 1
-        fields = {
-            "obs": torch.zeros(count, rows, self.suite.obs_dim),
-            "action": torch.zeros(count, rows, self.suite.action_dim),
-            "reward": torch.zeros(count, rows),
-            "task": torch.zeros(count, rows, dtype=torch.int32),
-        }
-        if self.terminated:
-            fields["terminated"] = torch.zeros(count, rows)
-        return fields
+    suite: Suite  # gives task ids and the padded sizes
+    steps: int  # T; an entry has T+1 rows
+    terminated: bool  # whether there is a field of that name
 
 
 def write_chunk(
@@ -302,30 +262,29 @@ def write_chunk(
     Returns:
         The number of pieces written.
     """
-    count, rows = sum(len(chosen) for _, chosen in pieces), layout.steps + 1
-    fields = layout.blank(count)
-    end = 0
-    for table, chosen in pieces:
-        task = table.task
-        for first in table.first_rows[chosen].tolist():
-            piece = store.rows(task.name, first, first + rows)
-            fields["obs"][end, :, : task.obs_dim] = torch.from_numpy(piece["obs"].copy())
-            fields["action"][end, :, : task.action_dim] = torch.from_numpy(piece["action"].copy())
-            fields["reward"][end] = torch.from_numpy(piece["reward"].copy())
-            fields["task"][end] = table.id
-            if layout.terminated:
-                flags = piece["terminated"].astype(np.float32)
-                fields["terminated"][end] = torch.from_numpy(flags)
-            end += 1
-    for name in ("action", "reward", "terminated"):
-        if name in fields:
-            fields[name][:, 0] = torch.nan
-    _save(path, fields, (count, rows))
-    return count
-
-
-def _save(path: Path, fields: dict[str, Tensor], batch_size: tuple[int, int]) -> None:
     from tensordict import TensorDict
 
+    entries = [(table, row) for table, chosen in pieces for row in table.first_rows[chosen]]
+    shape, suite = (len(entries), layout.steps + 1), layout.suite
+    fields = {
+        "obs": np.zeros((*shape, suite.obs_dim), np.float32),
+        "action": np.zeros((*shape, suite.action_dim), np.float32),
+        "reward": np.zeros(shape, np.float32),
+        "task": np.zeros(shape, np.int32),
+    }
+    if layout.terminated:
+        fields["terminated"] = np.zeros(shape, np.float32)
+    for number, (table, row) in enumerate(entries):
+        task = table.task
+        piece = store.rows(task.name, int(row), int(row) + shape[1])
+        fields["obs"][number, :, : task.obs_dim] = piece["obs"]
+        fields["action"][number, :, : task.action_dim] = piece["action"]
+        fields["task"][number] = table.id
+        for name in fields.keys() & {"reward", "terminated"}:
+            fields[name][number] = piece[name]
+    for name in fields.keys() & {"action", "reward", "terminated"}:
+        fields[name][:, 0] = np.nan
+    tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
     with replacing(path) as file:
-        torch.save(TensorDict(dict(fields), batch_size=batch_size), file)
+        torch.save(TensorDict(tensors, batch_size=shape), file)
+    return len(entries)

@@ -152,7 +152,9 @@ class StackedMLP(nn.Sequential):
 
     Args:
         stack: N.
-        inputs, hidden, outputs: layer sizes; hidden layers have LayerNorm and Mish.
+        inputs: size of the input.
+        hidden: sizes of the hidden layers, which have LayerNorm and Mish.
+        outputs: size of the output.
         dropout: probability after the first linear map, in training mode.
     """
 

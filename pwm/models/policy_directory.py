@@ -1,4 +1,4 @@
-"""Where the policies of many tasks are saved: a directory a task, or one policy's own directory."""
+"""Where the policies of many tasks are saved: a directory per task, or one policy alone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, P
     """Policies by task name, in the suite's order.
 
     Args:
-        path: a directory of policies, one a task, or a single policy's directory.
+        path: a directory of policies, one per task, or a single policy's directory.
         tasks: the tasks wanted; all that are there by default.
 
     Raises:

@@ -24,7 +24,7 @@ from pwm.pretraining.losses import (
     value_loss,
     world_model_loss,
 )
-from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import Checkpoint, Groups
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors, save_step
 
@@ -90,7 +90,7 @@ class WorldModelLearner:
         self._world_model_loss = self.accelerator.compile(world_model_loss)
         self._value_loss = self.accelerator.compile(value_loss)
         self._prior_loss = self.accelerator.compile(prior_loss)
-        self._apply = self.accelerator.capture(self._update)
+        self._captured_update = self.accelerator.capture(self._update)
         apart = set(model.encoder.parameters())
         if model.has_q:
             apart |= {*model.prior.parameters(), *model.q_target.parameters()}
@@ -108,20 +108,18 @@ class WorldModelLearner:
         self.skipped = torch.zeros((), dtype=torch.int64, device=discount.device)
         self.skipped_in_a_row = torch.zeros_like(self.skipped)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: Batch) -> Metrics:
         """One gradient step on a batch of windows.
 
         Returns:
             Scalar metrics on the device, good until the next call.
         """
-        noise = self._noise(batch) if self.model.has_q else ()
+        noise = self._noise(batch) if self.model.has_q else None
         with self.accelerator.autocast():
-            return self._apply(*batch, *noise)
+            return self._captured_update(batch, noise)
 
-    def _update(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """The update of a batch and, with Q and prior, its noise, all as tensors."""
-        batch = Batch(*inputs[:4])
-        noise = PriorNoise(*inputs[4:]) if self.model.has_q else None
+    def _update(self, batch: Batch, noise: PriorNoise | None) -> Metrics:
+        """The update of a batch; there is noise if there are Q and prior."""
         loss, metrics, rollout = self._gradients(batch, noise)
         norm = self._clip(self.trained)
         skip = ~(loss.isfinite() & norm.isfinite())

@@ -48,7 +48,6 @@ class ParallelLearner(WorldModelLearner):
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.
-        others: as the plain learner's.
     """
 
     def __init__(
@@ -64,10 +63,10 @@ class ParallelLearner(WorldModelLearner):
         self._ranks, self._passes, self._seed = ranks, passes, seed
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
-        if self._sharded:
-            accelerator = replace(accelerator, compiles=False)  # hooks do the sharding
+        # Collectives stay out of CUDA graphs, and the hooks that shard out of compiled functions.
+        compiles = accelerator.compiles and not self._sharded
+        accelerator = replace(accelerator, compiles=compiles, captures=False)
         super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
-        self._apply = self._update  # collectives stay out of CUDA graphs
         self._step = 0
 
     # --- an update -------------------------------------------------------------------------------
@@ -174,7 +173,7 @@ class ParallelLearner(WorldModelLearner):
         self._reshard()
 
     def _reshard(self) -> None:
-        """Let go of gathered weights, which are not to be used again when the shards have changed.
+        """Free gathered weights, which are stale once the shards have changed.
 
         After a backward pass to all weights that has been done.
         """

@@ -1,4 +1,4 @@
-"""What ships of a run: its world model and policies as small files that every command opens."""
+"""Bundles to ship: a run's world model and policies as small files that every command opens."""
 
 from __future__ import annotations
 
@@ -27,21 +27,13 @@ _DIRECTORIES = re.compile(r"(?<![\w.~])/(?:[\w.@+-]+/)+")
 
 @dataclass(frozen=True)
 class RunParts:
-    """Where a run keeps what ships of it.
+    """Where a run keeps the parts of a bundle."""
 
-    Attributes:
-        run: its directory.
-        world_models: one a round, or the only one; the last one ships. Empty for a run without.
-        policies: likewise directories of policies.
-        data: the episode store.
-        best: the best policies of all rounds, which ship in the place of the last round's.
-    """
-
-    run: Path
-    world_models: tuple[Path, ...]
-    policies: tuple[Path, ...]
-    data: Path
-    best: Path | None = None
+    run: Path  # its directory
+    world_models: tuple[Path, ...]  # one per round, or the only one; the last one ships
+    policies: tuple[Path, ...]  # likewise directories of policies
+    data: Path  # the episode store
+    best: Path | None = None  # policies of all rounds, which ship in the place of the last's
 
     @classmethod
     def of(cls, run: Path) -> RunParts:
@@ -73,18 +65,22 @@ def ship_world_model(source: Path, out: Path) -> None:
         PwmError: if there is no world model.
     """
     model = load_world_model(source)
-    steps = list_steps(source / "checkpoints")
-    made_by = read_meta(steps[-1] if steps else source, KIND)
-    meta = {**model_meta(model), "step": made_by.get("step")}
+    meta = {**model_meta(model), "step": newest_meta(source).get("step")}
     save_checkpoint(out, KIND, {"model": to_float16(model.state_dict())}, meta)
+
+
+def newest_meta(world_model: Path) -> dict[str, Any]:
+    """What the newest checkpoint of a pretraining run, or one checkpoint, says of itself."""
+    steps = list_steps(world_model / "checkpoints")
+    return read_meta(steps[-1] if steps else world_model, KIND)
 
 
 def ship_policies(source: Path, out: Path) -> list[str]:
     """Write policies compactly: without critics, matrices in float16, an encoder once for all.
 
     Args:
-        source: what extraction wrote.
-        out: gets a directory a task, and the encoders that they share.
+        source: the directory that extraction wrote.
+        out: gets one directory per task, and the encoders that they share.
 
     Returns:
         The tasks' names.

@@ -15,8 +15,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
@@ -24,25 +22,26 @@ from pwm.evaluation.published_scores import (
     METHODS,
     Published,
     describe_differences,
-    describe_marks,
-    marks,
+    mark_rows,
     published_columns,
 )
-from pwm.evaluation.scores import (
-    DECISION_TIMES,
-    METHOD_LABELS,
-    Interval,
-    Results,
-    TaskScore,
-    read_json,
+from pwm.evaluation.scores import DECISION_TIMES, METHOD_LABELS, Results
+from pwm.evaluation.statistics import Interval
+from pwm.reporting.run_figures import (
+    data_figures,
+    diagnostics_figures,
+    extraction_figures,
+    optional_object,
+    pretraining_figures,
 )
-from pwm.reporting import plots
+from pwm.reporting.svg import PALETTE
+from pwm.reporting.templating import render
 
 EMBED_LIMIT = 12 * 2**20
 """Bytes of videos and images put into the page; what does not fit is linked."""
 
 _CARDS_UP_TO = 12  # tasks; more are drawn as compact rows
-_MEDIA_TYPES = {
+_MEDIA = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
     ".png": "image/png",
@@ -52,35 +51,32 @@ _MEDIA_TYPES = {
     ".webp": "image/webp",
 }
 _STAGES = {"data": "Data", "world_model": "World model", "policies": "Policies", ".": "Evaluation"}
-_PUBLISHED_COLOURS = {"pwm-48M": "published_a", "tdmpc2-48M": "published_b"}  # those with bars
-_OWN_COLOURS = {"planner+actor": "planner_actor"}
+_COLOURS = {
+    "planner+actor": "planner_actor",
+    "pwm-48M": "published_a",
+    "tdmpc2-48M": "published_b",
+}
 _SUBJECTS = {
     "extracted": "the extracted policies",
     "planner": "planning with the policy prior and Q ensemble",
     "planner+actor": "planning with the extracted actors and critics",
 }
-_PRIMARY_CURVES = ("imagined_return", "return", "actor_loss")
 
 
 @dataclass(frozen=True)
-class Agent:
+class Method:
     """A row or column of the page: a method of the run, or a published one."""
 
-    label: str
-    colour: str
-    scores: Mapping[str, TaskScore | float | None]
-    mean: float | None
-    interval: Interval | None
-    published: bool = False
-
-    def score(self, task: str) -> float | None:
-        """The normalized score of a task, or None."""
-        entry = self.scores.get(task)
-        return entry.normalized_score if isinstance(entry, TaskScore) else entry
+    label: str  # for a reader
+    colour: str  # a name in PALETTE
+    scores: Mapping[str, float]  # normalized scores by task
+    mean: float | None  # of the tasks that have one, or None
+    interval: Interval | None = None  # of the mean, or None
+    published: bool = False  # whether the scores are published ones
 
     def group_mean(self, tasks: Sequence[str]) -> float | None:
         """The mean over some tasks; None unless all have a score."""
-        scores = [score for task in tasks if (score := self.score(task)) is not None]
+        scores = [self.scores[task] for task in tasks if task in self.scores]
         return float(np.mean(scores)) if tasks and len(scores) == len(tasks) else None
 
 
@@ -105,84 +101,53 @@ def report(run_dir: str | Path) -> Path:
             f"there is no run directory {run}; give the directory that `pwm evaluate` wrote into."
         )
     results = Results.load(run / "results.json")
-    everything = published_columns(results.suite, results.task_names, METHODS)
-    times = _optional_object(run / DECISION_TIMES) or {}
+    tasks = results.task_names
+    published = published_columns(results.suite, tasks, METHODS)
+    marks, legend = mark_rows(results.setting, tasks, published) if published else ({}, None)
+    times = optional_object(run / DECISION_TIMES) or {}
     context = {
         "results": results,
         "subject": _SUBJECTS.get(results.method, results.method),
-        "methods": _methods(results, everything),
+        "methods": _methods(results, published),
         "decision_ms": {METHOD_LABELS.get(m, m): _number(ms) for m, ms in times.items()},
-        **_marks(results, everything),
-        "groups": _groups(results.task_names),
-        "cards": len(results.task_names) <= _CARDS_UP_TO,
-        "differences": describe_differences(everything),
-        "published": everything,
+        "marks": marks,
+        "legend": legend,
+        "groups": _groups(tasks),
+        "cards": len(tasks) <= _CARDS_UP_TO,
+        "differences": describe_differences(published.values()),
+        "published": list(published.values()),
         "stages": _stages(run),
         "settings": _flat(results.settings),
-        "pretraining": _pretraining(run),
-        "extraction": _extraction(run, results.task_names),
-        "diagnostics": _diagnostics(run, results.task_names),
-        "data": _data(run, results),
-        "media": _media(run, results.task_names),
+        "pretraining": pretraining_figures(run),
+        "extraction": extraction_figures(run, tasks),
+        "diagnostics": diagnostics_figures(run, tasks),
+        "data": data_figures(run, results),
+        "media": _media(run, tasks),
         "embed_limit_mib": EMBED_LIMIT // 2**20,
-        "palette": plots.PALETTE,
+        "palette": PALETTE,
     }
-    page = _environment().get_template("report.html.j2").render(context)
     path = run / "report.html"
-    write_atomically(path, page.encode("utf-8"))
+    write_atomically(path, render("report.html.j2", context))
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pwm.reporting", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters.update(
-        fixed=_fixed, span=_span, percent=_percent, duration=_duration, css=_css_name
-    )
-    return environment
-
-
-# Scores
-
-
-def _methods(results: Results, columns: Sequence[Published]) -> list[Agent]:
+def _methods(results: Results, published: Mapping[str, Published]) -> list[Method]:
     own = [
-        Agent(
+        Method(
             METHOD_LABELS.get(name, name),
-            colour if (colour := _OWN_COLOURS.get(name, name)) in plots.PALETTE else "muted",
-            score.tasks,
+            colour if (colour := _COLOURS.get(name, name)) in PALETTE else "muted",
+            {task: found.normalized_score for task, found in score.tasks.items()},
             score.mean_normalized_score,
             score.mean_ci95,
         )
         for name, score in results.methods.items()
     ]
-    theirs = [
-        Agent(
-            column.label,
-            _PUBLISHED_COLOURS[column.method],
-            {task: column.score(task) for task in results.task_names},
-            column.mean,
-            None,
-            published=True,
-        )
-        for column in columns
-        if column.method in _PUBLISHED_COLOURS
+    beside = [
+        Method(column.label, _COLOURS[name], column.scores, column.mean, published=True)
+        for name, column in published.items()
+        if name in _COLOURS
     ]
-    return [*own, *theirs]
-
-
-def _marks(results: Results, columns: Sequence[Published]) -> dict[str, Any]:
-    """In what each row differs from the published multi-task figures, and what the letters mean."""
-    if not columns:
-        return {"marks": {}, "legend": None}
-    found = {task: marks(results.setting, task, columns[0].suite) for task in results.task_names}
-    legend = describe_marks(results.setting, "".join(found.values()))
-    return {"marks": found, "legend": legend}
+    return own + beside
 
 
 def _groups(tasks: Iterable[str]) -> dict[str, list[str]]:
@@ -193,27 +158,18 @@ def _groups(tasks: Iterable[str]) -> dict[str, list[str]]:
     return groups if all(groups.values()) else {}
 
 
-# What was run
-
-
 def _stages(run: Path) -> list[dict[str, Any]]:
+    """What the run's stages recorded of themselves."""
     stages = []
     for folder, label in _STAGES.items():
-        facts = _optional_object(run / folder / "run.json")
+        facts = optional_object(run / folder / "run.json")
         config = run / folder / "config.yaml"
         text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
         if facts is not None or text is not None:
             facts = facts or {}
-            stages.append(
-                {
-                    "label": label,
-                    "folder": folder,
-                    "facts": _flat(facts),
-                    "config": text,
-                    "revision": facts.get("git"),
-                    "seconds": _number(facts.get("seconds")),
-                }
-            )
+            seconds, revision = _number(facts.get("seconds")), facts.get("git")
+            stage = {"label": label, "facts": _flat(facts), "config": text}
+            stages.append({**stage, "revision": revision, "seconds": seconds})
     return stages
 
 
@@ -224,226 +180,31 @@ def _number(value: Any) -> float | None:
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested mappings as dotted keys and readable values."""
     if not isinstance(value, Mapping):
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return {prefix: text}
+        return {prefix: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
     flat: dict[str, str] = {}
     for key, entry in value.items():
-        flat.update(_flat(entry, f"{prefix}.{key}" if prefix else str(key)))
+        flat |= _flat(entry, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 
-# Learning curves
-
-
-def _pretraining(run: Path) -> list[dict[str, Any]]:
-    curves = _curves(run / "world_model" / "metrics.jsonl")
-    losses_first = sorted(curves, key=lambda key: "loss" not in key)
-    return [
-        {
-            "title": key,
-            "main": "loss" in key,
-            "svg": Markup(plots.curve_plot(curves[key], "extracted", f"{key} while pretraining")),
-        }
-        for key in losses_first
-    ]
-
-
-def _extraction(run: Path, tasks: Sequence[str]) -> dict[str, Any] | None:
-    by_metric: dict[str, dict[str, plots.Curve]] = {}
-    for path in sorted((run / "policies").rglob("metrics.jsonl")):  # tasks may be in groups
-        for key, curve in _curves(path).items():
-            task, slash, metric = key.partition("/")
-            if slash and task in tasks:
-                by_metric.setdefault(metric, {})[task] = curve
-    if not by_metric:
-        return None
-    primary = next((name for name in _PRIMARY_CURVES if name in by_metric), next(iter(by_metric)))
-    per_task = [
-        {
-            "title": task,
-            "svg": Markup(
-                plots.curve_plot(
-                    by_metric[primary][task], "extracted", f"{primary} on {task} by updates"
-                )
-            ),
-        }
-        for task in tasks
-        if task in by_metric[primary]
-    ]
-    overlays = [
-        {
-            "title": metric,
-            "svg": Markup(
-                plots.overlay_plot(list(curves.values()), f"{metric} of every task, and the median")
-            ),
-        }
-        for metric, curves in by_metric.items()
-        if metric != primary
-    ]
-    return {"primary": primary, "tasks": per_task, "overlays": overlays}
-
-
-def _curves(path: Path) -> dict[str, plots.Curve]:
-    """The numeric series of a metrics.jsonl by key; an unfinished last line is left out."""
-    if not path.is_file():
-        return {}
-    series: dict[str, list[tuple[float, float]]] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            step = float(row.pop("step"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            if number == len(lines):
-                break
-            raise PwmError(
-                f"{path} line {number} is malformed ({error}); expected one JSON object a line "
-                "with a 'step'. Remove the line, or the file, and write the report again."
-            ) from error
-        for key, value in row.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                series.setdefault(key, []).append((step, float(value)))
-    return {key: _curve(points) for key, points in series.items()}
-
-
-def _curve(points: list[tuple[float, float]]) -> plots.Curve:
-    array = np.array(points)
-    array = array[np.argsort(array[:, 0], kind="stable")]
-    return plots.Curve(array[:, 0], array[:, 1])
-
-
-# World-model diagnostics
-
-
-def _diagnostics(run: Path, tasks: Sequence[str]) -> dict[str, Any] | None:
-    path = run / "world_model" / "diagnostics.json"
-    data = _optional_object(path)
-    if data is None:
-        return None
-    try:
-        steps = [int(step) for step in data["steps"]]
-        known: Mapping[str, Any] = data["tasks"]
-        names = [*(t for t in tasks if t in known), *(t for t in known if t not in tasks)]
-        error = {name: _at(known[name]["latent_error"], steps) for name in names}
-        r2 = {name: _at(known[name]["reward_r2"], steps) for name in names}
-    except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        raise PwmError(
-            f"{path} is malformed ({problem}); expected 'steps' and, by task, 'latent_error' and "
-            "'reward_r2' by step. Remove it, or pretrain again."
-        ) from problem
-    if not names or not steps:
-        return None
-    error_alt = "Latent error on held-out episodes by steps ahead, a line a task"
-    r2_alt = "Reward R2 on held-out episodes by steps ahead, a line a task"
-    return {
-        "steps": steps,
-        "latent_error": error,
-        "reward_r2": r2,
-        "error_svg": Markup(plots.horizon_plot(steps, error, low_is_good=True, alt=error_alt)),
-        "r2_svg": Markup(plots.horizon_plot(steps, r2, low_is_good=False, alt=r2_alt)),
-    }
-
-
-def _at(values: Mapping[str, Any], steps: Sequence[int]) -> list[float]:
-    """The value a step; NaN where it is absent or not finite."""
-    found = (values.get(str(step)) for step in steps)
-    numbers = (float("nan") if value is None else float(value) for value in found)
-    return [value if np.isfinite(value) else float("nan") for value in numbers]
-
-
-# Data
-
-
-def _data(run: Path, results: Results) -> dict[str, Any] | None:
-    if not (run / "data" / "manifest.json").is_file():
-        return None
-    from pwm.data.store import EpisodeStore
-
-    try:
-        store = EpisodeStore.open(run / "data")
-        returns = {task: np.asarray(store.episodes(task)["return"]) for task in store.suite.names}
-    except PwmError as error:
-        return {"error": str(error), "tasks": []}
-    tasks = []
-    for task, values in returns.items():
-        values = values[np.isfinite(values)]
-        score = results.policy.tasks.get(task)
-        if len(values):
-            alt = f"Histogram of {len(values)} episode returns in the data of {task}"
-            marker = None if score is None else score.episode_return
-            svg = Markup(plots.histogram_plot(values, marker, alt))
-            tasks.append({"title": task, "episodes": len(values), "svg": svg})
-    return {"error": None, "tasks": tasks}
-
-
-# Videos
-
-
 def _media(run: Path, tasks: Sequence[str]) -> dict[str, Any]:
-    folder = run / "videos"
+    """Videos and pictures of evaluation episodes, in the order of the tasks."""
     order = {task: i for i, task in enumerate(tasks)}
-    files = [p for p in folder.glob("*") if p.suffix.lower() in _MEDIA_TYPES and p.is_file()]
+    files = [p for p in (run / "videos").glob("*") if p.suffix.lower() in _MEDIA and p.is_file()]
     files.sort(key=lambda p: (order.get(_task_of(p), len(order)), p.name))
     items, used = [], 0
     for path in files:
-        kind = _MEDIA_TYPES[path.suffix.lower()]
+        kind = _MEDIA[path.suffix.lower()]
         size = path.stat().st_size
+        source = f"videos/{quote(path.name)}"
         embedded = used + size <= EMBED_LIMIT
-        used += size if embedded else 0
-        items.append(
-            {
-                "title": path.stem,
-                "task": _task_of(path),
-                "video": kind.startswith("video"),
-                "embedded": embedded,
-                "source": _data_uri(path, kind) if embedded else f"videos/{quote(path.name)}",
-            }
-        )
+        if embedded:
+            used += size
+            source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        item = {"title": path.stem, "task": _task_of(path), "source": source, "embedded": embedded}
+        items.append({**item, "video": kind.startswith("video")})
     return {"items": items, "linked": sum(not item["embedded"] for item in items)}
 
 
 def _task_of(path: Path) -> str:
     return path.stem.rsplit("_", 1)[0]
-
-
-def _data_uri(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
-
-
-# Shared
-
-
-def _optional_object(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    value = read_json(path, "remove it, or run that stage again")
-    if not isinstance(value, dict):
-        raise PwmError(f"{path} does not hold a JSON object; remove it, or run that stage again.")
-    return value
-
-
-def _fixed(value: float | None, digits: int = 1) -> str:
-    return "\N{EN DASH}" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
-
-
-def _span(interval: Interval | None) -> str:
-    return "\N{EN DASH}" if interval is None else f"{interval[0]:,.1f} to {interval[1]:,.1f}"
-
-
-def _percent(value: float | None) -> str:
-    """A score as a place on the 0..100 axis."""
-    return f"{min(max(value or 0.0, 0.0), 100.0):.2f}%"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _css_name(colour: str) -> str:
-    return colour.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The card of what ships: data, steps, seed, time, machine, commands and scores."""
+"""The card of a shipped bundle: data, steps, seed, time, machine, commands and scores."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import Results, read_json
 from pwm.models.world_model import KIND, load_world_model
-from pwm.reporting.bundle import RunParts, without_places
+from pwm.reporting.bundle import RunParts, newest_meta, without_places
+from pwm.reporting.templating import render
 from pwm.runtime.checkpoint import read_meta
-from pwm.runtime.run_dir import read_run
-from pwm.runtime.training_checkpoints import list_steps
+from pwm.runtime.run_dir import read_config, read_run
 
 _STAGES = ("collect", "pretrain", "extract", "evaluate")
 
@@ -30,14 +28,14 @@ def card(
     machine: str | None = None,
     note: str | None = None,
 ) -> dict[str, Any]:
-    """The facts, as JSON can hold them.
+    """The facts of a card, as JSON can hold them.
 
     Args:
-        out: what ships, complete.
-        parts: the run that it is of.
-        results: its scores.
-        commands: that made it, typed one after the other; by default what the run recorded.
-        machine: that made it, in words; by default what the run recorded.
+        out: the bundle's directory, complete.
+        parts: the run that the bundle is of.
+        results: scores of the bundle's policies.
+        commands: the commands that made the run, in their order; by default what it recorded.
+        machine: the machine that made it, in words; by default what the run recorded.
         note: anything else that a reader should know.
 
     Raises:
@@ -76,7 +74,7 @@ def _machine(record: Mapping[str, Any] | None) -> str | None:
 
 
 def _seconds(parts: RunParts) -> dict[str, float]:
-    """By stage, of all rounds; interruptions do not count."""
+    """Wall-clock seconds by stage, summed over rounds, without interruptions."""
     timing = parts.run / "timing.json"
     if timing.is_file():
         found = read_json(timing, "remove it")
@@ -113,17 +111,12 @@ def _world_model(shipped: Path, sources: Sequence[Path]) -> dict[str, Any] | Non
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "size": read_meta(shipped, KIND)["size"],
-        "updates": sum(_updates(path) for path in sources),
+        "updates": sum(int(newest_meta(path).get("step") or 0) for path in sources),
         "rounds": len(sources),
         "batch_size": config.get("batch_size"),
         "horizons": (config.get("horizon") or {}).get("lengths"),
         "bytes": size_of(shipped),
     }
-
-
-def _updates(world_model: Path) -> int:
-    steps = list_steps(world_model / "checkpoints")
-    return int(read_meta(steps[-1] if steps else world_model, KIND).get("step") or 0)
 
 
 def _policies(shipped: Path, sources: Sequence[Path]) -> dict[str, Any] | None:
@@ -143,11 +136,8 @@ def _policies(shipped: Path, sources: Sequence[Path]) -> dict[str, Any] | None:
     }
 
 
-def _config(directory: Path) -> dict[str, Any]:
-    file = directory / "config.yaml"
-    found = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
+def _config(directory: Path) -> dict[Any, Any]:
+    return read_config(directory) if (directory / "config.yaml").is_file() else {}
 
 
 def _scores(results: Results) -> dict[str, Any]:
@@ -178,107 +168,18 @@ def card_text(facts: Mapping[str, Any], place: str) -> str:
 
     Args:
         facts: what :func:`card` gave.
-        place: of what ships, as commands in the text should name it.
+        place: the bundle's path, as commands in the text should name it.
     """
-    made, scores = facts["made_by"], facts["scores"]
-    lines = [f"# {Path(place).name}", ""]
-    lines += [_summary(facts), "", *([facts["note"], ""] if facts["note"] else [])]
-    lines += ["| | |", "| --- | --- |"]
-    lines += [f"| {name} | {text} |" for name, text in _rows(facts, place) if text]
-    lines += ["", "Made by", "", "```sh", *made["commands"], "```", ""]
-    lines += ["Use:", "", "```sh", *_usage(facts, place), "```", ""]
-    lines += [f"Scores of {scores['episodes']} episodes a task, {_seeds(scores['seeds'])}:", ""]
-    lines += [
-        "| task | score | 95 % interval | return | success |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, score in scores["tasks"].items():
-        success = "" if score["success"] is None else f"{score['success']:.0%}"
-        lines.append(_score_row(name, score["score"], score["ci95"], score["return"], success))
-    lines.append(_score_row("**mean**", scores["mean"], scores["mean_ci95"], None, ""))
-    return "\n".join(lines) + "\n"
-
-
-def _summary(facts: Mapping[str, Any]) -> str:
-    kinds = {"world_model": "a world model", "policies": "policies", "sample": "a sample of data"}
-    held = [text for name, text in kinds.items() if facts[name]]
-    listed = " and ".join([", ".join(held[:-1]), held[-1]] if len(held) > 1 else held)
-    return f"{listed[:1].upper()}{listed[1:]} of suite {facts['suite']}. Facts: `card.json`."
-
-
-def _rows(facts: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
-    made, model, policies = facts["made_by"], facts["world_model"], facts["policies"]
-    rows = [("data it learned from", _data_text(facts["data"]))]
-    if model:
-        horizons = model["horizons"] and ", ".join(map(str, model["horizons"]))
-        text = f"`{place}/world_model`: {model['parameters'] / 1e6:.1f}M parameters, "
-        text += f"{model['updates']:,} updates{_in_rounds(model['rounds'])}"
-        text += f" of {model['batch_size']} windows" if model["batch_size"] else ""
-        text += f", H = {horizons}" if horizons else ""
-        rows.append(("world model", f"{text}; {_megabytes(model['bytes'])}"))
-    if policies:
-        text = f"`{place}/policies/<task>`: {policies['count']} tasks, "
-        text += f"{policies['iterations']:,} iterations{_in_rounds(policies['rounds'])}"
-        if policies["cloning_updates"]:
-            text += f" beside {policies['cloning_updates']:,} updates of cloning alone"
-        text += f", H = {policies['horizon']}" if policies["horizon"] else ""
-        rows.append(("policies", f"{text}; {_megabytes(policies['bytes'])}"))
-    if facts["sample"]:
-        text = f"`{place}/data`: {_data_text(facts['sample'])}"
-        rows.append(("sample", f"{text}; {_megabytes(facts['sample']['bytes'])}"))
-    spent = ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in made["seconds"].items())
-    seed = None if made["seed"] is None else str(made["seed"])
-    versions = ", ".join(f"{name} {version}" for name, version in (made["versions"] or {}).items())
-    return [
-        *rows,
-        ("wall-clock", spent),
-        ("machine", made["machine"] or ""),
-        ("seed", seed or ""),
-        ("revision", made["git"] or ""),
-        ("versions", versions),
-    ]
-
-
-def _data_text(data: Mapping[str, Any] | None) -> str:
-    if not data:
-        return ""
-    behaviours = ", ".join(data["behaviours"])
-    return f"{data['episodes']:,} episodes, {data['rows']:,} rows; behaviours {behaviours}"
-
-
-def _in_rounds(rounds: int) -> str:
-    return f" in {rounds} rounds" if rounds > 1 else ""
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seeds {seeds[0]} to {seeds[-1]}"
-
-
-def _usage(facts: Mapping[str, Any], place: str) -> list[str]:
-    name = Path(place).name
-    task = next(iter(facts["scores"]["tasks"]))
-    lines = []
-    if facts["policies"]:
-        lines.append(f"pwm evaluate policy={place}/policies out=runs/{name}_shipped")
-    if facts["world_model"]:
-        data = f"{place}/data" if facts["sample"] else "DATA"
-        lines.append(
-            f"pwm extract tasks=[{task}] checkpoint={place}/world_model data={data} "
-            f"out=runs/{name}_policies"
-        )
-    return lines
-
-
-def _score_row(
-    name: str, score: float, ci95: Sequence[float] | None, ret: float | None, success: str
-) -> str:
-    interval = "" if ci95 is None else f"{ci95[0]:.0f} to {ci95[1]:.0f}"
-    shown = "" if ret is None else f"{ret:.1f}"
-    return f"| {name} | {score:.1f} | {interval} | {shown} | {success} |"
+    made, parts = facts["made_by"], {"world_model": "a world model", "policies": "policies"}
+    parts["sample"] = "a sample of data"
+    shown = {
+        "name": Path(place).name,
+        "place": place,
+        "held": [text for name, text in parts.items() if facts[name]],
+        "spent": [f"{stage} {seconds:,.0f} s" for stage, seconds in made["seconds"].items()],
+        "versions": [f"{name} {version}" for name, version in (made["versions"] or {}).items()],
+    }
+    return render("card.md.j2", {**facts, **shown}).decode()
 
 
 def write_card(out: Path, facts: Mapping[str, Any], place: str) -> None:

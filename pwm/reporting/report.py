@@ -1,4 +1,4 @@
-"""``pwm report``: the command's settings."""
+"""``pwm report``: one HTML page of a run, or a Markdown page of several seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReportConfig:
 
     Attributes:
         run: the directory that ``pwm evaluate`` wrote results.json into. For a results page also
-            a list of such directories, of the same tasks: one a seed, and any of planners.
+            a list of such directories, of the same tasks: one per seed, and any of planners.
         results: the Markdown file of a results page, such as RESULTS.md, in the place of the HTML
             page of one run; its pictures go beside it.
         grow: for curves on the results page, a run of ``pwm grow`` or a list of them.

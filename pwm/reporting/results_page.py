@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,39 +15,33 @@ from pwm.core.suites import SUITES
 from pwm.evaluation.published_scores import (
     METHODS,
     Published,
-    RunSetting,
     describe_differences,
-    describe_marks,
-    marks,
-    method_label,
+    mark_rows,
     published_columns,
 )
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS
-from pwm.reporting import plots
+from pwm.evaluation.statistics import Interval
+from pwm.reporting import plots, svg
 from pwm.reporting.growth_rounds import Round, read_rounds
 from pwm.reporting.seeds import Pooled, Seeds
+from pwm.reporting.templating import render
 
 _FIRST = ("random", "data_mean", "data_best", "bc", "bc_best")
 _WORST = 5
 _BESIDE = "pwm-48M"
 """The published method that every task is compared with in words and pictures."""
 
+_Table = list[list[str]]  # of which the first row is the head
+
 
 @dataclass(frozen=True)
 class Sources:
-    """What a page is made from.
+    """What a page is made from."""
 
-    Attributes:
-        runs: directories of evaluations: of extracted policies, one a seed; of planners, any.
-        grown: runs of ``pwm grow``, for curves by round.
-        strips: a directory of pictures ``<task>_<i>.jpg``, or None for the first run's.
-        notes: a Markdown file whose text the page takes in, or None.
-    """
-
-    runs: tuple[Path, ...]
-    grown: tuple[Path, ...] = ()
-    strips: Path | None = None
-    notes: Path | None = None
+    runs: tuple[Path, ...]  # evaluations of extracted policies, one per seed; of planners, any
+    grown: tuple[Path, ...] = ()  # runs of ``pwm grow``, for curves by round
+    strips: Path | None = None  # a directory of ``<task>_<i>.jpg``; None for the first run's
+    notes: Path | None = None  # a Markdown file whose text the page takes in, or None
 
     def validate(self) -> None:
         """Raise PwmError for what is not there."""
@@ -79,33 +74,26 @@ def results_page(sources: Sources, page: Path, command: str) -> Path:
     """
     sources.validate()
     seeds = Seeds.read(sources.runs)
-    rounds = [read_rounds(path) for path in sources.grown]
-    _require_same_tasks(seeds, rounds, sources.grown)
-    pictures = page.with_name(f"{page.stem}_files")
-    make_directory(pictures)
-    parts = [
-        _head(seeds, command),
-        _summary(seeds),
-        sources.notes.read_text(encoding="utf-8").strip() if sources.notes else "",
-        _worst(seeds),
-        _every_task(seeds),
-        _differences(seeds),
-        _curves(seeds, rounds, pictures),
-        _strips(seeds, sources.strips or sources.runs[0] / "strips", pictures),
-    ]
-    write_atomically(page, ("\n\n".join(part for part in parts if part) + "\n").encode())
-    return page
-
-
-def _require_same_tasks(
-    seeds: Seeds, grown: Sequence[Sequence[Round]], paths: Sequence[Path]
-) -> None:
-    for rounds, path in zip(grown, paths, strict=True):
+    grown = {path: read_rounds(path) for path in sources.grown}
+    for path, rounds in grown.items():
         if missing := set(seeds.tasks) - set(rounds[0].tasks):
             raise PwmError(
                 f"the rounds of {path} lack task {min(missing)}, which the runs have; give "
                 "grown runs of the same suite, or leave grow= out."
             )
+    pictures = page.with_name(f"{page.stem}_files")
+    make_directory(pictures)
+    content = _Content(seeds)
+    context = {
+        "command": command,
+        "notes": sources.notes.read_text(encoding="utf-8").strip() if sources.notes else "",
+        "pictures": pictures.name,
+        **content.text(),
+        "curves": content.curves(list(grown.values()), pictures) if grown else [],
+        "strips": content.strips(sources.strips or sources.runs[0] / "strips", pictures),
+    }
+    write_atomically(page, render("results.md.j2", context).strip() + b"\n")
+    return page
 
 
 def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
@@ -123,230 +111,159 @@ def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _head(seeds: Seeds, command: str) -> str:
-    count = len(seeds.extracted)
-    episodes = sorted({results.episodes for results in seeds.extracted})
-    cloned = {"bc", "bc_best"} & set(seeds.methods())
-    over = "episodes" if count == 1 else f"{count} seeds and, within each, over episodes"
-    return "\n".join(
-        [
-            "# Results",
-            "",
-            f"Made by `{command}`.",
-            "",
-            f"Scores are normalized to 0..100: episode return / 10 for dm_control, success at the "
-            f"last step for Meta-World. {count} seed{'s' if count > 1 else ''}, "
-            f"{' or '.join(map(str, episodes))} episodes a task and seed, {_played(seeds)}. "
-            f"Intervals are 95 % percentile bootstrap intervals over {over}."
-            + (" BC is behaviour cloning from observations." if cloned else ""),
-        ]
-    )
+class _Content:
+    """Everything on the page that follows from the evaluations."""
 
+    def __init__(self, seeds: Seeds) -> None:
+        self.seeds, self.tasks = seeds, seeds.tasks
+        self.suite = seeds.extracted[0].suite
+        self.methods = seeds.methods()
+        self.parts = parts_of(seeds.tasks)
+        self.published = published_columns(self.suite, self.tasks, METHODS)
+        self.beside = self.published.get(_BESIDE)
+        settings = [results.setting for results in seeds.extracted]
+        self.setting = next((setting for setting in settings if setting.data_rows), settings[0])
+        self.marks, self.legend = dict.fromkeys(self.tasks, ""), ""
+        if self.published:
+            self.marks, self.legend = mark_rows(self.setting, self.tasks, self.published)
 
-def _played(seeds: Seeds) -> str:
-    """Which episodes those are, and which planners, being slow, played others or fewer."""
-    same = seeds.extracted[0].seeds
-    others = (
-        f", but {METHOD_LABELS.get(results.method, results.method)} on {_seeds(results.seeds)}"
-        for results in seeds.planned
-        if results.seeds != same
-    )
-    return f"all methods on the same episodes ({_seeds(same)}){''.join(others)}"
+    def text(self) -> dict[str, Any]:
+        """The values of the template's head, tables and sentences."""
+        extracted = self.seeds.extracted
+        gaps = {
+            task: self.beside.scores[task] - (self.methods[EXTRACTED].mean([task]) or 0.0)
+            for task in self.tasks
+            if self.beside is not None and task in self.beside.scores
+        }
+        behind = sorted((task for task in gaps if gaps[task] > 0), key=lambda task: -gaps[task])
+        return {
+            "seeds": len(extracted),
+            "episodes": sorted({results.episodes for results in extracted}),
+            "played": _seeds(extracted[0].seeds),
+            "played_otherwise": [
+                f"{METHOD_LABELS.get(results.method, results.method)} on {_seeds(results.seeds)}"
+                for results in self.seeds.planned
+                if results.seeds != extracted[0].seeds
+            ],
+            "cloned": bool({"bc", "bc_best"} & set(self.methods)),
+            "summary": self._summary(),
+            "beside": self.beside and self.beside.label,
+            "behind": [f"{task} ({gaps[task]:.0f} points)" for task in behind[:_WORST]],
+            "ahead": len(gaps) - len(behind),
+            "compared": len(gaps),
+            "every": self._every_task(),
+            "legend": self.legend,
+            "data_rows": sum(self.setting.data_rows.get(task, 0) for task in self.tasks),
+            "differences": describe_differences(self.published.values()),
+        }
 
+    def _part_published(self, part: str) -> dict[str, Published]:
+        """The published figures of models of a part's own suite."""
+        suite = "mt30" if part.startswith("MT30") else self.suite
+        return published_columns(suite, self.parts[part], METHODS)
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    def _ordered(self) -> list[str]:
+        """Baselines, then extracted policies, then planners and anything else."""
+        first = [name for name in _FIRST if name in self.methods]
+        return [*first, EXTRACTED, *(n for n in self.methods if n not in (*_FIRST, EXTRACTED))]
 
+    def _summary(self) -> _Table:
+        own = [name for name in self._ordered() if name != EXTRACTED]
+        heads = ["", "tasks", "extracted", "95 %", "each seed", "IQM", "IQM 95 %"]
+        heads += [METHOD_LABELS.get(name, name) for name in own]
+        heads += [f"{label}, published" for label in METHODS.values()]
+        extracted, table = self.methods[EXTRACTED], [heads]
+        for part, tasks in self.parts.items():
+            published = self._part_published(part)
+            each = (Pooled.of([results.policy.tasks]) for results in self.seeds.extracted)
+            iqm, iqm_interval = extracted.iqm(tasks)
+            row = [f"**{part}**", str(len(tasks)), f"**{_fixed(extracted.mean(tasks))}**"]
+            row += [_span(extracted.interval(tasks))]
+            row += [", ".join(_fixed(seed.mean(tasks)) for seed in each)]
+            row += [_fixed(iqm), _span(iqm_interval)]
+            row += [_fixed(self.methods[name].mean(tasks)) for name in own]
+            row += [_fixed(published[m].mean if m in published else None) for m in METHODS]
+            table.append(row)
+        return _without_empty_columns(table)
 
-def _summary(seeds: Seeds) -> str:
-    methods = seeds.methods()
-    own = [name for name in _ordered(methods) if name != EXTRACTED]
-    rows = []
-    for name, tasks in parts_of(seeds.tasks).items():
-        published = _published(_suite_of(name, seeds), tasks)
-        each = ", ".join(_fixed(Pooled.of([r.policy.tasks]).mean(tasks)) for r in seeds.extracted)
-        rows.append(
-            [
-                f"**{name}**",
-                str(len(tasks)),
-                f"**{_fixed(methods[EXTRACTED].mean(tasks))}**",
-                _span(methods[EXTRACTED].interval(tasks)),
-                each,
-                *(_fixed(methods[method].mean(tasks)) for method in own),
-                *(_fixed(published[m].mean if m in published else None) for m in METHODS),
-            ]
-        )
-    theirs = [f"{method_label(method)}, published" for method in METHODS]
-    heads = ["", "tasks", "extracted", "95 %", "each seed", *(METHOD_LABELS.get(m, m) for m in own)]
-    return (
-        "## Summary\n\n"
-        + _table([*heads, *theirs], rows)
-        + (
-            "\n\nPublished figures are those of models of their suite: of MT30 for the MT30 tasks, "
-            "of MT80 otherwise."
-        )
-    )
+    def _every_task(self) -> _Table:
+        names = self._ordered()
+        heads = ["task"]
+        for name in names:
+            heads += [METHOD_LABELS.get(name, name), *(["95 %"] if name == EXTRACTED else [])]
+        heads += [*(f"{column.label}, published" for column in self.published.values()), "differs"]
+        table = [heads]
+        for task in self.tasks:
+            published = (_fixed(c.scores.get(task)) for c in self.published.values())
+            table.append([task, *self._own(names, [task]), *published, self.marks[task]])
+        in_mt80 = any(column.suite == "mt80" for column in self.published.values())
+        for part, tasks in self.parts.items():
+            beside = published_columns("mt80" if in_mt80 else "mt30", tasks, METHODS)
+            means = (_fixed(beside[m].mean if m in beside else None) for m in self.published)
+            table.append([f"**{part}, mean**", *self._own(names, tasks, "**"), *means, ""])
+        return _without_empty_columns(table)
 
+    def _own(self, names: Sequence[str], tasks: Sequence[str], bold: str = "") -> list[str]:
+        cells = []
+        for name in names:
+            mean = _fixed(self.methods[name].mean(tasks))
+            if name == EXTRACTED:
+                cells += [f"{bold}{mean}{bold}", _span(self.methods[name].interval(tasks))]
+            else:
+                cells.append(mean)
+        return cells
 
-def _suite_of(part: str, seeds: Seeds) -> str:
-    """The suite whose published models a part is compared with."""
-    return "mt30" if part.startswith("MT30") else seeds.extracted[0].suite
+    def curves(self, grown: Sequence[Sequence[Round]], pictures: Path) -> list[str]:
+        """Scores by round of the parts and of every task: two pictures, as Markdown."""
+        published = {part: self._part_published(part).get(_BESIDE) for part in self.parts}
+        scores = self.beside.scores if self.beside else {}
+        drawn = {
+            ("rounds", "Mean score by round"): {
+                f"{part}, mean": (tasks, column.mean if (column := published[part]) else None)
+                for part, tasks in self.parts.items()
+            },
+            ("tasks", "Score of every task by round"): {
+                task: ([task], scores.get(task)) for task in self.tasks
+            },
+        }
+        links = []
+        for (name, alt), panels in drawn.items():
+            lines = {
+                title: [_by_round(rounds, tasks) for rounds in grown]
+                for title, (tasks, _) in panels.items()
+            }
+            marks = {title: mark for title, (_, mark) in panels.items()}
+            drawing = svg.standalone(plots.rounds_grid(lines, marks, alt))
+            write_atomically(pictures / f"{name}.svg", drawing.encode())
+            links.append(f"![{alt}]({pictures.name}/{name}.svg)")
+        return links
 
-
-def _published(suite: str, tasks: Sequence[str]) -> dict[str, Published]:
-    return {column.method: column for column in published_columns(suite, tasks, METHODS)}
-
-
-def _ordered(methods: Mapping[str, Pooled]) -> list[str]:
-    """Baselines, then extracted policies, then planners and anything else."""
-    first = [name for name in _FIRST if name in methods]
-    rest = [name for name in methods if name not in (*_FIRST, EXTRACTED)]
-    return [*first, EXTRACTED, *rest]
-
-
-def _worst(seeds: Seeds) -> str:
-    column = _published(seeds.extracted[0].suite, seeds.tasks).get(_BESIDE)
-    extracted = seeds.methods()[EXTRACTED]
-    if column is None:
-        return ""
-    gaps = {
-        task: theirs - (extracted.mean([task]) or 0.0)
-        for task in seeds.tasks
-        if (theirs := column.score(task)) is not None
-    }
-    behind = sorted((t for t in gaps if gaps[t] > 0), key=lambda t: -gaps[t])[:_WORST]
-    if not behind:
-        return ""
-    listed = ", ".join(f"{task} ({gaps[task]:.0f} points)" for task in behind)
-    ahead = sum(gap <= 0 for gap in gaps.values())
-    return (
-        f"{ahead} of {len(gaps)} tasks are at or above {column.label}'s published score. "
-        f"Furthest below it: {listed}."
-    )
-
-
-def _every_task(seeds: Seeds) -> str:
-    methods = seeds.methods()
-    names, published = _ordered(methods), _published(seeds.extracted[0].suite, seeds.tasks)
-    heads = ["task"]
-    for name in names:
-        heads += [METHOD_LABELS.get(name, name), *(["95 %"] if name == EXTRACTED else [])]
-    heads += [*(f"{column.label}, published" for column in published.values()), "differs"]
-    setting, suite = _setting(seeds), _marks_suite(published)
-    rows = []
-    for task in seeds.tasks:
-        differs = marks(setting, task, suite) if published else ""
-        rows.append([task, *_own(methods, names, [task], bold=False)])
-        rows[-1] += [*(_fixed(column.score(task)) for column in published.values()), differs]
-    for part, tasks in parts_of(seeds.tasks).items():
-        beside = _published("mt80" if suite == "mt80" else "mt30", tasks)
-        means = (_fixed(beside[m].mean if m in beside else None) for m in published)
-        rows.append([f"**{part}, mean**", *_own(methods, names, tasks, bold=True), *means, ""])
-    return "## Every task\n\n" + _table(heads, rows)
-
-
-def _own(
-    methods: Mapping[str, Pooled], names: Sequence[str], tasks: Sequence[str], bold: bool
-) -> Iterator[str]:
-    for name in names:
-        mean = _fixed(methods[name].mean(tasks))
-        yield f"**{mean}**" if bold and name == EXTRACTED else mean
-        if name == EXTRACTED:
-            yield _span(methods[name].interval(tasks))
-
-
-def _setting(seeds: Seeds) -> RunSetting:
-    """Of the first seed that tells of its data, if one does."""
-    settings = [results.setting for results in seeds.extracted]
-    return next((setting for setting in settings if setting.data_rows), settings[0])
-
-
-def _marks_suite(published: Mapping[str, Published]) -> str:
-    suites = [column.suite for column in published.values() if column.suite != "single-task"]
-    return suites[0] if suites else "mt80"
-
-
-def _differences(seeds: Seeds) -> str:
-    columns = published_columns(seeds.extracted[0].suite, seeds.tasks, METHODS)
-    if not columns:
-        return ""
-    setting = _setting(seeds)
-    used = "".join(marks(setting, task, columns[0].suite) for task in seeds.tasks)
-    rows = sum(setting.data_rows.get(task, 0) for task in seeds.tasks)
-    ours = f"Ours learned from {rows:,} rows of data for these tasks. " if rows else ""
-    listed = "\n".join(f"- {sentence}" for sentence in describe_differences(columns))
-    return (
-        "## What differs from the published figures\n\n"
-        f"{ours}{describe_marks(setting, used)}\n\nThe published ones are of:\n\n{listed}"
-    )
-
-
-def _curves(seeds: Seeds, grown: Sequence[Sequence[Round]], pictures: Path) -> str:
-    if not grown:
-        return ""
-    published = _published(seeds.extracted[0].suite, seeds.tasks)
-    column = published.get(_BESIDE)
-    panels, beside = {}, {}
-    for part, tasks in parts_of(seeds.tasks).items():
-        panels[f"{part}, mean"] = [_by_round(rounds, tasks) for rounds in grown]
-        known = _published(_suite_of(part, seeds), tasks).get(_BESIDE)
-        beside[f"{part}, mean"] = known.mean if known else None
-    means = _picture(pictures / "rounds.svg", panels, beside, "Mean score by round")
-    panels = {task: [_by_round(rounds, [task]) for rounds in grown] for task in seeds.tasks}
-    beside = {task: column.score(task) if column else None for task in seeds.tasks}
-    each = _picture(pictures / "tasks.svg", panels, beside, "Score of every task by round")
-    of = f"; the dashed line is {column.label}'s published score" if column else ""
-    return (
-        f"## Curves by round\n\nOne line a seed, scores of the policies at the end of a round{of}."
-        f"\n\n{means}\n\n{each}"
-    )
+    def strips(self, directory: Path, pictures: Path) -> list[tuple[str, str]]:
+        """The tasks of which there is a strip, which is copied, and their scores."""
+        found = []
+        for task in self.tasks:
+            if (file := directory / f"{task}_0.jpg").is_file():
+                write_atomically(pictures / f"{task}.jpg", file.read_bytes())
+                found.append((task, _fixed(self.methods[EXTRACTED].mean([task]))))
+        return found
 
 
 def _by_round(rounds: Sequence[Round], tasks: Sequence[str]) -> np.ndarray:
     return np.array([np.mean([r.tasks[t].normalized_score for t in tasks]) for r in rounds])
 
 
-def _picture(
-    file: Path,
-    panels: Mapping[str, list[np.ndarray]],
-    beside: Mapping[str, float | None],
-    alt: str,
-) -> str:
-    drawing = plots.standalone(plots.rounds_grid(panels, beside, alt))
-    write_atomically(file, drawing.encode())
-    return f"![{alt}]({file.parent.name}/{file.name})"
+def _without_empty_columns(table: _Table) -> _Table:
+    kept = [i for i in range(len(table[0])) if any(row[i] not in ("", "-") for row in table[1:])]
+    return [[row[i] for i in kept] for row in table]
 
 
-def _strips(seeds: Seeds, directory: Path, pictures: Path) -> str:
-    found = {task: directory / f"{task}_0.jpg" for task in seeds.tasks}
-    found = {task: file for task, file in found.items() if file.is_file()}
-    if not found:
-        return ""
-    extracted = seeds.methods()[EXTRACTED]
-    lines = []
-    for task, file in found.items():
-        write_atomically(pictures / f"{task}.jpg", file.read_bytes())
-        score = _fixed(extracted.mean([task]))
-        lines.append(f"{task} ({score}):\n\n![{task}]({pictures.name}/{task}.jpg)")
-    return "## Frames\n\nEach from the first to the last frame of one episode.\n\n" + "\n\n".join(
-        lines
-    )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; columns without a single entry are left out."""
-    kept = [i for i in range(len(heads)) if any(row[i] not in ("", "-") for row in rows)]
-    lines = [
-        [heads[i] for i in kept],
-        ["---"] * len(kept),
-        *([row[i] for i in kept] for row in rows),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
 def _fixed(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _span(interval: tuple[float, float] | None) -> str:
+def _span(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f}"

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pwm.core.progress import console
 from pwm.core.validation import require_choice
@@ -20,8 +21,63 @@ from pwm.core.validation import require_choice
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Metrics = dict[str, Tensor]
+"""What an update reports, by name: tensors on the device."""
+
 COMPILE = ("auto", "always", "never")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
+
+
+class CapturedFunction(Generic[P, R]):
+    """A function of tensors replayed as a CUDA graph: one launch in place of some thousand.
+
+    The first calls are real work: they compile what is to be compiled and fill caches, on a side
+    stream as capturing demands. Then the function is captured and replayed from there on; arguments
+    of other shapes than before begin anew.
+
+    Args:
+        function: reads and writes its state in place, and returns tensors that the next call
+            overwrites. Its arguments are pytrees: NamedTuples, tuples, lists and dicts of tensors.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self._function = function
+        self._stream = torch.cuda.Stream()
+        self._signature: object = None
+        self._calls = 0
+        self._graph = torch.cuda.CUDAGraph()
+        self._inputs: list[Any] = []
+        self._result: R
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """One call of the function."""
+        leaves, structure = tree_flatten((args, kwargs))
+        signature = (structure, [x.shape if isinstance(x, Tensor) else x for x in leaves])
+        if signature != self._signature:
+            self._signature, self._calls = signature, 0
+        self._calls += 1
+        if self._calls <= self.WARM_UP:
+            return self._on_side_stream(*args, **kwargs)
+        if self._calls == self.WARM_UP + 1:
+            self._inputs = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
+            static_args, static_kwargs = tree_unflatten(self._inputs, structure)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._result = self._function(*static_args, **static_kwargs)
+        for static, given in zip(self._inputs, leaves, strict=True):
+            if isinstance(static, Tensor):
+                static.copy_(given)
+        self._graph.replay()
+        return self._result
+
+    def _on_side_stream(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = self._function(*args, **kwargs)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
 
 
 @dataclass
@@ -64,11 +120,13 @@ class Accelerator:
     Attributes:
         bfloat16: whether :meth:`autocast` changes anything.
         compiles: whether :meth:`compile` does.
+        captures: whether :meth:`capture` may.
     """
 
     device: torch.device
     bfloat16: bool = False
     compiles: bool = False
+    captures: bool = True
 
     def compile(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function under torch.compile, for inputs of one shape, or as it is."""
@@ -76,13 +134,14 @@ class Accelerator:
             return function
         return torch.compile(function, dynamic=False)
 
-    def capture(self, function: Callable[..., Metrics]) -> Callable[..., Metrics]:
+    def capture(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function replayed as a CUDA graph, where compiling is on and there is a GPU.
 
-        Its arguments are tensors whose shapes never change, and it reads and writes all other
-        state in place; what it returns is overwritten by the next call.
+        Its arguments are tensors whose shapes never change, in NamedTuples, tuples and the like,
+        and it reads and writes all other state in place; what it returns is overwritten by the next
+        call.
         """
-        if not self.compiles or self.device.type != "cuda":
+        if not (self.compiles and self.captures) or self.device.type != "cuda":
             return function
         return CapturedFunction(function)
 
@@ -135,53 +194,3 @@ def can_compile(device: str) -> bool:
         warnings.warn(f"torch.compile does not work here, going on eagerly: {reason}", stacklevel=2)
         return False
     return True
-
-
-Metrics = dict[str, Tensor]
-WARM_UP = 3
-
-
-class CapturedFunction:
-    """Calls a function some times, then captures it and replays it from there on.
-
-    The first calls are real work: they compile what is to be compiled and fill caches, on a side
-    stream as capturing demands. Inputs of other shapes than before begin anew.
-
-    Args:
-        function: reads and writes its state in place, and returns tensors that the next call
-            overwrites.
-    """
-
-    def __init__(self, function: Callable[..., Metrics]) -> None:
-        self._function = function
-        self._stream = torch.cuda.Stream()
-        self._shapes: list[torch.Size] = []
-        self._calls = 0
-        self._graph = torch.cuda.CUDAGraph()
-        self._inputs: tuple[Tensor, ...] = ()
-        self._result: Metrics = {}
-
-    def __call__(self, *inputs: Tensor) -> Metrics:
-        """One call of the function."""
-        shapes = [given.shape for given in inputs]
-        if shapes != self._shapes:
-            self._shapes, self._calls = shapes, 0
-        self._calls += 1
-        if self._calls <= WARM_UP:
-            return self._on_side_stream(*inputs)
-        if self._calls == WARM_UP + 1:
-            self._graph = torch.cuda.CUDAGraph()
-            self._inputs = tuple(given.clone() for given in inputs)
-            with torch.cuda.graph(self._graph):
-                self._result = self._function(*self._inputs)
-        for static, given in zip(self._inputs, inputs, strict=True):
-            static.copy_(given)
-        self._graph.replay()
-        return self._result
-
-    def _on_side_stream(self, *inputs: Tensor) -> Metrics:
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            result = self._function(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return result

@@ -36,7 +36,7 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def require_environments(tasks: Iterable[Task]) -> None:
-    """Raise PwmError if the environment of a user's own task cannot be made or does not fit it.
+    """Raise PwmError if the environment of a user-defined task cannot be made or does not fit it.
 
     Those of the suites are this project's own and are not tried.
     """

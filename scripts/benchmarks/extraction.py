@@ -1,4 +1,4 @@
-"""Extraction iterations against the plain equations, and many tasks at once against one."""
+"""Extraction iterations against the reference's, and many tasks at once against one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from roofline import Ceilings, extraction_cost, model_size
 
 from pwm.core.suites import get_suite
 from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Acceleration
@@ -37,12 +38,12 @@ class Iteration:
 
     def __call__(self) -> None:
         """One iteration with fresh random numbers."""
-        self.learner.iteration(self.start, self.learner.noise())
+        self.learner.iteration(Inputs(self.start, self.learner.noise()))
 
     def plain(self) -> Callable[[], object]:
-        """The same by the plain equations, for one task."""
+        """The same by the reference's equations, for one task."""
         plain = PlainExtraction(self.learner)
-        return lambda: plain.iteration(self.start[0], self.learner.noise())
+        return lambda: plain.iteration(self.start[0])
 
 
 def rows(device: str, repeats: int, ceilings: Ceilings) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Pretraining updates against the plain equations, and against what the machine can compute."""
+"""Pretraining updates against the reference's, and against what the machine can compute."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Update:
 
 
 class PlainUpdate:
-    """The same by the plain equations."""
+    """The same by the reference's equations."""
 
     def __init__(self, update: Update) -> None:
         self.update, self.plain = update, PlainPretraining(update.learner)

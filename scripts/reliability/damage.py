@@ -106,7 +106,7 @@ def damage_member(path: Path, random: Random) -> None:
 def edit_index(path: Path, random: Random) -> None:
     """Replace one value of a checkpoint's JSON part and write its checksum anew."""
     index = _read_index(path)
-    holder, key = random.choice(_places(index))
+    holder, key = random.choice(places(index))
     if random.random() < 0.2:
         del holder[key]
     else:
@@ -135,14 +135,14 @@ def _write_index(path: Path, index: Any) -> None:
     (path / "checkpoint.json").write_text(json.dumps(index))
 
 
-def _places(node: Any) -> list[tuple[Any, Any]]:
+def places(node: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) within nested mappings and lists."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
     found = []
     for key, value in items:
         found.append((node, key))
         if isinstance(value, dict | list):
-            found += _places(value)
+            found += places(value)
     return found
 
 

@@ -1,6 +1,6 @@
 """Let the disk run full under every command, give it room and the command again, and compare.
 
-    python scripts/reliability/full_disk.py                       # 8 full disks a command
+    python scripts/reliability/full_disk.py                       # 8 full disks per command
     python scripts/reliability/full_disk.py --tries 2 --cases pretrain,extract
 
 Every command, at a small size, writes to a disk of its own (a tmpfs, which takes root or a system
@@ -24,10 +24,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.context import ForkProcess
@@ -35,8 +33,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kills import contents, saved_episodes, saved_pieces, saved_policies, saved_steps
+from kills import contents, saved_episodes, saved_jobs, saved_policies, saved_steps
 from samples import ROOT, TASKS, make_results, make_samples, make_store, run
+from small_disk import Disk
 
 from pwm.cli.main import COMMANDS, main
 from pwm.core.files import unfinished_path
@@ -47,8 +46,6 @@ from pwm.models.world_model import load_world_model
 from pwm.runtime.checkpoint import is_checkpoint
 
 PUBLISHED = ROOT / "tests" / "data" / "tdmpc2_mt30_tiny_old.pt"
-CAPACITY = 2**27  # bytes of the disk
-_SECONDS_BETWEEN_LOOKS = 0.001
 _SENTENCE = re.compile(
     r"pwm: error: cannot write (\S+?):? .*free some space there, and give the same"
 )
@@ -69,60 +66,6 @@ class Case:
     words: tuple[str, ...]
     saved: Callable[[Path], object]
     given: Path | None = None
-
-
-class Disk:
-    """A disk that something else can fill.
-
-    Attributes:
-        path: where it is mounted.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._ballast = path / "ballast"
-
-    @contextmanager
-    def mounted(self) -> Iterator[Path]:
-        """Inside, it is there and empty; gives the path for a command's files."""
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={CAPACITY}", "tmpfs", str(self.path)]
-        subprocess.run(mount, check=True)
-        try:
-            yield self.path / "out"
-        finally:
-            subprocess.run(["umount", str(self.path)], check=True)
-
-    def fill(self, room: int = 0) -> None:
-        """Leave room for so many bytes, whatever others write meanwhile."""
-        with open(self._ballast, "ab") as file:
-            while (free := self._free() - room) > 0:
-                size = os.fstat(file.fileno()).st_size
-                try:
-                    os.posix_fallocate(file.fileno(), size, free)
-                except OSError:  # another writer was there first
-                    continue
-
-    def make_room(self) -> None:
-        """Take away what filled it."""
-        self._ballast.unlink()
-
-    @property
-    def used(self) -> int:
-        """Bytes that are taken."""
-        return CAPACITY - self._free()
-
-    def watch(self, process: ForkProcess) -> Iterator[int]:
-        """The bytes that are taken, whenever a process is seen to have changed them."""
-        before = self.used
-        while process.is_alive():
-            if (now := self.used) != before:
-                yield now
-                before = now
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-    def _free(self) -> int:
-        state = os.statvfs(self.path)
-        return state.f_bavail * state.f_frsize
 
 
 @dataclass(frozen=True)
@@ -186,7 +129,7 @@ def cases(made: Mapping[str, Path]) -> list[Case]:
         Case("convert to=tdmpc2", ("convert", *to_files, out), _read_files),
         Case("pretrain", ("pretrain", *pretrain, out), saved_steps),
         Case("extract", ("extract", *extract, out), saved_policies),
-        Case("evaluate", ("evaluate", *evaluate, out), saved_pieces),
+        Case("evaluate", ("evaluate", *evaluate, out), saved_jobs),
         Case("report", ("report", "run={out}"), _read_report, made["run"]),
         Case("import", ("import", f"checkpoint={PUBLISHED}", "suite=mt30", out), _read_model),
         Case("export", ("export", f"checkpoint={made['imported']}", out), _read_nothing),
@@ -367,7 +310,7 @@ def _make_inputs(directory: Path) -> None:
 def try_everything() -> None:
     """Fill, compare, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tries", type=int, default=8, help="full disks a command")
+    parser.add_argument("--tries", type=int, default=8, help="full disks per command")
     parser.add_argument("--cases", help="labels of commands, with commas; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -126,8 +126,8 @@ def saved_policies(out: Path) -> int:
     return _POLICY * len(policies) + max(steps, default=0)
 
 
-def saved_pieces(out: Path) -> int:
-    """Pieces of an evaluation that were played, each a line."""
+def saved_jobs(out: Path) -> int:
+    """Jobs of an evaluation that were played, one line each."""
     log = out / OUTCOMES
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
@@ -161,7 +161,7 @@ def cases(inputs: Path) -> list[Case]:
         Case("convert", (f"source={inputs / 'files'}", suite), both, saved_episodes),
         Case("pretrain", pretrain, (_OUT,), saved_steps),
         Case("extract", extract, (_OUT,), saved_policies),
-        Case("evaluate", evaluate, (_OUT,), saved_pieces),
+        Case("evaluate", evaluate, (_OUT,), saved_jobs),
     ]
 
 

@@ -9,28 +9,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Any
 
-import numpy as np
-from damage import damage_bytes, damage_text, same
-from tally import Tally
+from damage import damage_bytes, damage_text, places, same
+from judging import Tally, judged
+from samples import random_episode
 
-from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
-from pwm.data.episode import Episode
 from pwm.data.inspection import open_checked
 from pwm.data.manifest import checksum
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
 
-SECONDS = 20
 _SUITE = Suite("pair", (Task("small", "dmcontrol", 3, 1, 20), Task("large", "metaworld", 5, 2, 20)))
 _DATA = [f"{task.name}/{name}" for task in _SUITE for name in ("rows.bin", "episodes.bin")]
 
@@ -59,71 +53,31 @@ def run(directory: Path, count: int, seed: int) -> Tally:
             sampler = _sampler(copy)
             _batches(sampler)
             harm(copy, random)
-            outcome = _outcome(lambda: _batches(sampler), batches)  # noqa: B023
+            outcome = judged(lambda: _batches(sampler), within(batches))  # noqa: B023
         else:
             harm(copy, random)
             if not copy.is_symlink() and same(genuine, copy):
                 continue
-            outcome = _outcome(lambda: _content(copy), wanted)
-        tally.tried += 1
-        if outcome == "read":
-            tally.read += 1
-        elif outcome == "refused":
-            tally.refused += 1
-        else:
-            tally.failures.append(f"store, {tally.tried}, {name}: {outcome}")
+            outcome = judged(lambda: _content(copy), within(wanted))
+        tally.add(f"store, {name}", outcome)
     return tally
 
 
-def _outcome(read: Callable[[], Content], wanted: Content) -> str:
-    try:
-        with _time_limit():
-            found = read()
-    except PwmError as error:
-        return "refused" if "\n" not in str(error) else f"not one sentence: {error}"
-    except BaseException as error:
-        return f"{type(error).__name__}: {error}"
-    # An edited manifest may name fewer tasks; what is read of a task is what was written.
-    right = all(wanted.get(name) == data for name, data in found.items())
-    return "read" if right else "other content than it had"
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    def too_long(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"did not end in {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+def within(wanted: Content) -> Callable[[Content], bool]:
+    """Whether what was read is some of what was written: a manifest may name fewer tasks."""
+    return lambda found: all(wanted.get(name) == data for name, data in found.items())
 
 
 def _make(path: Path, seed: int) -> None:
-    """A store of three commits a task."""
+    """A store of three commits per task."""
     with EpisodeStore.create(path, _SUITE) as store:
         store.add_source("random", {"made_by": "a generator", "seed": seed})
         for commit in range(3):
             for task in _SUITE:
-                episodes = [_episode(task, [seed, commit, i]) for i in range(8)]
+                episodes = [random_episode(task, [seed, commit, i], 20) for i in range(8)]
                 store.append(task.name, episodes, "random")
     for file in path.rglob("*.bin"):
         os.utime(file, ns=(0, 0))  # long ago, as stores are that training reads
-
-
-def _episode(task: Task, seed: list[int]) -> Episode:
-    rng, steps = np.random.default_rng([*seed, task.obs_dim]), 20
-    none = np.zeros(steps, bool)
-    return Episode(
-        rng.standard_normal((steps + 1, task.obs_dim)).astype(np.float32),
-        rng.uniform(-1, 1, (steps, task.action_dim)).astype(np.float32),
-        rng.random(steps).astype(np.float32),
-        none,
-        none,
-    )
 
 
 def _content(path: Path) -> Content:
@@ -168,17 +122,9 @@ def _edit_manifest(path: Path, random: Random) -> None:
     if random.random() < 0.3:
         random.choice(document["tasks"])["name"] = random.choice(_OUTSIDE)
     else:
-        holder, key = random.choice(_places(document))
+        holder, key = random.choice(places(document))
         holder[key] = random.choice(_ODD)
     file.write_text(json.dumps({**document, "checksum": _forged_checksum(document)}))
-
-
-def _places(node: Any) -> list[tuple[Any, Any]]:
-    """Every container and key of nested mappings and lists."""
-    if not isinstance(node, dict | list):
-        return []
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    return [place for key, value in items for place in [(node, key), *_places(value)]]
 
 
 _ODD: tuple[Any, ...] = (0, -1, 1, 24, 2**31, 2**63, 0.5, None, True, "", "x" * 30_000, [], {})

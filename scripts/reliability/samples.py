@@ -60,7 +60,7 @@ def make_store(path: Path, episodes: int = 24) -> None:
     with EpisodeStore.create(path, get_suite(TASKS)) as store:
         store.add_source("random", {})
         for task in store.suite:
-            store.append(task.name, [_episode(task, i) for i in range(episodes)], "random")
+            store.append(task.name, [random_episode(task, [i]) for i in range(episodes)], "random")
 
 
 def make_results(path: Path) -> None:
@@ -72,17 +72,18 @@ def make_results(path: Path) -> None:
     found.save(path / "results.json")
 
 
-def _episode(task: Task, seed: int) -> Episode:
-    rng = np.random.default_rng([seed, task.obs_dim])
-    none = np.zeros(STEPS, bool)
+def random_episode(task: Task, seed: list[int], steps: int = STEPS) -> Episode:
+    """An episode of noise, that follows from the seed."""
+    rng = np.random.default_rng([*seed, task.obs_dim])
+    none = np.zeros(steps, bool)
     return Episode(
-        rng.standard_normal((STEPS + 1, task.obs_dim)).astype(np.float32),
-        rng.uniform(-1, 1, (STEPS, task.action_dim)).astype(np.float32),
-        rng.random(STEPS).astype(np.float32),
+        rng.standard_normal((steps + 1, task.obs_dim)).astype(np.float32),
+        rng.uniform(-1, 1, (steps, task.action_dim)).astype(np.float32),
+        rng.random(steps).astype(np.float32),
         none,
         none,
         "random",
-        seed,
+        seed[-1],
     )
 
 

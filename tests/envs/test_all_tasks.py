@@ -1,4 +1,4 @@
-"""Every one of the 80 tasks: sizes, a full episode, Gymnasium's checker, seeds."""
+"""All 80 tasks: sizes, a full episode, Gymnasium's checker, seeds; fast, one of each robot."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ import envs
 from pwm.core.suites import SUITES, Task
 
 TASKS = SUITES["mt80"].tasks
+FAST = (
+    "acrobot-swingup", "cartpole-balance-sparse", "cheetah-jump", "cup-spin", "finger-spin",
+    "fish-swim", "hopper-stand", "pendulum-spin", "reacher-three-hard", "walker-run",
+    "mw-drawer-close", "mw-hammer", "mw-push",
+)  # fmt: skip
+ALL = [
+    pytest.param(task, id=task.name, marks=() if task.name in FAST else pytest.mark.slow)
+    for task in TASKS
+]
 
 
 def actions_for(task: Task, steps: int) -> np.ndarray:
@@ -20,9 +29,10 @@ def actions_for(task: Task, steps: int) -> np.ndarray:
 
 def test_there_are_eighty() -> None:
     assert len(TASKS) == 80
+    assert set(FAST) <= {task.name for task in TASKS}
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", ALL)
 def test_task(task: Task) -> None:
     env = envs.make_env(task.name, seed=1)
     assert env.observation_space.shape == (task.obs_dim,)

@@ -146,7 +146,7 @@ def test_reward(task: str) -> None:
     physics = env.physics
     rng = np.random.default_rng(0)
     seen = []
-    for _ in range(150):
+    for _ in range(60):
         env.reset()
         scatter(task, physics, rng)
         physics.forward()

@@ -36,7 +36,7 @@ def test_frames(backend: str, task: str) -> None:
     assert first.dtype == np.uint8
     assert first.std() > 10
     action = np.full(env.action_space.shape, 0.9, np.float32)
-    for _ in range(10):
+    for _ in range(4):
         rendered, plain = env.step(action), silent.step(action)
         env.render()
         np.testing.assert_array_equal(rendered[0], plain[0])
@@ -50,7 +50,7 @@ _UNCLOSED = """
 import envs
 plain = envs.make_env("mw-reach", seed=0)
 plain.reset()
-for task in ("mw-reach", "walker-run", "cup-spin"):
+for task in ("mw-reach", "walker-run"):
     env = envs.make_env(task, seed=0, render_mode="rgb_array")
     env.reset()
     assert env.render().std() > 10

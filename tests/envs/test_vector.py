@@ -17,8 +17,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 import envs
 from pwm.core.errors import PwmError
+from pwm.core.suites import Task
 
 MIXED = ("walker-run", "mw-reach", "pendulum-swingup")
+# What workers of it import is light.
+PENDULUM = Task("light", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", -1500.0, 0.0)
 
 
 def children() -> set[int]:
@@ -74,8 +77,8 @@ def test_equals_single_environments_step_by_step_and_freezes() -> None:
 
 
 def test_seeds() -> None:
-    vector = envs.make_vector_env(["cartpole-balance"], n=3, seed=40)
-    singles = [envs.make_env("cartpole-balance", seed=40 + slot) for slot in range(3)]
+    vector = envs.make_vector_env([PENDULUM], n=3, seed=40)
+    singles = [envs.make_env(PENDULUM, seed=40 + slot) for slot in range(3)]
     for _ in range(2):
         observations, _ = vector.reset()
         np.testing.assert_array_equal(observations, [env.reset()[0] for env in singles])
@@ -90,7 +93,7 @@ def test_seeds() -> None:
 
 def test_mistakes_leave_it_usable_and_closing_leaves_nothing() -> None:
     before = children()
-    vector = envs.make_vector_env(["pendulum-swingup"], n=2)
+    vector = envs.make_vector_env([PENDULUM], n=2)
     assert len(children() - before) == 2
     vector.reset(seed=0)
     with pytest.raises(PwmError, match=r"shape \(2, 1\)"):
@@ -121,14 +124,14 @@ def test_arguments() -> None:
 
 
 def test_a_step_before_the_first_reset_is_refused() -> None:
-    vector = envs.make_vector_env(["pendulum-swingup"])
+    vector = envs.make_vector_env([PENDULUM])
     with pytest.raises(PwmError, match="call reset"):
         vector.step(np.zeros((1, 1)))
 
 
 def test_a_fault_in_a_worker_names_task_and_seed() -> None:
     before = children()
-    vector = envs.make_vector_env(["pendulum-swingup", "mw-push"])
+    vector = envs.make_vector_env([PENDULUM, "mw-push"])
     vector.reset(seed=[1, 23])
     actions = np.zeros((2, 4))
     actions[1, 2] = np.nan
@@ -140,11 +143,11 @@ def test_a_fault_in_a_worker_names_task_and_seed() -> None:
 
 def test_a_worker_that_dies_is_reported() -> None:
     before = children()
-    vector = envs.make_vector_env(["pendulum-swingup"])
+    vector = envs.make_vector_env([PENDULUM])
     vector.reset(seed=[6])
     (pid,) = children() - before
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(PwmError, match=r"worker process of 'pendulum-swingup' \(slot 0\)"):
+    with pytest.raises(PwmError, match=r"worker process of 'light' \(slot 0\)"):
         vector.step(np.zeros((1, 1)))
     assert vector.closed
     assert children() == before
@@ -152,7 +155,7 @@ def test_a_worker_that_dies_is_reported() -> None:
 
 def test_interrupts_do_not_reach_the_workers() -> None:
     before = children()
-    vector = envs.make_vector_env(["pendulum-swingup"])
+    vector = envs.make_vector_env([PENDULUM])
     vector.reset(seed=[0])
     for pid in children() - before:
         os.kill(pid, signal.SIGINT)
@@ -163,7 +166,7 @@ def test_interrupts_do_not_reach_the_workers() -> None:
 
 def test_dropping_it_ends_the_workers() -> None:
     before = children()
-    vector = envs.make_vector_env(["pendulum-swingup"])
+    vector = envs.make_vector_env([PENDULUM])
     assert children() != before
     del vector
     gc.collect()
@@ -176,7 +179,7 @@ import sys, types
 print("imported")
 sys.modules["torch"] = types.ModuleType("torch")
 import envs
-vector = envs.make_vector_env(["pendulum-swingup"], seed=0)
+vector = envs.make_vector_env([PENDULUM], seed=0)
 print(vector.reset()[0].shape)
 """
 

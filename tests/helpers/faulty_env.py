@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ class Faulty(PendulumEnv):
     """Gymnasium's pendulum; a file ``<token>*`` makes one step fail as its name says, and is gone.
 
     Args:
-        token: path of such files without ``.nan``, ``.raise`` or ``.die``.
+        token: path of such files without ``.nan``, ``.raise``, ``.die`` or ``.hang``.
         cursed: a seed whose episodes always give NaN at their fifth step.
     """
 
@@ -39,7 +40,7 @@ class Faulty(PendulumEnv):
     def step(self, action: np.ndarray) -> Any:
         self._steps += 1
         obs, reward, *rest = super().step(action)
-        kind = next(filter(self._taken, ("nan", "raise", "die")), None)
+        kind = next(filter(self._taken, ("nan", "raise", "die", "hang")), None)
         cursed = self._cursed is not None and self._seed == self._cursed and self._steps == 5
         if kind == "nan" or cursed:
             obs = obs * np.nan
@@ -47,6 +48,8 @@ class Faulty(PendulumEnv):
             raise FloatingPointError("the simulation is unstable")
         if kind == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
         return obs, reward, *rest
 
     def _taken(self, kind: str) -> bool:
@@ -101,9 +104,12 @@ class Harm(threading.Thread):
 def workers_of(pid: int) -> list[psutil.Process]:
     """Worker processes of a process that have begun to work."""
     found = []
+    forked = {child.pid for child in multiprocessing.active_children()}
     for child in psutil.Process(pid).children():
         try:
-            if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 0.3:
+            spawned = "spawn_main" in " ".join(child.cmdline())
+            begun = child.cpu_times().user > (0.3 if spawned else 0.03)
+            if begun and (spawned or child.pid in forked):
                 found.append(child)
         except psutil.Error:
             continue

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,13 @@ from pwm.cli.main import COMMANDS
 def test_public_names_import_from_where_they_live(name):
     assert getattr(pwm, name).__name__ == name
     assert name in dir(pwm)
+
+
+def test_every_public_name_is_on_the_reference_page():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "index.md"
+    lines = page.read_text().splitlines()
+    shown = [line.removeprefix("::: pwm.") for line in lines if line.startswith("::: ")]
+    assert sorted(shown) == sorted(pwm.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -32,3 +40,17 @@ def test_each_command_names_a_module_that_has_its_function_and_config(command):
     module = importlib.import_module(command.module)
     assert callable(getattr(module, command.function))
     assert isinstance(getattr(module, command.config), type)
+
+
+@pytest.mark.parametrize(
+    ("old", "names"),
+    [
+        ("pwm.dataset", ["Episode", "EpisodeStore"]),
+        ("pwm.suites", ["Suite", "Task", "get_suite", "get_task"]),
+    ],
+)
+def test_documented_modules_of_before_still_import_and_say_what_to_use(old, names):
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match="use `from pwm import"):
+        module = importlib.import_module(old)
+    assert all(getattr(module, name) is getattr(pwm, name) for name in names)

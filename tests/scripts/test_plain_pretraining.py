@@ -1,4 +1,4 @@
-"""The fast pretraining update, eager and compiled, against the plain equations."""
+"""The fast pretraining update, eager and compiled, against the reference's equations."""
 
 from __future__ import annotations
 
@@ -42,13 +42,7 @@ def differences(q_and_prior: bool, acceleration: Acceleration) -> dict[str, floa
     """Largest difference of each network's weights after two updates of both."""
     learner = make_learner(q_and_prior, acceleration)
     plain, batch = PlainPretraining(learner), make_batch()
-    learner.set_learning_rate(learner.config.warmup - 1)
-    for group, scale in zip(
-        plain.optimizer.param_groups, (learner.config.encoder_lr_scale, 1.0), strict=True
-    ):
-        group["lr"] = float(learner.optimizer.param_groups[1]["lr"]) * scale
-    if q_and_prior:
-        plain.prior_optimizer.param_groups[0]["lr"] = plain.optimizer.param_groups[1]["lr"]
+    plain.lr = learner.set_learning_rate(learner.config.warmup - 1)
     for seed in range(2):
         torch.manual_seed(seed)
         noise = learner._noise(batch) if q_and_prior else None
@@ -57,10 +51,10 @@ def differences(q_and_prior: bool, acceleration: Acceleration) -> dict[str, floa
         plain.update(batch, noise)
     model = learner.model
     pairs = [
-        ("encoder", model.encoder, plain.encoder),
-        ("dynamics", model.dynamics, plain.dynamics),
-        ("reward", model.reward_head, plain.reward),
-        ("embedding", model.task_emb, plain.embedding),
+        ("encoder", model.encoder, plain.model.encoder),
+        ("dynamics", model.dynamics, plain.model.dynamics),
+        ("reward", model.reward_head, plain.model.reward_head),
+        ("embedding", model.task_emb, plain.model.embedding),
     ]
     found = {name: _largest(ours, theirs) for name, ours, theirs in pairs}
     if q_and_prior:

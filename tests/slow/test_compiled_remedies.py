@@ -7,7 +7,8 @@ import torch
 
 from pwm.core.suites import get_suite
 from pwm.extraction.config import ActorCriticConfig
-from pwm.extraction.learner import ActorCriticLearner, Demonstrations, Transitions
+from pwm.extraction.inputs import Demonstrations, Inputs, Transitions
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Acceleration
@@ -42,16 +43,16 @@ def test_compiled_remedies_are_eager_ones():
     model, other = make_model(0, 32), make_model(1, 16)
     torch.manual_seed(2)
     z, next_z = torch.rand(2, 2, 16, 4, 8).softmax(-1).flatten(3)
-    elsewhere = [torch.rand(2, 16, 2, 8).softmax(-1).flatten(2)]
+    starts_there = (torch.rand(2, 16, 2, 8).softmax(-1).flatten(2),)
     real = Transitions(z, torch.rand(2, 16), torch.full((2, 16), 0.9), next_z)
-    shown = Demonstrations(next_z, torch.rand(2, 16, SUITE.action_dim))
+    demonstrated = Demonstrations(next_z, torch.rand(2, 16, SUITE.action_dim))
     weights = []
     for compiling in ("never", "always"):
         accelerator = Acceleration(compiling, "float32").prepare(torch.device("cpu"))
         learner = ActorCriticLearner(model, SUITE.tasks[:2], CONFIG, 0, accelerator, [other])
         for step in range(2):
             learner.set_progress(step)
-            learner.iteration(z, learner.noise(), shown, elsewhere, real)
+            learner.iteration(Inputs(z, learner.noise(), demonstrated, real, starts_there))
         both = [*learner.actors.parameters(), *learner.critics.parameters()]
         weights.append(torch.cat([parameter.flatten() for parameter in both]))
     eager, compiled = weights

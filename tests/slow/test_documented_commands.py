@@ -6,51 +6,42 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from documented import Command, blocks, pwm_lines, session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
-PAGES = {
-    "README.md": "Use what you downloaded",
-    "docs/published-files.md": "",
-    "docs/your-own-data.md": "",
-}
+SHOWN = ("docs/published-files.md", "docs/your-own-data.md")
+"""Pages whose commands stand with their output."""
+PYTHON = ("README.md", "docs/tour.md")
+"""Pages whose Python blocks run in a checkout as they stand."""
 
 
-@dataclass
-class Command:
-    """A command as a page shows it, and the lines that the page shows below it."""
-
-    line: str
-    output: list[str] = field(default_factory=list)
-
-    def run(self, directory: Path) -> str:
-        """Everything that the command prints, in a directory with the checkout's tests."""
-        line = re.sub(r"^pwm ", f"{sys.executable} -m pwm.cli ", self.line)
-        line = re.sub(r"^python ", f"{sys.executable} ", line)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "80",
-            "MINARI_DATASETS_PATH": str(directory / "minari"),
-        }
-        result = subprocess.run(
-            ["bash", "-c", line],
-            cwd=directory,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        refused = any("pwm: error:" in shown for shown in self.output)
-        assert result.returncode == int(refused), f"{self.line}\n{result.stdout}"
-        return result.stdout
+def run(command: Command, directory: Path) -> str:
+    """Everything that a command prints, in a directory with the checkout's tests."""
+    line = re.sub(r"^pwm ", f"{sys.executable} -m pwm.cli ", command.line)
+    line = re.sub(r"^python ", f"{sys.executable} ", line)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "80",
+        "MINARI_DATASETS_PATH": str(directory / "minari"),
+    }
+    result = subprocess.run(
+        ["bash", "-c", line],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    refused = any("pwm: error:" in shown for shown in command.output)
+    assert result.returncode == int(refused), f"{command.line}\n{result.stdout}"
+    return result.stdout
 
 
 def words(text: str) -> set[str]:
@@ -58,38 +49,36 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[A-Za-z][A-Za-z_/+-]{2,}", text))
 
 
-def blocks(page: str) -> Iterator[tuple[str, str]]:
-    """The language and the content of every fenced block."""
-    return iter(re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE))
-
-
-def commands(block: str) -> list[Command]:
-    """The commands of a block in which they begin with a dollar."""
-    found: list[Command] = []
-    for line in re.sub(r"\\\n\s*", "", block).splitlines():
-        if line.lstrip().startswith("$ "):
-            found.append(Command(line.lstrip().removeprefix("$ ")))
-        elif found:
-            found[-1].output.append(line)
-    return found
-
-
-@pytest.mark.parametrize(("name", "section"), PAGES.items())
-def test_every_command_does_what_its_page_shows(name, section, tmp_path):
-    page = (ROOT / name).read_text()
-    if section:
-        page = page.split(f"\n## {section}\n")[1].split("\n## ")[0]
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_command_does_what_its_page_shows(name, tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     ran = 0
-    for language, content in blocks(page):
+    for language, content in blocks((ROOT / name).read_text()):
         if language == "yaml":
             (tmp_path / "pendulum.yaml").write_text(content)
         elif language == "python" and content.startswith("# record.py\n"):
             (tmp_path / "record.py").write_text(content)
         elif language in ("", "console"):
-            for command in commands(content):
-                printed = command.run(tmp_path)
+            for command in session(content):
+                printed = run(command, tmp_path)
                 missing = words("\n".join(command.output)) - words(printed)
                 assert not missing, f"{command.line}\nshown, not printed: {missing}\n{printed}"
                 ran += 1
     assert ran >= 4
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_python_of_a_page_runs_in_a_checkout(name):
+    programs = [content for language, content in blocks((ROOT / name).read_text())
+                if language == "python"]  # fmt: skip
+    assert programs
+    for program in programs:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)
+
+
+def test_the_readme_s_policy_is_evaluated_as_shown(tmp_path):
+    (line,) = (line for line in pwm_lines((ROOT / "README.md").read_text())
+               if "policy=checkpoints/" in line)  # fmt: skip
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    assert "walker-walk" in run(Command(f"{line} baselines=[]"), tmp_path)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from config_mistakes import MISTAKES, SECONDS, filled, in_this_process, make_inputs
+from command_lines import SECONDS, filled, in_this_process, make_inputs
+from config_mistakes import MISTAKES
 
 import pwm
 from pwm.cli.main import COMMANDS, config_directory, main
@@ -113,15 +114,15 @@ def test_debug_gives_the_traceback():
 
 def test_the_process_prints_one_line_and_exits_with_1():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pwm.cli", "pretrain", "data=x", "out=y"]
+    command = [sys.executable, "-m", "pwm.cli", "collect", "suite=x", "out=y"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stdout == ""
-    assert result.stderr.startswith("pwm: error: x is no episode store")
+    assert result.stderr.startswith("pwm: error: unknown suite or task 'x'")
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("line", ["--help", "extract --help", "pretrain data=x out=y --cfg job"])
+@pytest.mark.parametrize("line", ["--help", "collect --help", "collect out=y --cfg job"])
 def test_a_reader_that_has_seen_enough_is_no_error(line):
     end, pipe = os.pipe()
     os.close(end)

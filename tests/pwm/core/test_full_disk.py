@@ -2,73 +2,73 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import full_disk
 import numpy as np
 import pytest
+from forked import result_of_fork
+from samples import make_results
+from small_disk import enter_namespace, mount, require_mounting
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.evaluation.videos import write_video
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "reliability" / "full_disk.py"
-NO_DISK = "this system lets no user mount"
-INSIDE = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
 
 
-def on_small_disk(directory: Path, size: str, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command where a tmpfs is mounted on the directory."""
-    mount = f"mount -t tmpfs -o size={size} tmpfs {directory}"
+def filled(case: full_disk.Case, directory: Path, seed: int) -> full_disk.Tally:
+    enter_namespace()
+    disk = full_disk.Disk(directory)
+    log = directory.with_suffix(".log")
+    return full_disk.try_case(case, disk, 1, log, random.Random(seed))
+
+
+@pytest.mark.parametrize("label", ["convert to=tdmpc2", "pretrain", "extract", "report"])
+def test_a_command_names_the_file_keeps_what_was_there_and_goes_on(
+    label, toy, toy_world_model, tmp_path
+):
+    """Its own disk has room for a part of what it writes, and then for all of it."""
+    require_mounting(tmp_path)
+    out = Path("{out}")
+    files = ("convert", f"source={toy.data}", "to=tdmpc2", "steps=30", "files=6", "out={out}")
+    make_results(tmp_path / "results")
+    cases = {
+        "convert to=tdmpc2": (files, full_disk._read_files, None),
+        "pretrain": (tuple(toy.pretrain(out)), full_disk.saved_steps, None),
+        "extract": (tuple(toy.extract(toy_world_model, out)), full_disk.saved_policies, None),
+        "report": (("report", "run={out}"), full_disk._read_report, tmp_path / "results"),
+    }
+    words, saved, given = cases[label]
+    (tmp_path / "disk").mkdir()
+    case = full_disk.Case(label, words, saved, given)
+    tally = result_of_fork(filled, case, tmp_path / "disk", 0)
+    assert tally.wrong == []
+    assert (tally.full, tally.identical, tally.named.total()) == (1, 1, 1)
+
+
+def cut_off(directory: Path, size: str) -> tuple[str, list[Path]]:
+    enter_namespace()
+    mount(directory, size)
+    frames = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3)).astype(np.uint8)
     try:
-        if subprocess.run([*INSIDE, mount], capture_output=True).returncode:
-            pytest.skip(NO_DISK)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare")
-    line = [*INSIDE, f'{mount}; exec "$@"', "sh", *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
-
-
-def test_a_command_names_the_file_keeps_what_was_there_and_goes_on():
-    cases = "convert,convert to=tdmpc2,pretrain,report"
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), "--tries", "1", "--cases", cases],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if NO_DISK in result.stderr:
-        pytest.skip(NO_DISK)
-    assert result.returncode == 0, result.stderr
-    rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]
-    assert [row[1:4] for row in rows] == [["1", "0", "1 of 1"]] * 4
-
-
-VIDEO = """
-import sys
-from pathlib import Path
-import numpy as np
-from pwm.core.errors import PwmError
-from pwm.evaluation.videos import write_video
-
-disk = Path(sys.argv[1])
-frames = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3)).astype(np.uint8)
-try:
-    write_video(disk / "a.mp4", frames)
-except PwmError as error:
-    print(error)
-assert not list(disk.iterdir())
-"""
+        write_video(directory / "a.mp4", frames)
+    except PwmError as error:
+        return str(error), list(directory.iterdir())
+    return "", list(directory.iterdir())
 
 
 @pytest.mark.parametrize("size", ["4k", "60k"])
 def test_a_video_that_ffmpeg_cuts_off_in_silence_is_found(size, tmp_path):
-    run = on_small_disk(tmp_path, size, [sys.executable, "-c", VIDEO, str(tmp_path)])
-    assert run.returncode == 0, run.stderr
-    assert "a.mp4: 0 of its 50 frames were kept" in run.stdout
-    assert "free some space there" in run.stdout
+    require_mounting(tmp_path)
+    said, left = result_of_fork(cut_off, tmp_path, size)
+    assert "a.mp4: 0 of its 50 frames were kept" in said
+    assert "free some space there" in said
+    assert left == []
 
 
 def test_a_video_that_fits_has_every_frame(tmp_path):

@@ -198,6 +198,7 @@ def test_the_whole_chain(file: Path, tmp_path: Path) -> None:
     run(
         "extract", f"checkpoint={model}", f"data={data}", f"out={policies}", f"tasks=[{file}]",
         "extract=small_data", "learner.iterations=2", "pool=64", "device=cpu",
+        "learner.batch_size=8", "learner.horizon=4",
     )  # fmt: skip
     run("evaluate", f"policy={policies}", f"out={tmp_path}", "episodes=2", "workers=1")
     results = json.loads((tmp_path / "results.json").read_text())

@@ -45,7 +45,6 @@ def test_every_job_is_done_once_by_as_many_processes_as_there_are_jobs_for() -> 
     assert not [child for child in left if "resource_tracker" not in " ".join(child.cmdline())]
 
 
-@pytest.mark.slow
 def test_workers_that_die_hang_or_fail_are_replaced_and_all_is_done(tmp_path: Path) -> None:
     said: list[str] = []
     with WorkerPool(2, timeout=3, max_faults=3, ahead=2, notify=said.append) as pool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from stores import SMALL, SUITE, coded_store, make_episode, rewrite_manifest
 
 from pwm.cli.main import main
@@ -157,39 +159,30 @@ def test_a_deleted_or_replaced_file_is_read_on_as_it_was(path):
     assert all(torch.equal(a, b) for a, b in zip(sampler.batch(0), before, strict=True))
 
 
-READER = """
-import sys
-from pwm.data.store import EpisodeStore
-from pwm.core.errors import PwmError
-from pwm.data.windows.sampler import WindowSampler
-sampler = WindowSampler(EpisodeStore.open(sys.argv[1]), 8, 512, 0, memory=0)
-print("reading", flush=True)
-try:
-    for batch in sampler.iterate(0, 10**9):
-        pass
-except PwmError as error:
-    sys.exit(str(error))
-"""
+def read_without_end(path: Path) -> int:
+    sampler = WindowSampler(EpisodeStore.open(path), 8, 512, 0, memory=0)
+    print("reading")
+    try:
+        for _ in sampler.iterate(0, 10**9):
+            pass
+    except PwmError as error:
+        sys.exit(str(error))
+    return 0
 
 
 def test_truncation_at_any_moment_ends_in_a_sentence(tmp_path):
     """A touched page of a truncated mapping would kill the process by SIGBUS."""
     path = coded_store(tmp_path / "store", {"small": [400] * 200}, get_one()).path
-    for attempt in range(2):
+    for attempt in range(4):
         copy = shutil.copytree(path, tmp_path / f"copy{attempt}")
-        reader = subprocess.Popen(
-            [sys.executable, "-c", READER, str(copy)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert reader.stdout.readline() == "reading\n"
-        time.sleep(0.05 + 0.013 * attempt)
+        reader = Forked(partial(read_without_end, copy), tmp_path / "log")
+        reader.wait_until(lambda reader=reader: "reading" in reader.printed)
+        time.sleep(0.01 + 0.013 * attempt)
         os.truncate(copy / "small" / "rows.bin", 4096 * (1 + attempt))
-        _, errors = reader.communicate(timeout=60)
-        assert reader.returncode == 1, (reader.returncode, errors)
-        assert "truncated" in errors or "changed" in errors
-        assert "Traceback" not in errors
+        code = reader.wait()
+        assert code == 1, (code, reader.printed)
+        assert "truncated" in reader.printed or "changed" in reader.printed
+        assert "Traceback" not in reader.printed
 
 
 def get_one():

@@ -8,16 +8,17 @@ import io
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-import stores
+from forked import Forked, result_of_fork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from small_disk import enter_namespace, mount, require_mounting
 from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manifest
 
 from pwm.core.errors import PwmError
@@ -27,7 +28,6 @@ from pwm.data.inspection import histogram, info, verify
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore, shared_tasks
 
-HELPERS = os.path.dirname(stores.__file__)
 FIELDS = ("obs", "action", "reward", "terminated", "success")
 
 
@@ -147,19 +147,14 @@ def test_what_lies_behind_the_commit_is_ignored_and_cut_off_by_the_next_writer(s
     assert list(verify(reread)) == []
 
 
-WRITER = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from stores import SMALL, make_episode
-from pwm.data.store import EpisodeStore
-with EpisodeStore.open(sys.argv[1], "a") as store:
-    index = store.count("small")
-    while True:
-        store.append("small", [make_episode(SMALL, 1 + (index + i) % 7, index + i)
-                               for i in range(3)], "test")
-        index += 3
-        print(index, flush=True)
-"""
+def write_without_end(path: Path) -> int:
+    with EpisodeStore.open(path, "a") as store:
+        index = store.count("small")
+        while True:
+            episodes = [make_episode(SMALL, 1 + i % 7, i) for i in range(index, index + 3)]
+            store.append("small", episodes, "test")
+            index += 3
+            print(index)
 
 
 def test_a_writer_killed_at_any_instant_leaves_its_last_commit(tmp_path):
@@ -167,18 +162,13 @@ def test_a_writer_killed_at_any_instant_leaves_its_last_commit(tmp_path):
     with EpisodeStore.create(path, SUITE) as store:
         store.add_source("test", {})
     done = 0
-    for attempt in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), HELPERS],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3 + attempt):
-            done = int(writer.stdout.readline())
+    for attempt in range(8):
+        writer = Forked(partial(write_without_end, path), tmp_path / "log")
+        writer.wait_until(lambda w=writer, lines=3 + attempt: w.printed.count("\n") >= lines)
         time.sleep(0.0007 * attempt)
-        writer.send_signal(signal.SIGKILL)
-        told = writer.stdout.read().split()
-        writer.wait()
+        writer.kill()
+        assert writer.wait() == -signal.SIGKILL
+        told = writer.printed.split("\n")[:-1]  # whole lines
         done = int(told[-1]) if told else done
         store = EpisodeStore.open(path)
         assert store.count("small") in (done, done + 3)
@@ -206,56 +196,39 @@ def test_a_commit_that_fails_half_way_changes_nothing(store_path, monkeypatch, f
     assert list(verify(reread)) == []
 
 
-FULL_DISK = """
-import os, sys
-sys.path.insert(0, sys.argv[2])
-from stores import SMALL, SUITE, make_episode
-from pwm.data.store import EpisodeStore
-from pwm.core.errors import PwmError
-from pwm.data.inspection import verify
-
-path = os.path.join(sys.argv[1], "store")
-filler = os.path.join(sys.argv[1], "filler")
-with open(filler, "wb") as file:
-    file.write(bytes(2**20))
-written = 0
-with EpisodeStore.create(path, SUITE) as store:
-    store.add_source("test", {})
-    try:
-        for written in range(10**6):
-            store.append("small", [make_episode(SMALL, 500, written)], "test")
-    except PwmError as error:
-        print(error)
-assert written > 10
-for mode in ("r", "a"):
-    with EpisodeStore.open(path, mode) as store:
-        assert store.count("small") == written
+def fill_a_disk(directory: Path) -> tuple[int, str]:
+    """Appends until a disk of 3 MiB is full and checks the store, and again with more room."""
+    enter_namespace()
+    mount(directory, "3m")
+    path, filler = directory / "store", directory / "filler"
+    filler.write_bytes(bytes(2**20))
+    written, said = 0, ""
+    with EpisodeStore.create(path, SUITE) as store:
+        store.add_source("test", {})
+        try:
+            for written in range(10**6):
+                store.append("small", [make_episode(SMALL, 500, written)], "test")
+        except PwmError as error:
+            said = str(error)
+    for mode in ("r", "a"):
+        with EpisodeStore.open(path, mode) as store:
+            assert store.count("small") == written
+            assert list(verify(store)) == []
+    filler.unlink()
+    with EpisodeStore.open(path, "a") as store:
+        for index in range(written, written + 20):
+            store.append("small", [make_episode(SMALL, 500, index)], "test")
         assert list(verify(store)) == []
-os.unlink(filler)
-with EpisodeStore.open(path, "a") as store:
-    for index in range(written, written + 20):
-        store.append("small", [make_episode(SMALL, 500, index)], "test")
-    assert list(verify(store)) == []
-    assert all(store.episode("small", i).seed == i for i in range(written + 20))
-"""
+        assert all(store.episode("small", i).seed == i for i in range(written + 20))
+    return written, said
 
 
 def test_on_a_full_disk_everything_committed_stays_and_it_goes_on_with_room(tmp_path):
-    """A file system of its own, of 3 MiB, in a mount namespace of its own."""
-    inside = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
-    mount = f"mount -t tmpfs -o size=3m tmpfs {tmp_path}"
-    try:
-        if subprocess.run([*inside, mount], capture_output=True).returncode:
-            pytest.skip("this system lets no user mount")
-    except FileNotFoundError:
-        pytest.skip("there is no unshare")
-    words = [sys.executable, "-c", FULL_DISK, str(tmp_path), HELPERS]
-    run = subprocess.run(
-        [*inside, f'{mount}; exec "$@"', "sh", *words], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert "cannot write" in run.stdout
-    assert "No space left on device" in run.stdout
+    require_mounting(tmp_path)
+    written, said = result_of_fork(fill_a_disk, tmp_path)
+    assert written > 10
+    assert "cannot write" in said
+    assert "No space left on device" in said
 
 
 def test_a_commit_whose_last_sync_fails_is_not_written_over(store_path, monkeypatch):

@@ -99,7 +99,7 @@ def test_results_follow_the_schema(toy, policies, evaluated):
     assert set(times) == set(played)
     assert min(times.values()) > 0
     rates = json.loads((evaluated / "throughput.json").read_text())
-    assert rates["steps"] == len(played) * 2 * 3 * 500
+    assert rates["steps"] == len(played) * 2 * 3 * 50
     assert rates["simulator_steps_per_second"] > rates["steps_per_second"] > 0
     assert rates["faults"] == {}
 

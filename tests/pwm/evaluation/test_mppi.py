@@ -31,7 +31,7 @@ from pwm.evaluation.mppi import (
     fit_elites,
     shifted,
 )
-from pwm.evaluation.mppi_agent import PlannedEpisodes
+from pwm.evaluation.mppi_agent import MPPIAgent
 from pwm.evaluation.scores import Results
 from pwm.extraction.config import ActorCriticConfig
 from pwm.extraction.learner import ActorCriticLearner
@@ -323,8 +323,8 @@ def test_the_next_decision_starts_one_step_on() -> None:
     assert shifted(mean).tolist() == expected
 
 
-def planned(model: WorldModel, suite: Suite) -> PlannedEpisodes:
-    return PlannedEpisodes(Planner(model, TDMPC2Guide(model), FAST), suite, CPU, {})
+def planned(model: WorldModel, suite: Suite) -> MPPIAgent:
+    return MPPIAgent(Planner(model, TDMPC2Guide(model), FAST), suite, CPU, {})
 
 
 def test_episodes_keep_their_own_plans() -> None:
@@ -357,7 +357,7 @@ def test_random_numbers_follow_from_task_and_seed() -> None:
 
     def first(tasks: Sequence[Task], seeds: Sequence[int]) -> np.ndarray:
         planner = Planner(Points(), Blind(), FAST)
-        episodes = PlannedEpisodes(planner, Points.SUITE, CPU, {})
+        episodes = MPPIAgent(planner, Points.SUITE, CPU, {})
         return episodes.act([(episodes.begin(task, seeds), obs) for task in tasks])[-1]
 
     alone = first([plane], [7, 8])
@@ -503,7 +503,7 @@ def test_policies_extracted_with_unlike_settings_are_refused(tmp_path: Path) -> 
     model = make_model()
     save_policies(model, tmp_path, (SMALL,))
     save_policies(model, tmp_path, (LARGE,), reward_units="real")
-    with pytest.raises(PwmError, match="unlike networks, discounts or reward units"):
+    with pytest.raises(PwmError, match="different networks, discounts or reward units"):
         load_guide(model, tmp_path)
 
 

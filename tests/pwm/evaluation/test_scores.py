@@ -30,11 +30,11 @@ from pwm.evaluation.scores import (
     MethodScore,
     Results,
     TaskScore,
-    bootstrap_interval,
     score_data,
     score_task,
     write_csv,
 )
+from pwm.evaluation.statistics import bootstrap_interval, iqm, iqm_interval
 
 WALKER = get_task("walker-run")
 REACH = get_task("mw-reach")
@@ -118,6 +118,21 @@ def test_interval_depends_on_the_seed_alone() -> None:
     sample = np.random.default_rng(3).normal(size=15)
     assert bootstrap_interval([sample], seed=4) == bootstrap_interval([sample], seed=4)
     assert bootstrap_interval([sample], seed=4) != bootstrap_interval([sample], seed=5)
+
+
+def test_interquartile_mean_leaves_a_quarter_out_at_each_end() -> None:
+    assert iqm(np.array([[0.0, 10.0, 20.0, 30.0], [40.0, 50.0, 60.0, 1000.0]])) == 35.0
+
+
+def test_interquartile_interval_resamples_seeds_within_tasks_only() -> None:
+    apart = np.repeat([[0.0, 10.0, 90.0, 100.0]], 5, axis=0)
+    assert iqm_interval(apart) == (50.0, 50.0)
+    assert iqm_interval(apart[:1]) is None
+    scores = np.random.default_rng(0).uniform(0, 100, (3, 20))
+    draw = np.random.default_rng(1)
+    drawn = [scores[draw.integers(3, size=(3, 20)), np.arange(20)] for _ in range(4000)]
+    expected = np.percentile([iqm(resample) for resample in drawn], [2.5, 97.5])
+    assert iqm_interval(scores) == pytest.approx(expected, abs=0.5)
 
 
 # Scores of a task
@@ -229,9 +244,13 @@ def test_malformed_results_say_so_in_one_sentence(tmp_path: Path, text: str, mes
 
 def test_a_task_without_a_number_is_named_as_malformed(tmp_path: Path) -> None:
     data = small_results().to_json()
-    data["tasks"]["mw-reach"]["return_ci95"] = [1.0]
-    with pytest.raises(PwmError, match="wrong value"):
-        Results.from_json(data)
+    for wrong, words in (
+        ([1.0], r"lack 'tasks\.mw-reach\.return_ci95"),
+        (["a", 1.0], "wrong value"),
+    ):
+        data["tasks"]["mw-reach"]["return_ci95"] = wrong
+        with pytest.raises(PwmError, match=words):
+            Results.from_json(data)
 
 
 def test_csv_has_a_row_a_task_and_method(tmp_path: Path) -> None:
@@ -354,41 +373,36 @@ def test_table_does_not_read_markup_in_names() -> None:
 def test_published_means_are_those_of_the_papers() -> None:
     def means(suite: str) -> list[float | None]:
         columns = published_columns(suite, SUITES[suite].names, METHODS)
-        return [None if c.mean is None else round(c.mean, 1) for c in columns]
+        return [None if c.mean is None else round(c.mean, 1) for c in columns.values()]
 
     assert means("mt80") == [81.8, None, 67.8, 92.9, 73.8, 54.1]
     assert means("mt30") == [76.8, None, 59.8, 88.4, 71.1, 76.6]
 
 
 def test_published_suite_follows_the_run() -> None:
-    (column,) = published_columns("walker-run", ["walker-run"], ["pwm-48M"])
-    assert column.suite == "mt30" and column.score("walker-run") == 85.78
-    mixed = published_columns("quick", SUITES["quick"].names, ["pwm-48M"])[0]
-    assert mixed.suite == "mt80" and len(mixed.figures) == 5
+    (column,) = published_columns("walker-run", ["walker-run"], ["pwm-48M"]).values()
+    assert column.suite == "mt30" and column.scores == {"walker-run": 85.78}
+    mixed = published_columns("quick", SUITES["quick"].names, ["pwm-48M"])["pwm-48M"]
+    assert mixed.suite == "mt80" and len(mixed.scores) == 5
 
 
 def test_differences_name_what_differs() -> None:
     dmcontrol, mixed = (
-        published_columns(name, SUITES[name].names)[0].differences for name in ("mt30", "quick")
+        published_columns(name, SUITES[name].names)["pwm-48M"].differences
+        for name in ("mt30", "quick")
     )
     assert not any("Meta-World" in text for text in dmcontrol)
     assert any("Meta-World v2" in text for text in mixed)
     assert any("48M parameters" in text for text in mixed)
     assert any("550,450,000 rows" in text for text in mixed)
     assert any(text.startswith("1 seed ") for text in mixed)
-    sentences = describe_differences(published_columns("quick", SUITES["quick"].names))
+    sentences = describe_differences(published_columns("quick", SUITES["quick"].names).values())
     assert sentences[0].startswith("All: ") and "v3" in sentences[0]
     assert "10 seeds" in sentences[2] and "v3" not in sentences[2]
 
 
-def test_success_is_published_for_metaworld_only() -> None:
-    reach, walker = (figure("mt80", "pwm-48M", task) for task in ("mw-reach", "walker-run"))
-    assert reach is not None and reach.success == 0.8
-    assert walker is not None and walker.success is None
-
-
 def test_unknown_tasks_and_methods() -> None:
-    assert published_columns("x", ["not-a-task"]) == []
+    assert published_columns("x", ["not-a-task"]) == {}
     assert figure("mt80", "pwm-48M", "not-a-task") is None
     with pytest.raises(PwmError, match="known are pwm-48M"):
         published_columns("quick", ["mw-reach"], ["ppo"])

@@ -73,7 +73,7 @@ def test_metrics_are_named_by_task(toy, finished):
     lines = metrics(finished)
     assert [line["step"] for line in lines] == list(range(1, 13))
     for name in toy.tasks:
-        assert {f"{name}/imagined_return", f"{name}/critic_loss", f"{name}/clone_error"} <= set(
+        assert {f"{name}/imagined_return", f"{name}/critic_loss", f"{name}/bc_loss"} <= set(
             lines[0]
         )
 
@@ -414,7 +414,7 @@ def test_cloning_before_the_first_iteration_counts_as_steps_and_can_be_stopped(
     toy, toy_world_model, remedies, remedied, tmp_path, monkeypatch, capsys
 ):
     with monkeypatch.context() as patch:
-        disturb(patch, 3, lambda: signal.raise_signal(signal.SIGTERM), "imitation")
+        disturb(patch, 3, lambda: signal.raise_signal(signal.SIGTERM), "bc_update")
         assert main(toy.extract(toy_world_model, tmp_path, *remedies)) == 143
     assert "2 tasks saved at iteration 3 of 16" in capsys.readouterr().err
     assert main(toy.extract(toy_world_model, tmp_path, *remedies)) == 0
@@ -423,7 +423,7 @@ def test_cloning_before_the_first_iteration_counts_as_steps_and_can_be_stopped(
     assert [line["step"] for line in lines] == list(range(1, 17))
     imagines = ["reacher-easy/imagined_return" in line for line in lines]
     assert imagines == [False] * 4 + [True] * 12
-    assert all(line["reacher-easy/clone_error"] > 0 for line in lines)
+    assert all(line["reacher-easy/bc_loss"] > 0 for line in lines)
 
 
 def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, capsys):

@@ -1,20 +1,33 @@
 from __future__ import annotations
 
+import dataclasses
+import resource
+import sys
+
 import pytest
+import torch
+from forked import result_of_fork
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
-from pwm.extraction.groups import planned_groups
+from pwm.extraction import groups
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.groups import bytes_a_task, largest_group, planned_groups
+from pwm.extraction.inputs import Inputs
+from pwm.extraction.learner import ActorCriticLearner
+from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import save_checkpoint
 
+SIZE = ModelSize(encoder_dim=16, mlp_dim=128, latent_dim=128, task_dim=8)
+CONFIG = ActorCriticConfig(batch_size=128, horizon=8, critic_passes=1)
 TASKS = get_suite("mt30").tasks[:7]
 NAMES = [task.name for task in TASKS]
 
 
 def plan(out, names=NAMES, size=3) -> list[list[str]]:
     suite = get_suite("mt30")
-    groups = planned_groups(out, [suite[name] for name in names], lambda tasks: size)
-    return [[task.name for task in group] for group in groups]
+    planned = planned_groups(out, [suite[name] for name in names], lambda tasks: size)
+    return [[task.name for task in group] for group in planned]
 
 
 def finish(out, *names: str) -> None:
@@ -68,3 +81,36 @@ def test_a_damaged_plan_is_refused(content, tmp_path):
     (tmp_path / "groups" / "plan.json").write_bytes(content)
     with pytest.raises(PwmError, match=r"plan.json is damaged"):
         plan(tmp_path)
+
+
+def make_model() -> WorldModel:
+    return WorldModel(SIZE, get_suite("mt80")).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("free", "tasks", "size"), [(100, 80, 16), (10, 80, 10), (10, 12, 6), (10, 6, 6), (0.1, 80, 1)]
+)
+def test_groups_are_equal_and_as_few_as_fit(monkeypatch, free, tasks, size):
+    model = make_model()
+    room = int(free * bytes_a_task(model, CONFIG) / 0.7) + 1
+    monkeypatch.setattr(groups, "free_memory", lambda: room)
+    assert largest_group(model, CONFIG, tasks) == size
+
+
+def peak_of_an_iteration(batch_size: int) -> int:
+    """Bytes of this process after it has learned four tasks."""
+    config = dataclasses.replace(CONFIG, batch_size=batch_size)
+    model = make_model()
+    learner = ActorCriticLearner(model, model.suite.tasks[:4], config, 0)
+    start = torch.rand(4, batch_size, model.size.latent_dim)
+    learner.iteration(Inputs(start, learner.noise()))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_the_estimate_covers_what_an_iteration_takes():
+    """Peak memory of a process that learns four tasks, beyond one with a hundredth of the batch."""
+    peaks = [result_of_fork(peak_of_an_iteration, batch) for batch in (4, CONFIG.batch_size)]
+    small = bytes_a_task(make_model(), dataclasses.replace(CONFIG, batch_size=4))
+    estimate = 4 * (bytes_a_task(make_model(), CONFIG) - small)
+    assert 0.2 * estimate < peaks[1] - peaks[0] < 1.1 * estimate

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
-from pwm.extraction import learner as actor_critic_learner
+from pwm.extraction import imagination
 from pwm.extraction.config import ActorCriticConfig
-from pwm.extraction.imagination import Imagined
-from pwm.extraction.learner import ActorCriticLearner, Demonstrations, Noise, Transitions
+from pwm.extraction.imagination import Imagined, ImaginedRollout
+from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
+from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.math import symexp
 from pwm.models.world_model import ModelSize, WorldModel
@@ -51,10 +52,10 @@ def make_model(seed: int = 0, **sizes) -> WorldModel:
 
 
 def make_learner(
-    tasks=SUITE.tasks, seed: int = 0, model=None, others=(), **changes
+    tasks=SUITE.tasks, seed: int = 0, model=None, ensemble=(), **changes
 ) -> ActorCriticLearner:
     config = dataclasses.replace(CONFIG, **changes)
-    learner = ActorCriticLearner(model or make_model(), tasks, config, seed, others=others)
+    learner = ActorCriticLearner(model or make_model(), tasks, config, seed, ensemble=ensemble)
     with torch.no_grad():  # fresh networks are so near zero that little can be seen
         for k, task in enumerate(learner.tasks):
             torch.manual_seed(SUITE.id(task.name) + 100)
@@ -78,8 +79,15 @@ def iterate(learner: ActorCriticLearner, pools: Tensor, first: int, end: int) ->
         learner.set_progress(step)
         rows = learner.sample(pools.shape[1])
         start = torch.stack([pool[r] for pool, r in zip(pools, rows, strict=True)])
-        metrics.append(learner.iteration(start, learner.noise()))
+        metrics.append(learner.iteration(Inputs(start, learner.noise())))
     return metrics
+
+
+def objective(
+    learner: ActorCriticLearner, start: Tensor, noise: Tensor, **more
+) -> tuple[Tensor, ImaginedRollout, dict[str, Tensor]]:
+    """The actors' objective with given noise on the actions, (H, K, B, action_dim)."""
+    return learner.actor_objective(Inputs(start, Noise(noise, torch.empty(0)), **more))
 
 
 # --- the gradient of the actor loss through the world model --------------------------------------
@@ -101,7 +109,7 @@ class Problem:
         self.parameters = list(self.learner.actors.parameters())
 
     def analytic(self) -> Tensor:
-        loss, imagined, metrics = self.learner.actor_loss(self.start, self.noise)
+        loss, imagined, metrics = objective(self.learner, self.start, self.noise)
         self.scale = metrics["return_scale"]
         self.latents = imagined.latents.detach()
         gradients = torch.autograd.grad(loss.sum(), self.parameters)
@@ -258,7 +266,7 @@ def one_iteration(learner: ActorCriticLearner) -> tuple[dict[str, Tensor], Tenso
     learner.set_progress(0)
     start = make_starts(learner.config.batch_size)[: len(learner.tasks)]
     noise = learner.noise()
-    return learner.iteration(start, noise), start, noise
+    return learner.iteration(Inputs(start, noise)), start, noise
 
 
 def test_gradients_are_clipped_task_by_task():
@@ -298,7 +306,7 @@ def test_critics_learn_td_lambda_targets_of_the_least_member(scale_values):
     scale = 10.0 if scale_values else 1.0
     assert learner.critics.scale == pytest.approx(scale)
     learner.set_progress(0)
-    metrics = learner.iteration(start, noise)
+    metrics = learner.iteration(Inputs(start, noise))
     wanted = (errors / scale).square().mean((1, 2, 3))
     torch.testing.assert_close(metrics["critic_loss"].double(), wanted, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
@@ -312,7 +320,7 @@ def test_critics_approach_their_targets():
     losses = []
     for _ in range(100):
         learner.set_progress(0)
-        losses.append(learner.iteration(start, noise)["critic_loss"])
+        losses.append(learner.iteration(Inputs(start, noise))["critic_loss"])
     assert (losses[-1] < 0.3 * losses[0]).all()
 
 
@@ -333,7 +341,7 @@ def test_returns_are_normalized_by_their_running_deviation():
         discounts = 0.9 ** torch.arange(4).view(-1, 1, 1)
         bootstrap = learner.critics(imagined.latents[-1]).amin(1)
         returns.append((imagined.rewards * discounts).sum(0) + 0.9**4 * bootstrap)
-        loss, _, metrics = learner.actor_loss(starts, noise)
+        loss, _, metrics = objective(learner, starts, noise)
         seen = torch.cat(returns, 1)
         scale = seen.std(1, correction=0).clamp(min=1e-2)
         torch.testing.assert_close(metrics["return_scale"], scale)
@@ -346,51 +354,51 @@ def test_cloning_adds_the_mean_squared_distance_of_used_dimensions():
     learner.set_progress(0)
     starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
     shape = (3, CONFIG.batch_size, 2)
-    shown = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    shown[0, :, 1] = 0  # the first task has one action dimension
-    demonstrations = Demonstrations(starts, shown)
-    plain, *_ = make_learner().actor_loss(starts, noise)
-    cloning, _, metrics = learner.actor_loss(starts, noise, demonstrations)
+    demonstrated = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    demonstrated[0, :, 1] = 0  # the first task has one action dimension
+    demonstrations = Demonstrations(starts, demonstrated)
+    plain, *_ = objective(make_learner(), starts, noise)
+    cloning, _, metrics = objective(learner, starts, noise, demonstrations=demonstrations)
     mode = learner.actors(starts)
     wanted = torch.stack(
         [
-            (mode[k, :, :used] - shown[k, :, :used]).square().mean()
+            (mode[k, :, :used] - demonstrated[k, :, :used]).square().mean()
             for k, used in ((0, 1), (1, 2), (2, 2))
         ]
     )
-    torch.testing.assert_close(metrics["clone_error"], wanted)
+    torch.testing.assert_close(metrics["bc_loss"], wanted)
     torch.testing.assert_close(cloning - plain, 0.7 * wanted)
 
 
 # --- an ensemble of world models, and recorded transitions ---------------------------------------
 
 
-def make_others() -> list[WorldModel]:
+def make_ensemble() -> list[WorldModel]:
     return [make_model(1), make_model(2, latent_dim=8, mlp_dim=10)]
 
 
-def make_elsewhere(count: int = CONFIG.batch_size) -> list[Tensor]:
+def ensemble_starts(count: int = CONFIG.batch_size) -> tuple[Tensor, ...]:
     """The states of make_starts in the other models."""
     obs = torch.randn(3, count, 5, generator=torch.Generator().manual_seed(5))
-    return [model.encode(obs, torch.arange(3).unsqueeze(1)) for model in make_others()]
+    return tuple(model.encode(obs, torch.arange(3).unsqueeze(1)) for model in make_ensemble())
 
 
 def test_cloning_alone_approaches_what_was_shown_and_leaves_all_else():
     learner = make_learner(clone_first=150, clone_lr=2e-2, lr_final=1e-3)
     before = {name: t.clone() for name, t in learner.critics.state_dict().items()}
-    log_std, moments = learner.actors.log_std.detach().clone(), learner.moments.clone()
+    log_std, moments = learner.actors.log_std.detach().clone(), learner.return_moments.clone()
     starts = make_starts(CONFIG.batch_size)
     mask = learner.actors.action_mask.unsqueeze(1)
-    shown = Demonstrations(starts, 0.8 * torch.sin(9 * starts[..., : mask.shape[-1]]) * mask)
+    demonstrated = Demonstrations(starts, 0.8 * torch.sin(9 * starts[..., : mask.shape[-1]]) * mask)
     errors = []
     for step in range(150):
         learner.set_progress(step)
-        metrics = learner.imitation(shown)
-        errors.append(metrics["clone_error"])
+        metrics = learner.bc_update(demonstrated)
+        errors.append(metrics["bc_loss"])
     assert (errors[-1] < 0.1 * errors[0]).all()
     assert metrics["actor_grad_norm"].shape == (3,)
     assert torch.equal(learner.actors.log_std, log_std)
-    assert torch.equal(learner.moments, moments)
+    assert torch.equal(learner.return_moments, moments)
     for name, tensor in learner.critics.state_dict().items():
         assert torch.equal(tensor, before[name])
 
@@ -399,12 +407,12 @@ def test_cloning_alone_approaches_what_was_shown_and_leaves_all_else():
 def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
     """Rewards and actor gradients against every model's rollout of its own, step by step."""
     changes = {"reward_units": reward_units, "disagreement_weight": 1.5}
-    learner = make_learner(others=make_others(), **changes)
-    start, elsewhere = make_starts(CONFIG.batch_size), make_elsewhere()
+    learner = make_learner(ensemble=make_ensemble(), **changes)
+    start, starts_there = make_starts(CONFIG.batch_size), ensemble_starts()
     noise = learner.noise().action
-    ours = learner.imagine(start, noise, elsewhere).rewards
-    tasks, worlds = torch.arange(3).unsqueeze(1), [make_model(), *make_others()]
-    states, plain = [start, *elsewhere], []
+    ours = learner.imagine(start, noise, starts_there).rewards
+    tasks, worlds = torch.arange(3).unsqueeze(1), [make_model(), *make_ensemble()]
+    states, plain = [start, *starts_there], []
     for step_noise in noise:
         action = learner.actors(states[0], step_noise)
         rewards = [m.symlog_reward(z, action, tasks) for m, z in zip(worlds, states, strict=True)]
@@ -423,10 +431,10 @@ def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
 
 
 def test_models_that_agree_are_one_model():
-    learner = make_learner(others=[make_model()], disagreement_weight=5.0)
+    learner = make_learner(ensemble=[make_model()], disagreement_weight=5.0)
     starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
-    loss, imagined, _ = learner.actor_loss(starts, noise, elsewhere=[starts])
-    plain, alone, _ = make_learner().actor_loss(starts, noise)
+    loss, imagined, _ = objective(learner, starts, noise, ensemble_start_latents=(starts,))
+    plain, alone, _ = objective(make_learner(), starts, noise)
     torch.testing.assert_close(imagined.rewards, alone.rewards, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loss, plain, rtol=1e-3, atol=1e-3)
     gradients = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
@@ -450,29 +458,35 @@ def test_critics_learn_from_recorded_transitions_in_proportion():
     with torch.no_grad():
         following = mixed.critics(real.next_latent).amin(1)
         errors = mixed.critics(real.latent) - (real.reward + real.discount * following).unsqueeze(1)
-    imagined = plain.iteration(start, noise)["critic_loss"]
-    ours = mixed.iteration(start, noise, real=real)["critic_loss"]
+    imagined = plain.iteration(Inputs(start, noise))["critic_loss"]
+    ours = mixed.iteration(Inputs(start, noise, transitions=real))["critic_loss"]
     torch.testing.assert_close(ours, 0.7 * imagined + 0.3 * errors.square().mean((1, 2)))
 
 
 @pytest.mark.parametrize("k", range(3))
 def test_with_all_remedies_a_task_learns_the_same_alone_and_in_a_stack(k):
-    given = {"real_value_share": 0.5, "clone_weight": 0.3, "others": make_others()}
+    given = {"real_value_share": 0.5, "clone_weight": 0.3, "ensemble": make_ensemble()}
     stack, alone = make_learner(**given), make_learner(SUITE.tasks[k : k + 1], **given)
-    start, elsewhere, real = make_starts(CONFIG.batch_size), make_elsewhere(), make_transitions()
-    shown = Demonstrations(
+    start, starts_there, real = (
+        make_starts(CONFIG.batch_size),
+        ensemble_starts(),
+        make_transitions(),
+    )
+    demonstrated = Demonstrations(
         real.latent, 0.5 * stack.actors.action_mask.unsqueeze(1).expand(-1, 6, -1)
     )
     own = slice(k, k + 1)
     for step in range(4):
         stack.set_progress(step), alone.set_progress(step)
-        stack.iteration(start, stack.noise(), shown, elsewhere, real)
+        stack.iteration(Inputs(start, stack.noise(), demonstrated, real, starts_there))
         alone.iteration(
-            start[own],
-            alone.noise(),
-            Demonstrations(*(part[own] for part in shown)),
-            [part[own] for part in elsewhere],
-            Transitions(*(part[own] for part in real)),
+            Inputs(
+                start[own],
+                alone.noise(),
+                Demonstrations(*(part[own] for part in demonstrated)),
+                Transitions(*(part[own] for part in real)),
+                tuple(part[own] for part in starts_there),
+            )
         )
     assert_task_equal(stack, k, alone)
 
@@ -491,7 +505,7 @@ def test_schedules():
     weights = []
     for iteration in (0, 10, 5):
         learner.set_progress(iteration)
-        weights.append(float(learner.clone_weight))
+        weights.append(float(learner.bc_weight))
     assert weights == pytest.approx([1.0, 0.5, 0.75])
     assert float(learner.actor_optimizer.param_groups[0]["lr"]) == pytest.approx(5.5e-4)
     assert float(learner.critic_optimizer.param_groups[0]["lr"]) == pytest.approx(1.05e-3)
@@ -507,7 +521,7 @@ def test_cloning_alone_has_a_schedule_of_its_own_before_that_of_the_iterations()
     for step in (0, 2, 4, 9, 14):
         learner.set_progress(step)
         rates.append(float(learner.actor_optimizer.param_groups[0]["lr"]))
-        weights.append(float(learner.clone_weight))
+        weights.append(float(learner.bc_weight))
     assert rates == pytest.approx([9e-3, 4.55e-3, 1e-3, 5.5e-4, 1e-4])
     assert weights[2:] == pytest.approx([1.0, 0.75, 0.5])
     assert learner.config.steps == 14
@@ -612,7 +626,7 @@ def imagine_in_the_toy(monkeypatch) -> None:
         "imagined_reward": lambda model, offset: -offset.square().sum(-1),
     }
     for name, function in toy.items():
-        monkeypatch.setattr(actor_critic_learner, name, function)
+        monkeypatch.setattr(imagination, name, function)
 
 
 @pytest.mark.parametrize("detach", [False, True])

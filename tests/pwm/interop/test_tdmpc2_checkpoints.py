@@ -22,7 +22,7 @@ from pwm.core.locks import DirectoryLock
 from pwm.core.suites import SUITES, Suite, get_suite
 from pwm.interop.export_checkpoint import ExportConfig, export_checkpoint
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
-from pwm.interop.tdmpc2_checkpoints import _their_name, read_published, to_published
+from pwm.interop.tdmpc2_checkpoints import published_key, read_published, to_published
 from pwm.models.sizes import PUBLISHED_SIZES, size_name
 from pwm.models.world_model import KIND, ModelSize, WorldModel, model_meta
 from pwm.runtime.checkpoint import save_checkpoint
@@ -150,7 +150,7 @@ def test_task_embeddings_have_max_norm_1_as_in_the_original(tmp_path):
 def virtual(model: WorldModel) -> dict[str, Tensor]:
     """Weights of the model's shapes that take no room on disk: every tensor is one number."""
     return {
-        _their_name(name, "tdmpc2-old"): torch.zeros(()).expand(tensor.shape)
+        published_key(name, "tdmpc2-old"): torch.zeros(()).expand(tensor.shape)
         for name, tensor in model.state_dict().items()
     }
 

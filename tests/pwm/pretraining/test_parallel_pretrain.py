@@ -27,8 +27,11 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_curves(ours: Path, theirs: Path, tolerance: float = 1e-5) -> None:
-    """All that is logged of every update, relative to its size where that is above 1."""
+def assert_same_curves(ours: Path, theirs: Path, tolerance: float = 2e-5) -> None:
+    """All that is logged of every update, relative to its size where that is above 1.
+
+    In float32 the norm of a gradient of some thousand entries differs by 1.2e-5 on some processors.
+    """
     a, b = metrics(ours), metrics(theirs)
     assert [line["step"] for line in a] == [line["step"] for line in b]
     for one, other in zip(a, b, strict=True):

@@ -274,7 +274,7 @@ def test_eighty_tasks(tmp_path: Path) -> None:
     text, page = read(run)
     for task in get_suite("mt80").names:
         assert page.row(task, CELLS)
-    header = next(row for row in page.rows if row[:1] == ["Agent"])
+    header = next(row for row in page.rows if row[:1] == ["Method"])
     assert header[4:] == ["dm_control 30", "Meta-World 50"]
     assert page.row("PWM 48M", 6)[2:] == ["81.8", DASH, "75.1", "85.8"]
     assert len(text) < 3_000_000
@@ -315,7 +315,7 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
 def test_a_single_episode_has_no_interval(tmp_path: Path) -> None:
     make_results(get_suite("walker-run"), episodes=1).save(tmp_path / "results.json")
     _, page = read(tmp_path)
-    assert "95 % interval" not in page.text and "1 episode a task" in page.text
+    assert "95 % interval" not in page.text and "1 episode per task" in page.text
     assert page.row("walker-run", CELLS)[1].endswith(DASH)
 
 

@@ -103,6 +103,11 @@ def test_means_are_those_of_the_runs(page):
     assert row["each seed"] == ", ".join(f"{mean:.1f}" for mean in means)
     low, high = map(float, row["95 %"].split(" to "))
     assert low < np.mean(means) < high
+    scores = [[score.normalized_score for score in run.policy.tasks.values()] for run in runs]
+    middle = np.mean(np.sort(scores, axis=None)[60:-60])
+    low, high = map(float, row["IQM 95 %"].split(" to "))
+    assert low < middle < high
+    assert float(row["IQM"]) == pytest.approx(middle, abs=0.051)
     row = dict(zip(summary[0], summary[2], strict=True))
     assert row["extracted"] == f"**{np.mean(of_part):.1f}**"
     row = dict(zip(every[0], every[2], strict=True))
@@ -126,7 +131,7 @@ def test_the_page_says_what_differs_and_takes_the_notes_in(page):
     assert "Meta-World v2 where this project runs v3" in text
     assert "The worst tasks want exploration." in text
     assert "3 seeds, " in text
-    assert "BC is behaviour cloning" in text
+    assert "BC is behavior cloning" in text
     assert f"results={page}" in text
 
 
@@ -152,7 +157,7 @@ def test_one_seed_of_a_few_tasks_makes_a_page(tmp_path):
 def test_a_page_without_cloning_does_not_explain_it(tmp_path):
     run = make_run(tmp_path / "run", get_suite("walker-run,mw-push"), 0, cloned=False)
     assert main(["report", f"run={run}", f"results={tmp_path / 'R.md'}"]) == 0
-    assert "BC is behaviour cloning" not in (tmp_path / "R.md").read_text()
+    assert "BC is behavior cloning" not in (tmp_path / "R.md").read_text()
 
 
 def test_parts():

@@ -58,6 +58,13 @@ def test_an_interval_of_one_seed_is_over_its_episodes():
     assert Pooled.of([scores(50.0, 10.0)]).interval(["walker-run"]) == found
 
 
+def test_the_interquartile_mean_is_over_seeds_and_tasks():
+    mean, interval = Pooled.of([scores(20.0), scores(60.0)]).iqm(list(SUITE.names))
+    assert mean == pytest.approx(40.0)
+    assert interval == pytest.approx((20.0, 60.0))
+    assert Pooled.of([scores(20.0)]).iqm(["walker-run"]) == (pytest.approx(20.0), None)
+
+
 def test_figures_of_data_have_no_interval():
     mean, _ = score_data(WALKER, [100.0, 300.0])
     pooled = Pooled.of([{"walker-run": mean}])

@@ -3,14 +3,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.models.layers import SimNorm, mlp
-from pwm.runtime.acceleration import Acceleration, Accelerator
+from pwm.runtime.acceleration import Acceleration, Accelerator, CapturedFunction
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -73,3 +77,69 @@ print(accelerator.compiles, again.compiles, accelerator.compile(abs)(-3))
     )
     assert result.stdout.split() == ["False", "False", "3"]
     assert result.stderr.count("torch.compile does not work here, going on eagerly") == 1
+
+
+class Pair(NamedTuple):
+    a: Tensor
+    b: Tensor | None
+
+
+class Replayed:
+    """A function as a GPU would replay it: its kernels run again on the tensors of the capture."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Pair, tuple[Tensor, ...]]] = []
+        self.graph_call: tuple[Pair, tuple[Tensor, ...]] | None = None
+        self.result: dict[str, Tensor] = {}
+
+    def __call__(self, pair: Pair, rest: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
+        self.given.append((pair, rest))
+        self.result = {"sum": self.total(pair, rest)}
+        return self.result
+
+    @staticmethod
+    def total(pair: Pair, rest: tuple[Tensor, ...]) -> Tensor:
+        return pair.a.sum() + sum((x.sum() for x in rest), torch.zeros(()))
+
+    def replay(self) -> None:
+        self.result["sum"].copy_(self.total(*self.given[-1]))
+
+
+@pytest.fixture
+def replayed(monkeypatch) -> Replayed:
+    function = Replayed()
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: function)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    return function
+
+
+def test_a_captured_function_gets_its_arguments_types_and_newest_values(replayed):
+    captured = Accelerator(torch.device("cuda"), compiles=True).capture(replayed)
+    assert isinstance(captured, CapturedFunction)
+    for value in range(8):
+        pair = Pair(torch.full((2,), float(value)), None)
+        result = captured(pair, rest=(torch.ones(3), torch.ones(1)))
+        assert float(result["sum"]) == 2 * value + 4
+    assert len(replayed.given) == CapturedFunction.WARM_UP + 1  # then it was replayed
+    assert all(isinstance(pair, Pair) and pair.b is None for pair, _ in replayed.given)
+
+
+def test_a_captured_function_begins_anew_for_other_shapes_and_other_structures(replayed):
+    captured = CapturedFunction(replayed)
+    for _ in range(5):
+        captured(Pair(torch.ones(2), None))
+    calls = len(replayed.given)
+    for pair in (Pair(torch.ones(3), None), Pair(torch.ones(3), torch.ones(1))):
+        for _ in range(5):
+            assert float(captured(pair)["sum"]) == 3
+        assert len(replayed.given) == calls + CapturedFunction.WARM_UP + 1
+        calls = len(replayed.given)
+
+
+def test_collectives_may_not_be_captured(replayed):
+    accelerator = Accelerator(torch.device("cuda"), compiles=True, captures=False)
+    assert accelerator.capture(replayed) is replayed

@@ -211,7 +211,11 @@ def played(agent: Sb3Agent, env: gymnasium.Env, task: Task, seed: int) -> Episod
 
 @pytest.mark.parametrize(
     ("behaviour", "backend", "library"),
-    [("tqc", "torch", "sb3-contrib 2."), ("sac", "jax", "sbx-rl 0."), ("tqc", "jax", "sbx-rl 0.")],
+    [
+        ("tqc", "torch", "sb3-contrib 2."),
+        pytest.param("sac", "jax", "sbx-rl 0.", marks=pytest.mark.slow),
+        pytest.param("tqc", "jax", "sbx-rl 0.", marks=pytest.mark.slow),
+    ],
 )
 def test_agents_of_every_library_learn_and_are_put_down_and_taken_up(behaviour, backend, library):
     task = get_task("mw-reach")
@@ -234,6 +238,8 @@ def test_agents_of_every_library_learn_and_are_put_down_and_taken_up(behaviour, 
     assert describe_learner(behaviour, config)["library"].startswith(library)
 
 
+@pytest.mark.slow  # to compile
+@pytest.mark.spawned  # JAX has threads of its own
 def test_in_jax_too_a_training_in_pieces_gives_the_same_bytes(tmp_path):
     def trained_in(directory: str, *pieces: int) -> dict[str, str]:
         jax = replace(TINY, backend="jax", random_episodes=1)

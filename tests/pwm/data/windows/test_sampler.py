@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
+import resource
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import result_of_fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import LARGE, SMALL, SUITE, coded_store, make_episode, sparse_store
@@ -271,25 +272,34 @@ def test_a_sampler_keeps_to_the_episodes_of_its_opening(tmp_path):
     assert same(sampler.batch(0), before)
 
 
-RESIDENT = """
-import resource, sys
-from pwm.data.store import EpisodeStore
-from pwm.data.windows.sampler import WindowSampler
+def pages_of_this_process() -> tuple[int, int]:
+    """Bytes of its address space, and of those that are resident."""
+    size, resident, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return size * resource.getpagesize(), resident * resource.getpagesize()
 
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
 
-path, memory, room = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-if room:  # no more address space than this
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
-sampler = WindowSampler(EpisodeStore.open(path), 15, 64, 0, memory=memory)
-before = resident()
-peak = 0
-for batch in sampler.iterate(0, 60):
-    peak = max(peak, resident())
-print(peak - before)
-"""
+def growth_while_reading(path: Path, memory: int, room: int) -> int | str:
+    """Resident bytes beyond those before the first batch, or what the sampler refuses with.
+
+    Args:
+        path: of a store.
+        memory: that rows may take.
+        room: address space that may be added, if it is not 0.
+    """
+    if room:
+        limit = pages_of_this_process()[0] + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        sampler = WindowSampler(EpisodeStore.open(path), 15, 64, 0, memory=memory)
+    except PwmError as error:
+        return str(error)
+    before = pages_of_this_process()[1]
+    return max(pages_of_this_process()[1] for _ in sampler.iterate(0, 60)) - before
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads Linux's figures of memory"
+)
 
 
 @pytest.fixture(scope="module")
@@ -299,29 +309,17 @@ def big_store(tmp_path_factory):
     return sparse_store(tmp_path_factory.mktemp("big") / "store", task, 4300)
 
 
-@pytest.mark.parametrize(
-    ("memory", "room"),
-    [(2**26, 0), (2**26, 4 * 2**30)],
-    ids=["bounded", "bounded, and enforced"],
-)
-def test_a_store_larger_than_memory_may_be_is_read_within_the_bound(big_store, memory, room):
+@needs_proc
+@pytest.mark.parametrize("room", [0, 4 * 2**30], ids=["bounded", "bounded, and enforced"])
+def test_a_store_larger_than_memory_may_be_is_read_within_the_bound(big_store, room):
     assert (big_store / "wide" / "rows.bin").stat().st_size > 8 * 2**30
-    run = subprocess.run(
-        [sys.executable, "-c", RESIDENT, str(big_store), str(memory), str(room)],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout) < 2**26, "bytes more than before the first batch"
+    assert result_of_fork(growth_while_reading, big_store, 2**26, room) < 2**26
 
 
+@needs_proc
 def test_more_memory_than_there_is_is_a_sentence(big_store):
-    run = subprocess.run(
-        [sys.executable, "-c", RESIDENT, str(big_store), str(2**40), str(4 * 2**30)],
-        capture_output=True,
-        text=True,
-    )
-    assert "PwmError: there is no memory for 8.0 GiB of data; lower data_memory" in run.stderr
+    said = result_of_fork(growth_while_reading, big_store, 2**40, 4 * 2**30)
+    assert "there is no memory for 8.0 GiB of data; lower data_memory" in said
 
 
 def test_a_gather_costs_little_more_than_a_bare_one(tmp_path):

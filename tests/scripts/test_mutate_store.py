@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import mutate_store
 import pytest
+from judging import judged
 
 from pwm.core.errors import PwmError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "reliability"))
-
-import mutate_store
 
 
 def test_damaged_stores_are_read_correctly_or_refused(tmp_path):
@@ -36,4 +31,5 @@ def refuse(sentence: str) -> mutate_store.Content:
     ],
 )
 def test_what_counts_as_a_failure(read, outcome):
-    assert mutate_store._outcome(read, {"small": b"1", "large": b"3"}) == outcome
+    right = mutate_store.within({"small": b"1", "large": b"3"})
+    assert judged(read, right) == outcome

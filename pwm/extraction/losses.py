@@ -1,0 +1,71 @@
+"""The losses of policy extraction: pure functions of tensors and networks, for K tasks at once.
+
+They are those of PWM (Georgiev et al., ICLR 2025), section 4 and Algorithm 1. Every loss is (K,),
+one per task; their sum is what is differentiated, so no task's gradient depends on another's.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pwm.extraction.inputs import Demonstrations, Transitions
+from pwm.models.actor_critic import Actors, Critics
+from pwm.models.math import discounted_sum
+
+
+def bootstrapped_return(rewards: Tensor, last_value: Tensor, discount: float) -> Tensor:
+    """sum_t discount^t r_t + discount^H V(z_H) of imagined rollouts (PWM, eq. 5).
+
+    Args:
+        rewards: (H, K, B).
+        last_value: (K, B), the value of the state that the last step leads to.
+        discount: gamma, per decision step.
+
+    Returns:
+        (K, B).
+    """
+    return discounted_sum(rewards, discount) + discount ** len(rewards) * last_value
+
+
+def actor_loss(returns: Tensor, return_scale: Tensor) -> Tensor:
+    """Minus the mean return, in units of its running standard deviation (PWM, eq. 5).
+
+    Args:
+        returns: (K, B), from :func:`bootstrapped_return`, differentiable down to the actors.
+        return_scale: (K,), without gradient.
+
+    Returns:
+        (K,).
+    """
+    return -returns.mean(1) / return_scale
+
+
+def bc_loss(actors: Actors, demonstrations: Demonstrations) -> Tensor:
+    """(K,) mean squared errors of the most likely action, per entry of an action (BC)."""
+    error = (actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
+    return error.mean(1) / actors.action_mask.sum(-1)
+
+
+def pessimistic_value(critics: Critics, latent: Tensor) -> Tensor:
+    """(K, n), the smallest value that a member of the ensemble gives: (K, n, latent)."""
+    return critics(latent).amin(1)
+
+
+def bellman_target(transitions: Transitions, next_value: Tensor) -> Tensor:
+    """(K, B) n-step targets of recorded transitions: their rewards plus the discounted value."""
+    return transitions.reward + transitions.discount * next_value
+
+
+def critic_loss(critics: Critics, latent: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of all ensemble members, in units of the critics' scale.
+
+    Args:
+        critics: K ensembles.
+        latent: (K, n, latent) states.
+        target: (K, n) their values' targets, without gradient.
+
+    Returns:
+        (K,).
+    """
+    error = critics(latent) - target.unsqueeze(1)
+    return (error / critics.scale).square().mean((1, 2))
