@@ -50,14 +50,11 @@ def simulator_import() -> AbstractContextManager[None]:
 
 @functools.cache
 def render_backend() -> str:
-    """The OpenGL backend that draws frames in this process: ``"egl"`` or ``"osmesa"``.
+    """The OpenGL backend that draws frames in this process; raises PwmError if none works.
 
     ``MUJOCO_GL=egl`` or ``MUJOCO_GL=osmesa`` in the environment decides; otherwise EGL is tried,
     then OSMesa (on macOS the system's CGL). A backend counts as working when a separate process
     has made a context with it, since a broken driver can end the process that tries it.
-
-    Raises:
-        PwmError: if no backend works.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     candidates = (wanted,) if wanted in _BACKENDS else _BACKENDS

@@ -52,10 +52,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Replaces a file by what is written inside, in one durable step when that has ended.
 
     The data go to ``path`` + ``.tmp`` in the same directory, which is fsynced and renamed over
-    ``path``. Callers make sure that one process at a time writes a given path.
-
-    Raises:
-        PwmError: if it cannot be written.
+    ``path``. Callers make sure that one process at a time writes a given path. Raises PwmError.
     """
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):

@@ -103,7 +103,7 @@ class StatePool:
         steps_of = zip(chosen[positions].tolist(), np.split(step, begins[1:]), strict=True)
         for episode, steps in steps_of:
             try:
-                good.append(_states(store, task, episode, steps, *sums))
+                good.append(_states(store, task, episode, steps, sums))
             except DataError as error:
                 bad.note(error.problem)
         if not good:
@@ -123,15 +123,10 @@ class StatePool:
 
 
 def _states(
-    store: EpisodeStore,
-    task: str,
-    episode: int,
-    steps: np.ndarray,
-    discount: float,
-    ahead: int,
-    symlog_rewards: bool,
+    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: tuple[float, int, bool]
 ) -> dict[str, np.ndarray]:
     """The fields of :class:`StatePool` for some steps of one episode, unpadded."""
+    discount, ahead, symlog_rewards = sums
 
     def to_go(values: np.ndarray) -> np.ndarray:
         """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""

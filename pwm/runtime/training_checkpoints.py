@@ -80,10 +80,8 @@ def load_latest(
     """The newest whole training checkpoint, or None if none was ever written.
 
     A damaged one is passed over; ``warn``, if given, is called with a sentence on it. ``layout`` is
-    as for :func:`load_checkpoint`.
-
-    Raises:
-        PwmError: if there are some and none is whole, or one is of another kind or a newer format.
+    as for :func:`load_checkpoint`. Raises PwmError if there are some and none is whole, or one is
+    of another kind or a newer format.
     """
     steps = list_steps(directory)
     for path in reversed(steps):
