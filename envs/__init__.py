@@ -1,9 +1,8 @@
-"""The simulators behind one Gymnasium face.
+"""The simulators behind one Gymnasium interface.
 
-``make_env`` builds one of the 80 tasks or a user's own, ``make_vector_env`` many of them over
-worker processes.
-Importing this package registers every task as ``gymnasium.make("pwm/<task>")`` and imports no
-simulator: dm_control and Meta-World are imported when the first environment is made.
+``make_env`` makes one of the 80 tasks or a user's own, ``make_vector_env`` many of them in worker
+processes. Importing this package registers every task as ``gymnasium.make("pwm/<task>")``, and
+imports no simulator: the first environment that is made does.
 """
 
 from __future__ import annotations

@@ -80,15 +80,10 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins an episode.
+        """Begins an episode: the first observation, ``(obs_dim,)`` float32, and a success of 0.
 
-        Args:
-            seed: starts the random stream anew; None continues it, so that the episodes after
-                ``reset(seed=s)`` are a reproducible sequence.
-            options: unused; accepted for Gymnasium's interface.
-
-        Returns:
-            The first observation, ``(obs_dim,)`` float32, and ``{"success": 0.0}``.
+        A seed starts the random stream anew; without one it goes on, so that the episodes after
+        ``reset(seed=s)`` are a reproducible sequence. Options are unused.
 
         Raises:
             PwmError: if the seed is not an integer in 0..2**32-1.
@@ -105,10 +100,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
         return observation, {"success": 0.0}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Takes one decision step.
-
-        Args:
-            action: shape ``(action_dim,)``; values beyond [-1, 1] are clipped.
+        """Takes one decision step with an action ``(action_dim,)``, which is clipped to [-1, 1].
 
         Returns:
             Observation ``(obs_dim,)`` float32, reward summed over the control steps, False (no
@@ -116,8 +108,7 @@ class TaskEnv(gymnasium.Env[Observation, Action]):
             ``{"success": 0.0 or 1.0}``.
 
         Raises:
-            PwmError: for an action of another shape or with NaN in it, or when no episode is
-                under way.
+            PwmError: for an action of another shape or with NaN in it, or without an episode.
             SimulatorError: if the simulator's numbers are not finite.
         """
         action = np.minimum(np.maximum(action, -1.0), 1.0)

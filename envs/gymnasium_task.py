@@ -22,13 +22,8 @@ class GymnasiumEnv(TaskEnv):
     from [-1, 1] to the environment's bounds, and an action is repeated with the rewards summed. An
     episode ends where the environment ends it, and is truncated after the task's episode length;
     the time limit that the environment is registered with does not apply. Success is what the
-    environment's info has under ``success`` or ``is_success``, else 0.
-
-    Arguments are those of ``make_env``.
-
-    Raises:
-        PwmError: as ``make_env``; also if the environment cannot be made, is not of numbers, has
-            other sizes than the task or unbounded actions.
+    environment's info has under ``success`` or ``is_success``, else 0. Arguments and errors are
+    those of ``make_env``.
     """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
@@ -68,11 +63,7 @@ class GymnasiumEnv(TaskEnv):
         return np.array(observation, np.float32), total, float(bool(success))
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Takes one decision step, which ends early with the episode.
-
-        Arguments and errors are those of :meth:`TaskEnv.step`, and so is what it returns, but for
-        the third: whether the environment has terminated the episode.
-        """
+        """As :meth:`TaskEnv.step`; it ends early with the episode, which may be terminated."""
         observation, reward, _, out_of_time, info = super().step(action)
         terminated, truncated = self._ends
         if terminated or truncated:
@@ -108,19 +99,10 @@ def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
 def check_spaces(
     task: Task, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], owner: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compares spaces with a task's sizes.
+    """The lowest and the highest action, (action_dim,) each, of ``owner``'s spaces.
 
-    Args:
-        task: the task.
-        observation_space: a box, or a dictionary or tuple of boxes.
-        action_space: a bounded box (action_dim,).
-        owner: what has these spaces, for messages.
-
-    Returns:
-        The lowest and the highest action, (action_dim,) each.
-
-    Raises:
-        PwmError: for other spaces or other sizes.
+    Raises PwmError unless observations are a box, or a dictionary or tuple of boxes, actions are a
+    bounded box, and both have the task's sizes.
     """
     _require_boxes(task, observation_space, owner)
     size = spaces.flatdim(observation_space)

@@ -41,13 +41,10 @@ class _CompiledOnce:
 
 
 def load(task: str) -> SawyerXYZEnv:
-    """The bare Meta-World environment of a task, unseeded.
+    """The bare Meta-World environment of a task such as ``"mw-push"``, unseeded.
 
     A new goal and object position are drawn at every reset from the environment's own generator,
     which its ``seed()`` method starts; global NumPy state plays no part.
-
-    Args:
-        task: a Meta-World task name of the benchmark, such as ``"mw-push"``.
     """
     stock = ALL_V3_ENVIRONMENTS[f"{task.removeprefix('mw-')}-v3"]
     env = type(stock.__name__, (_CompiledOnce, stock), {})(reward_function_version="v2")

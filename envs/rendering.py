@@ -8,19 +8,19 @@ is chosen when a frame is first asked for, so the order of imports does not matt
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import importlib
 import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pwm.core.errors import PwmError
+from pwm.core.processes import environment_variables
 
 if TYPE_CHECKING:
     import mujoco
@@ -39,34 +39,22 @@ MjrContext(MjModel.from_xml_string("<mujoco/>"), 150)
 """
 
 
-@contextlib.contextmanager
-def simulator_import() -> Iterator[None]:
-    """Imports a simulator without its own OpenGL set-up.
+def simulator_import() -> AbstractContextManager[None]:
+    """A context in which a simulator is imported without its own OpenGL set-up.
 
     Without a display that set-up is slow, prints warnings and may fail; most environments never
-    render, and those that do have ``Renderer``. ``MUJOCO_GL`` is as before afterwards.
+    render, and those that do have ``Renderer``.
     """
-    before = os.environ.get("MUJOCO_GL")
-    os.environ["MUJOCO_GL"] = "disabled"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MUJOCO_GL"]
-        else:
-            os.environ["MUJOCO_GL"] = before
+    return environment_variables(MUJOCO_GL="disabled")
 
 
 @functools.cache
 def render_backend() -> str:
-    """The OpenGL backend that draws frames in this process: ``"egl"`` or ``"osmesa"``.
+    """The OpenGL backend that draws frames in this process; raises PwmError if none works.
 
     ``MUJOCO_GL=egl`` or ``MUJOCO_GL=osmesa`` in the environment decides; otherwise EGL is tried,
     then OSMesa (on macOS the system's CGL). A backend counts as working when a separate process
     has made a context with it, since a broken driver can end the process that tries it.
-
-    Raises:
-        PwmError: if no backend works.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     candidates = (wanted,) if wanted in _BACKENDS else _BACKENDS
@@ -81,26 +69,16 @@ def render_backend() -> str:
 
 
 def _works(backend: str) -> bool:
-    probe = subprocess.run(
-        [sys.executable, "-c", _PROBE.format(backend=backend)],
-        env={**os.environ, "MUJOCO_GL": "disabled"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-    return probe.returncode == 0
+    nowhere = subprocess.DEVNULL
+    with environment_variables(MUJOCO_GL="disabled"):
+        command = [sys.executable, "-c", _PROBE.format(backend=backend)]
+        return subprocess.call(command, stdin=nowhere, stdout=nowhere, stderr=nowhere) == 0
 
 
 class Renderer:
     """Draws frames of one MuJoCo model into memory."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        """Makes the OpenGL context.
-
-        Raises:
-            PwmError: if no backend works.
-        """
         with simulator_import():
             import mujoco
             from mujoco import gl_context

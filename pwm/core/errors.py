@@ -9,8 +9,8 @@ import os
 class PwmError(Exception):
     """A mistake or fault that the user can act on.
 
-    The message is one sentence group that says what was wrong, what was expected and what to do.
-    The command line prints it and exits with code 1; library callers see an ordinary exception.
+    The message has what was wrong, what was expected and what to do, in a sentence or two. The
+    command line prints it and exits with code 1; library callers see an ordinary exception.
     """
 
 
@@ -38,7 +38,7 @@ def explain_fault(error: Exception) -> str | None:
 
 
 def explain_unwritten(where: str | os.PathLike[str], error: OSError) -> str:
-    """One sentence for a file that could not be written, a full disk's say."""
+    """One sentence for a file that could not be written, on a full disk for example."""
     remedy = "give a directory that you may write to"
     if error.errno in _FULL:
         remedy = "free some space there, and give the same command again to go on"

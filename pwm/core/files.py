@@ -15,7 +15,7 @@ from pwm.core.errors import PwmError, explain_unwritten
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError, of a full disk say, into a PwmError of one sentence.
+    """Turns an OSError, such as of a full disk, into a PwmError of one sentence.
 
     Also where ``torch.save`` hides one: it goes on to close its archive, and raises the
     RuntimeError that this gives.
@@ -52,10 +52,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Replaces a file by what is written inside, in one durable step when that has ended.
 
     The data go to ``path`` + ``.tmp`` in the same directory, which is fsynced and renamed over
-    ``path``. Callers make sure that one process at a time writes a given path.
-
-    Raises:
-        PwmError: if it cannot be written.
+    ``path``. Callers make sure that one process at a time writes a given path. Raises PwmError.
     """
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):
@@ -81,10 +78,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_all(file: RawIOBase, data: bytes) -> None:
     """Writes all of the data, where one call of an unbuffered file's ``write`` may do a part.
 
-    A file whose last write failed keeps nothing back that a later flush or close would try again.
-
-    Raises:
-        OSError: if not all of it can be written.
+    A file whose last write failed, with an OSError, keeps nothing back to try again on closing.
     """
     left = memoryview(data)
     while left:

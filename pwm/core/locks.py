@@ -20,12 +20,9 @@ LOCK_NAME = ".lock"
 class DirectoryLock:
     """An exclusive advisory lock on a directory (``flock`` on ``DIR/.lock``).
 
-    The file names the holder by process id and host, for the message to a second writer. The kernel
-    drops the lock when the holder ends, however it ends. Spawned processes do not inherit it.
-
-    Args:
-        directory: what is locked.
-        patience: seconds to wait for another holder, such as :func:`is_locked` for a moment.
+    The file names the holder by process id and host, for the message to a second writer, which
+    waits ``patience`` seconds. The kernel drops the lock when the holder ends, however it ends.
+    Spawned processes do not inherit it.
     """
 
     def __init__(self, directory: str | os.PathLike[str], patience: float = 0.0) -> None:
@@ -41,9 +38,7 @@ class DirectoryLock:
     def acquire(self) -> None:
         """Locks the directory, without waiting unless there is patience.
 
-        Raises:
-            PwmError: if another writer holds it (the message names its pid and host), or the
-                directory cannot be written.
+        Raises PwmError if another writer holds it, with its pid and host, or it cannot be written.
         """
         path = self.directory / LOCK_NAME
         with writing(path):

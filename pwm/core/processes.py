@@ -23,6 +23,20 @@ def available_cores() -> int:
 
 
 @contextmanager
+def environment_variables(**values: str) -> Iterator[None]:
+    """Inside, the environment has these variables; afterwards they are as they were before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
 def fresh_interpreters() -> Iterator[None]:
     """A process spawned inside gets blocked signals, one BLAS thread and no main module.
 
@@ -32,21 +46,15 @@ def fresh_interpreters() -> Iterator[None]:
     """
     method = multiprocessing.get_start_method(allow_none=True)
     main = sys.modules["__main__"]
-    variables = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     sys.modules["__main__"] = ModuleType("__main__")
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     multiprocessing.set_start_method("spawn", force=True)
     try:
-        yield
+        with environment_variables(**dict.fromkeys(_THREAD_VARIABLES, "1")):
+            yield
     finally:
         multiprocessing.set_start_method(method, force=True)
         sys.modules["__main__"] = main
-        for name, value in variables.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 

@@ -1,4 +1,4 @@
-"""Stopping when SIGINT or SIGTERM asks for it: a long loop at a safe point, the rest at once."""
+"""Stopping at SIGINT or SIGTERM: a long loop at a safe point, everything else at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sigterm_unwinds() -> Iterator[None]:
 class StopSignals:
     """Context manager that notes SIGINT and SIGTERM instead of dying from them.
 
-    The loop asks :attr:`requested` at points where it can stop. A second signal is not held back,
+    The loop looks at :attr:`requested` where it can stop. A second signal has its usual effect,
     unless ``patient``: for a process that may get the same signal by several ways.
     Outside the main thread it does nothing, since Python delivers signals there alone.
     """

@@ -125,11 +125,7 @@ class Suite:
         return name in self._ids
 
     def id(self, name: str) -> int:
-        """The id of a task in this suite.
-
-        Raises:
-            PwmError: if the task is not in the suite.
-        """
+        """The id of a task in this suite; raises PwmError for a task that it lacks."""
         if name not in self._ids:
             raise PwmError(
                 f"task '{name}' is not in suite '{self.name}'{nearest(name, self.names) or '.'}"
@@ -271,11 +267,7 @@ def suite_table(suite: Suite) -> dict[str, Any]:
 
 
 def suite_from_table(table: Mapping[str, Any]) -> Suite:
-    """The suite that :func:`suite_table` described.
-
-    Raises:
-        PwmError: if the table is not one of a suite.
-    """
+    """The suite that :func:`suite_table` described; raises PwmError if it is no such table."""
     try:
         tasks = tuple(task_from_table(entry) for entry in table["tasks"])
         suite = Suite(msgspec.convert(table["name"], str), tasks)
@@ -287,11 +279,7 @@ def suite_from_table(table: Mapping[str, Any]) -> Suite:
 
 
 def task_from_table(table: Mapping[str, Any]) -> Task:
-    """The task that :meth:`Task.table` described, checked in full.
-
-    Raises:
-        PwmError: for missing or unknown entries, or values that no task has.
-    """
+    """The task that :meth:`Task.table` described; raises PwmError if anything in it is wrong."""
     try:
         task = msgspec.convert(table, Task)
     except msgspec.ValidationError as error:

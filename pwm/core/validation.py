@@ -83,7 +83,7 @@ def require_exists(path: str | None) -> None:
 def require_writable(out: str, name: str = "out") -> None:
     """Raise PwmError if no directory can be made at a path, or the one there takes no files.
 
-    Nothing is written: the nearest directory that exists is asked for its permissions.
+    Nothing is written: what counts is the nearest directory that exists.
     """
     if not out.strip():
         raise PwmError(f"{name}= is empty; give the path of a directory.")
@@ -96,7 +96,7 @@ def require_writable(out: str, name: str = "out") -> None:
 
 
 def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
-    """Name the stage in what a check of its settings says."""
+    """Put the stage's name before the message of a check of its settings."""
     try:
         check(*arguments)
     except PwmError as error:
@@ -104,11 +104,7 @@ def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
 
 
 def from_plain(kind: type[T], values: Any) -> T:
-    """A dataclass of settings from plain data such as JSON gives.
-
-    Raises:
-        PwmError: for entries that it does not have, or values of another type.
-    """
+    """A dataclass of settings from plain data such as JSON; raises PwmError if they do not fit."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -99,7 +99,7 @@ def _work(connection: Connection, pulse: Any) -> None:
 
 
 class _Worker:
-    """A process and the jobs it was handed, of which it does the first."""
+    """A process and the jobs that were sent to it, of which it does the first."""
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque()
@@ -176,7 +176,7 @@ class WorkerPool:
         timeout: seconds without a sign of life after which a worker counts as hung; until its
             first one a worker has at least 300.
         max_faults: faults of one job after which it is given up.
-        ahead: jobs that a worker is handed at once, so that it need not wait for the next.
+        ahead: jobs that a worker has at a time, so that it need not wait for the next.
         notify: called with a sentence at every fault.
 
     Attributes:
@@ -206,7 +206,7 @@ class WorkerPool:
         Args:
             next_job: gives a job for the worker of an index, or None if there is none for now; the
                 run is over when none is to be had and all are done.
-            answer: answers what jobs ask; all that wait at once are passed together.
+            answer: answers the questions of jobs; all that wait at once are passed together.
 
         Raises:
             PwmError: for a job that has failed too often (the sentence names its part), or that

@@ -51,12 +51,9 @@ def row_dtype(task: Task) -> np.dtype[Any]:
 
 
 def table_fault(table: np.ndarray, rows: int, known: Mapping[str, int]) -> str | None:
-    """What contradicts itself in a task's episodes, or None.
+    """What contradicts itself in a table, (episodes,) of `EPISODE_DTYPE`, or None.
 
-    Args:
-        table: (episodes,) of `EPISODE_DTYPE`.
-        rows: the task's committed rows.
-        known: how many behaviours and sources there are.
+    ``rows`` is the task's committed rows, ``known`` how many behaviours and sources there are.
     """
     if not len(table):
         return None
@@ -171,11 +168,9 @@ def all_good(obs: np.ndarray, action: np.ndarray, reward: np.ndarray) -> bool:
     return bool(np.isfinite(sums).all() and inside)
 
 
-def bad_observations(obs: np.ndarray) -> np.ndarray:
-    """Which observations (..., obs_dim) no row may hold, (...) bool."""
-    return ~np.isfinite(obs).all(-1)
-
-
-def bad_steps(action: np.ndarray, reward: np.ndarray) -> np.ndarray:
-    """Which actions (..., action_dim) and rewards (...) no step may have, (...) bool."""
-    return ~((np.abs(action) <= ACTION_LIMIT).all(-1) & np.isfinite(reward))
+def bad_values(
+    obs: np.ndarray, action: np.ndarray, reward: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which observations (..., obs_dim) no row, and which actions and rewards no step may have."""
+    good_steps = (np.abs(action) <= ACTION_LIMIT).all(-1) & np.isfinite(reward)
+    return ~np.isfinite(obs).all(-1), ~good_steps

@@ -49,7 +49,7 @@ def info(store: EpisodeStore) -> Table:
 
 
 def histogram(values: np.ndarray) -> str:
-    """A one-line histogram of numbers from their smallest to their largest, one char a bin."""
+    """A one-line histogram of numbers from their smallest to their largest, one char per bin."""
     counts, _ = np.histogram(values, bins=_BINS)
     heights = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
     return "".join(_BARS[height] for height in heights)
@@ -72,11 +72,7 @@ def verify_task(store: EpisodeStore, task: Task) -> Iterator[Problem]:
 
 
 def value_problems(store: EpisodeStore, task: Task, first: int, end: int) -> Iterator[Problem]:
-    """Checks every value of the episodes ``first`` to ``end`` of a task.
-
-    Raises:
-        DataError: if they cannot be read.
-    """
+    """Checks every value of the episodes ``first`` to ``end``; raises DataError if it cannot."""
     entries = store.episodes(task.name)[first:end]
     begin = int(entries["start"][0])
     rows = store.rows(task.name, begin, int(entries["start"][-1] + entries["length"][-1]))

@@ -1,6 +1,6 @@
 """The manifest of an episode store: plain JSON, checked in full whenever it is read.
 
-The manifest says which part of the data files counts. It carries a checksum of itself, so that an
+Of the data files only what the manifest lists is committed. It has a checksum of itself, so that an
 edited or damaged manifest is refused instead of giving other numbers than were written.
 """
 
@@ -80,18 +80,14 @@ class Manifest:
     """
 
     suite: Suite
-    records: Mapping[str, TaskRecord]
+    records: dict[str, TaskRecord]
     sources: Mapping[str, Mapping[str, Any]]
     behaviours: tuple[str, ...]
     packed: bool = False
 
     @classmethod
     def empty(cls, suite: Suite) -> Manifest:
-        """The manifest of a store without episodes.
-
-        Raises:
-            PwmError: for a suite that cannot be stored (a task name that is no plain file name).
-        """
+        """The manifest of a store without episodes; raises PwmError for an unusable task name."""
         manifest = cls(suite, {task.name: TaskRecord(task) for task in suite}, {}, ())
         try:
             _parse(manifest._document())
@@ -101,11 +97,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Reads and checks ``DIR/manifest.json``.
-
-        Raises:
-            PwmError: if it is missing, damaged, edited by hand or of another format version.
-        """
+        """Reads ``DIR/manifest.json``; raises PwmError if it is missing or damaged."""
         path = directory / MANIFEST_NAME
         try:
             data = path.read_bytes()
@@ -145,16 +137,11 @@ class Manifest:
     def with_segment(self, task: str, segment: Segment, behaviours: tuple[str, ...]) -> Manifest:
         """The state after a commit to one task."""
         record = self.records[task]
-        grown = TaskRecord(record.task, (*record.segments, segment))
-        records = {**self.records, task: grown}
-        return dataclasses.replace(self, records=records, behaviours=behaviours)
+        grown = {task: TaskRecord(record.task, (*record.segments, segment))}
+        return dataclasses.replace(self, records=self.records | grown, behaviours=behaviours)
 
     def with_source(self, key: str, description: Mapping[str, Any]) -> Manifest:
-        """The state after a source was added.
-
-        Raises:
-            PwmError: for a key or description that JSON does not give back unchanged.
-        """
+        """The state with one more source; raises PwmError for what JSON cannot hold unchanged."""
         try:
             source = {"key": key, "description": description}
             msgspec.convert(source, _Source)
@@ -181,10 +168,7 @@ class Manifest:
                 }
                 for record in self.records.values()
             ],
-            "sources": [
-                {"key": key, "description": description}
-                for key, description in self.sources.items()
-            ],
+            "sources": [{"key": key, "description": d} for key, d in self.sources.items()],
             "behaviours": list(self.behaviours),
             **({"packed": True} if self.packed else {}),
         }

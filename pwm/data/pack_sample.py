@@ -184,15 +184,9 @@ def _parts(
 
 
 def chosen_episodes(order: np.ndarray, count: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best episodes, and others that are evenly spaced in the order of their ranks.
+    """The ``whole`` best of ``count`` episodes, and others evenly spaced down to the worst.
 
-    Args:
-        order: (episodes,), their indices, the best first.
-        count: how many to choose in all; all of them where there are fewer.
-        whole: how many of those are the best.
-
-    Returns:
-        Indices of the best, (whole,), and of the others, from the best to the worst of all.
+    ``order`` (episodes,) has the indices of all, the best first; both results are indices too.
     """
     rest = order[whole:]
     places = np.linspace(0, max(len(rest) - 1, 0), min(count - whole, len(rest)))

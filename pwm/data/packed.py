@@ -1,6 +1,6 @@
 """A task's rows and episode table in one small file, which gives back the same bytes.
 
-The file is safetensors, compressed by xz: any program that knows the two opens it. It holds
+The file is safetensors, compressed by xz: any program with the two opens it. It holds
 
 - ``half`` (columns, rows) float16 and ``full`` (columns, rows) float32: the columns of observation,
   action and reward, each in float16 if that holds every one of its values exactly,
@@ -67,16 +67,10 @@ def pack(rows: np.ndarray, table: np.ndarray) -> bytes:
 def unpack(
     data: bytes, row: np.dtype, entry: np.dtype, counts: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse of :func:`pack`.
+    """Inverse of :func:`pack`, given the types of a row and of an episode's entry.
 
-    Args:
-        data: the file's content.
-        row: the type of a row.
-        entry: that of an episode's record.
-        counts: how many rows and episodes there must be.
-
-    Raises:
-        PwmError: if the content is damaged or of other sizes; a clause without a full stop.
+    ``counts`` are the rows and episodes that there must be. Raises PwmError, a clause without a
+    full stop, if the content is damaged or of other sizes.
     """
     try:
         return _unpacked(data, row, entry, counts)

@@ -83,11 +83,7 @@ class BadData:
         return self.on_error == "skip"
 
     def note(self, problem: Problem, windows: int = 0) -> None:
-        """Counts a problem, and the windows that it made useless.
-
-        Raises:
-            DataError: if problems are not to be skipped.
-        """
+        """Counts a problem and the windows that it made useless, or raises the DataError."""
         if not self.skips:
             raise DataError(problem)
         with self._lock:

@@ -7,7 +7,7 @@ import numpy as np
 from pwm.data.store import EpisodeStore
 
 _UPPER = 0.9  # of expectiles: near 1 for the best that any episode made of a start
-_RIDGE = 0.1  # of a standardized feature's variance; where starts tell little, returns decide
+_RIDGE = 0.1  # of a standardized feature's variance; where starts predict little, returns decide
 _MOST_FITS = 30
 
 

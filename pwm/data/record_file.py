@@ -60,11 +60,7 @@ class RecordFile:
 
     @classmethod
     def holding(cls, path: Path, task: str, records: np.ndarray) -> RecordFile:
-        """A nameless file that holds these records, which were unpacked from ``path``.
-
-        Raises:
-            PwmError: if there is no room for it.
-        """
+        """A nameless file of records that ``path`` holds packed; raises PwmError without room."""
         with writing(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
             file.write(records.data)
             file.flush()
@@ -81,11 +77,7 @@ class RecordFile:
         return self._fd
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Reads records into memory, (stop - start,) of ``dtype``.
-
-        Raises:
-            DataError: if they cannot be read, or the file was changed since it was opened.
-        """
+        """Reads (stop - start,) of ``dtype``; raises DataError if it cannot, or they changed."""
         records = np.empty((self.count if stop is None else stop) - start, self.dtype)
         if len(records):
             self._read_bytes(records.view(np.uint8), start * self.dtype.itemsize)

@@ -23,17 +23,9 @@ def write_segment(
     behaviour_ids: Mapping[str, int],
     source_id: int,
 ) -> Segment:
-    """Writes and syncs episodes behind a task's committed ones.
+    """Writes and syncs episodes without faults behind a task's committed ones, all of one source.
 
-    Args:
-        folder: of the task's files; made if it does not exist.
-        record: what is committed of the task.
-        episodes: without a fault.
-        behaviour_ids: of the episodes' behaviours.
-        source_id: of all the episodes.
-
-    Raises:
-        OSError: if they cannot be written.
+    The folder of the task's files is made if it does not exist. Raises OSError.
     """
     dtype, table = row_dtype(record.task), np.zeros(len(episodes), EPISODE_DTYPE)
     rows_hash, start = hashlib.sha256(), record.rows

@@ -14,20 +14,10 @@ HELD_OUT_EVERY = 20
 
 
 def episodes_in_split(count: int, split: Split) -> np.ndarray:
-    """Marks a task's episodes that belong to a split.
+    """Marks which of a task's ``count`` episodes belong to a split, (count,) bool.
 
     Every 20th episode is held out, so appending to a store never moves an episode from one side
     to the other; of 2 to 19 episodes the last one is held out.
-
-    Args:
-        count: the task's episodes.
-        split: ``"train"``, ``"held_out"`` or ``"all"``.
-
-    Returns:
-        (count,) bool.
-
-    Raises:
-        PwmError: for another split's name.
     """
     if split not in get_args(Split):
         raise PwmError(f"unknown split '{split}'; it is one of {', '.join(get_args(Split))}.")

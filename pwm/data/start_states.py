@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ class StatePool:
         return_to_go: (n,) float32, discounted sum of the rewards from there to the episode's end.
         steps_to_go: (n,) float32, the same sum of ones.
         next_obs: (n, obs_dim) float32, what was observed ``ahead`` steps later, or at the end.
-        reward: (n,) float32, discounted sum of the rewards on the way there, in the asked units.
+        reward: (n,) float32, discounted sum of the rewards on the way there, or of symlog(reward).
         next_discount: (n,) float32, discount to the power of the steps on the way there.
     """
 
@@ -99,7 +98,7 @@ class StatePool:
         which = np.searchsorted(ends, drawn, side="right")
         step = drawn - (ends - np.diff(ends, prepend=0))[which]
         positions, begins = np.unique(which, return_index=True)
-        sums = _Sums(discount, ahead, symlog_rewards)
+        sums = discount, ahead, symlog_rewards
         good = []
         steps_of = zip(chosen[positions].tolist(), np.split(step, begins[1:]), strict=True)
         for episode, steps in steps_of:
@@ -123,37 +122,30 @@ class StatePool:
         return len(self.obs)
 
 
-class _Sums(NamedTuple):
-    """How rewards are summed; see :meth:`StatePool.draw`."""
+def _states(
+    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: tuple[float, int, bool]
+) -> dict[str, np.ndarray]:
+    """The fields of :class:`StatePool` for some steps of one episode, unpadded."""
+    discount, ahead, symlog_rewards = sums
 
-    discount: float
-    ahead: int
-    symlog_rewards: bool
-
-    def to_go(self, values: np.ndarray) -> np.ndarray:
+    def to_go(values: np.ndarray) -> np.ndarray:
         """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
         from scipy.signal import lfilter  # slow to import
 
-        sums = lfilter([1.0], [1.0, -self.discount], values[::-1].astype(np.float64))[::-1]
-        return np.append(sums, 0.0)
+        return np.append(lfilter([1.0], [1.0, -discount], values[::-1])[::-1], 0.0)
 
-
-def _states(
-    store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: _Sums
-) -> dict[str, np.ndarray]:
-    """The fields of :class:`StatePool` for some steps of one episode, unpadded."""
     recorded = store.checked_episode(task, episode)
     reward = recorded.reward.astype(np.float64)
-    learned = np.sign(reward) * np.log1p(np.abs(reward)) if sums.symlog_rewards else reward
-    later = np.minimum(steps + sums.ahead, len(reward))
-    next_discount = sums.discount ** (later - steps)
-    learned_to_go = sums.to_go(learned)
+    learned = np.sign(reward) * np.log1p(np.abs(reward)) if symlog_rewards else reward
+    later = np.minimum(steps + ahead, len(reward))
+    next_discount = discount ** (later - steps)
+    learned_to_go = to_go(learned)
     return {
         "obs": recorded.obs[steps],
         "action": recorded.action[steps],
         "episode_return": np.full(len(steps), store.episodes(task)["return"][episode]),
-        "return_to_go": sums.to_go(reward)[steps],
-        "steps_to_go": sums.to_go(np.ones(len(reward)))[steps],
+        "return_to_go": to_go(reward)[steps],
+        "steps_to_go": to_go(np.ones(len(reward)))[steps],
         "next_obs": recorded.obs[later],
         "reward": learned_to_go[steps] - next_discount * learned_to_go[later],
         "next_discount": next_discount,

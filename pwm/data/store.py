@@ -15,11 +15,7 @@ are NaN; action and reward of row t are those that led to observation t. Observa
 have the task's own sizes, without padding, and rows have a fixed size, so that a window of rows
 is one contiguous block of the file.
 
-Writing a store from NumPy arrays takes three lines::
-
-    with EpisodeStore.create("my_data", get_suite("walker-run")) as store:
-        store.add_source("logs", {"made_by": "controller v3"})
-        store.append("walker-run", [Episode(obs, action, reward, terminated, success)], "logs")
+docs/your-own-data.md shows how a store is written from NumPy arrays.
 
 The manifest (pwm.data.manifest) is the commit point: data files are synced to disk before it is
 replaced, and whatever lies behind the committed counts is ignored by readers and cut off by the
@@ -100,10 +96,7 @@ class EpisodeStore:
 
     @classmethod
     def open(
-        cls,
-        path: str | os.PathLike[str],
-        mode: Literal["r", "a"] = "r",
-        bad: BadData | None = None,
+        cls, path: str | os.PathLike[str], mode: Literal["r", "a"] = "r", bad: BadData | None = None
     ) -> EpisodeStore:
         """Opens a store as of its last commit.
 
@@ -167,11 +160,7 @@ class EpisodeStore:
         return self._manifest.digest
 
     def record(self, task: str) -> TaskRecord:
-        """What is committed of a task: counts and the segments with their checksums.
-
-        Raises:
-            PwmError: for a task that the store's suite does not have.
-        """
+        """What is committed of a task: counts and the segments with their checksums."""
         record = self._manifest.records[self.suite[task].name]
         return TaskRecord(record.task) if task in self._left_out else record
 
@@ -197,11 +186,7 @@ class EpisodeStore:
         return self.record_file(task, ROWS_NAME).read(start, stop)
 
     def record_file(self, task: str, name: str) -> RecordFile:
-        """A task's data file, `ROWS_NAME` or `EPISODES_NAME`, open for reading.
-
-        Raises:
-            DataError: if it cannot be used.
-        """
+        """A task's `ROWS_NAME` or `EPISODES_NAME`, open for reading; may raise DataError."""
         path = self.path / task / name
         if path not in self._files:
             record = self.record(task)
@@ -262,11 +247,7 @@ class EpisodeStore:
         return Episode.from_rows(rows, self.behaviours[entry["behaviour"]], int(entry["seed"]))
 
     def checked_episode(self, task: str, index: int) -> Episode:
-        """Reads one episode, and checks its values as `append` does.
-
-        Raises:
-            DataError: if it cannot be read, or holds values that it may not hold.
-        """
+        """Reads an episode, and raises DataError if it holds values that `append` would refuse."""
         episode = self.episode(task, index)
         if fault := episode.fault(self.suite[task]):
             raise data_error(self.path / task / ROWS_NAME, task, fault, index)
@@ -275,10 +256,10 @@ class EpisodeStore:
     def add_source(self, key: str, description: Mapping[str, Any]) -> None:
         """Notes how episodes are made, under a key that `append` takes.
 
-        Does nothing where the key is there with an equal description.
+        The key may be there with an equal description.
 
         Raises:
-            PwmError: if the key is there with another description, or JSON cannot hold it.
+            PwmError: if it is there with another description, or JSON cannot hold it.
         """
         self._require_writer()
         known = self._manifest.sources
@@ -370,15 +351,10 @@ class EpisodeStore:
 def shared_tasks(
     store: EpisodeStore, suite: Suite, names: Sequence[str] | None = None
 ) -> tuple[Task, ...]:
-    """The tasks of a suite that the store knows, in the suite's order.
-
-    Args:
-        store: the store.
-        suite: the suite.
-        names: keeps these only, all of which the store must know.
+    """The tasks of a suite that the store has, in the suite's order; only ``names`` if given.
 
     Raises:
-        PwmError: if there is none, or the two disagree about a task's sizes.
+        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes.
     """
     wanted = [name for name in store.suite.names if name in suite]
     if names is not None:

@@ -1,4 +1,4 @@
-"""How a loop's arithmetic runs: compiled or eager, and in which precision. No model knows of it."""
+"""How a loop's arithmetic runs: compiled or eager, in which precision; models do without it."""
 
 from __future__ import annotations
 

@@ -2,15 +2,13 @@
 
 A checkpoint directory holds ``checkpoint.json`` (format version, kind, library versions, the file
 and SHA-256 of each group of tensors, everything that is not a tensor, a checksum of itself) and one
-``<group>-<sha256>.safetensors`` a group. The JSON file is the commit point: tensor files of new
+``<group>-<sha256>.safetensors`` per group. The JSON file is the commit point: tensor files of new
 content have new names, so a writer that is killed at any instruction leaves the old checkpoint
 whole. Nothing in it is pickle, so opening one runs no code.
 
 A checkpoint that several ranks wrote together (`pwm.pretraining.parallel_learner`) has shards, of
-which each holds parts of all groups' tensors, in place of one file a group. It is opened like any
-other.
-
-A group may also lie beside the directory, where the checkpoints of many policies share one encoder.
+which each holds parts of all groups' tensors, and is opened like any other. A group may also lie
+beside the directory, where the checkpoints of many policies share one encoder.
 """
 
 from __future__ import annotations
@@ -130,20 +128,12 @@ def to_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_meta(path: Path, kind: str) -> dict[str, Any]:
-    """The JSON part of a checkpoint alone.
-
-    Raises:
-        PwmError: as :func:`load_checkpoint` does.
-    """
+    """The JSON part of a checkpoint alone; raises as :func:`load_checkpoint` does."""
     return read_index(Path(path), kind).meta
 
 
 def shared_files(path: Path, kind: str) -> set[str]:
-    """Names of the files beside a checkpoint's directory that it shares with others there.
-
-    Raises:
-        PwmError: as :func:`load_checkpoint` does.
-    """
+    """Names of the files beside a checkpoint's directory that it shares with others there."""
     names = read_index(path, kind).files()
     return {name.removeprefix(ABOVE) for name in names if name.startswith(ABOVE)}
 
@@ -213,15 +203,10 @@ def _read_shards(
 
 
 def rebuild(path: Path, build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
-    """A module as a checkpoint describes it, with the checkpoint's tensors.
+    """The module that ``build`` makes from a checkpoint's JSON part, with the checkpoint's tensors.
 
     It is made without memory first, so that a description that does not fit the tensors is refused
     before it costs anything.
-
-    Args:
-        path: the checkpoint, for messages.
-        build: makes the module from the checkpoint's JSON part.
-        state: its tensors by name.
 
     Raises:
         PwmError: if the JSON part describes no module, or another one than the tensors are of.

@@ -1,4 +1,4 @@
-"""The JSON file of a checkpoint, ``checkpoint.json``: what it must say, and its older formats."""
+"""The JSON file of a checkpoint, ``checkpoint.json``: its fields, checks and older formats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredGroup(msgspec.Struct):
 
 
 class Index(msgspec.Struct):
-    """What the file says, in the newest of its formats.
+    """The file's content, in the newest of its formats.
 
     Attributes:
         format: a number.
@@ -80,11 +80,7 @@ def write_index(path: Path, kind: str, meta: Mapping[str, Any], **tensors: Any) 
 
 
 def read_index(path: Path, kind: str) -> Index:
-    """Read and check the JSON file of a checkpoint.
-
-    Raises:
-        PwmError: if there is none, it is damaged, of another kind or of a newer format.
-    """
+    """Read and check the JSON file of a checkpoint; raises PwmError if it is not as it must be."""
     file = path / INDEX
     if not file.is_file():
         raise PwmError(f"{path} is not a checkpoint: it has no {INDEX}; check the path.")

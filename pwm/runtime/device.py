@@ -13,11 +13,7 @@ from pwm.core.errors import PwmError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` picks a GPU if there is one; anything else is what torch calls a device.
-
-    Raises:
-        PwmError: for an unknown device, or a GPU that is not there.
-    """
+    """What torch calls a device, or ``auto``: a GPU if there is one; raises PwmError for others."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -44,13 +40,9 @@ def free_memory() -> int:
 
 
 def require_room(build: Callable[[], nn.Module]) -> None:
-    """Refuse a module whose weights alone are larger than the free memory, before it is made.
+    """Raise PwmError for a module whose weights alone exceed the free memory, before it is made.
 
-    Args:
-        build: makes it; it is called on torch's meta device, where nothing takes memory.
-
-    Raises:
-        PwmError: if it cannot fit.
+    ``build`` makes it; it is called on torch's meta device, where nothing takes memory.
     """
     with torch.device("meta"):
         bytes_ = sum(p.numel() * p.element_size() for p in build().parameters())

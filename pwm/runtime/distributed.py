@@ -53,11 +53,7 @@ class Ranks:
             print(f"rank {self.rank}: {text}", file=sys.stderr)
 
     def device(self, device: torch.device) -> torch.device:
-        """The device of this rank: of the machine's GPUs the one with its local number.
-
-        Raises:
-            PwmError: if several ranks would share a GPU.
-        """
+        """This rank's device, the GPU of its local number; raises PwmError if it has none."""
         if self.parallel is None or device.type != "cuda":
             return device
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -110,8 +106,7 @@ class Ranks:
     def raise_if_requested(self, signals: StopSignals, hint: str) -> None:
         """Stop all ranks if a signal came to one of them; call it after saving.
 
-        Raises:
-            Interrupted: on the main rank; the others exit silently.
+        The main rank raises Interrupted, the others exit silently.
         """
         signum = self.any_stop_signal(signals.requested)
         if signum is not None:
@@ -123,8 +118,7 @@ class Ranks:
     def raise_together(self) -> Iterator[None]:
         """A PwmError that is raised inside on one rank ends all of them.
 
-        Raises:
-            PwmError: the first rank's, on the main rank; the others exit silently.
+        The main rank raises that of the first rank, the others exit silently.
         """
         if self.size == 1:
             yield

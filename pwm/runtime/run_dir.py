@@ -73,7 +73,7 @@ def open_run(
             finished = True
         finally:
             seconds = before + time.time() - started
-            with nullcontext() if finished else suppress(PwmError):  # what ended it is to be told
+            with nullcontext() if finished else suppress(PwmError):  # what ended it counts
                 _record(directory, command, resolved, started, seconds, finished)
 
 

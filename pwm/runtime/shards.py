@@ -29,13 +29,8 @@ Groups = dict[str, dict[str, Tensor]]
 def write_shards(directory: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
     """Write this rank's part of tensors into a directory without safetensors files.
 
-    All ranks call it. What all of them hold is written by one of them.
-
-    Returns:
-        SHA-256 by name of the files that this rank wrote and synced.
-
-    Raises:
-        PwmError: if a rank cannot write.
+    All ranks call it; what all of them hold is written by one. Returns SHA-256 by name of the files
+    that this rank wrote and synced. Raises PwmError if it cannot write.
     """
     writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
     try:
@@ -56,13 +51,10 @@ def write_shards(directory: Path, groups: Mapping[str, Mapping[str, Tensor]]) ->
 
 
 def read_shards(directory: Path, wanted: Iterable[str] | None, into: Groups | None) -> Groups:
-    """The tensors of a directory.
+    """The ``wanted`` groups of tensors (all by default) from the files of :func:`write_shards`.
 
-    Args:
-        directory: with the files of :func:`write_shards`.
-        wanted: the groups to read; all by default.
-        into: tensors, sharded or not, to read into; whole ones on the CPU by default, for which no
-            process group is needed. What it has must be in the files, and the other way.
+    They are read ``into`` tensors, sharded or not, which must be those of the files; by default
+    into whole ones on the CPU, for which no process group is needed.
     """
     reader = HuggingFaceStorageReader(str(directory))
     if into is None:

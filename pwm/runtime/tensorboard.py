@@ -22,17 +22,11 @@ from pwm.core.files import make_directory, write_all, writing
 
 
 class EventFile:
-    """A new event file in a directory that TensorBoard looks at.
+    """A new event file in a directory, made if need be, that TensorBoard looks at.
 
-    TensorBoard reads the files of a directory in the order of their names, and each up to a record
-    that was cut off. So a run that goes on begins its own.
-
-    Args:
-        directory: made if it does not exist.
-        purge_from: TensorBoard drops what earlier files hold of this step and later ones.
-
-    Raises:
-        PwmError: if it cannot be written, as every method does.
+    TensorBoard reads a directory's files by name, each up to a record that was cut off. So a run
+    that goes on begins its own, and earlier files count up to the step before ``purge_from``. Every
+    method raises PwmError if it cannot write.
     """
 
     def __init__(self, directory: Path, purge_from: int) -> None:

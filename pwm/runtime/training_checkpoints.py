@@ -42,15 +42,7 @@ def save_step(
     """Write a training checkpoint, then delete all but it and the ``keep_last`` - 1 before it.
 
     What a killed writer left, and checkpoints of later steps, which a run that had to fall back
-    past them makes anew, go too.
-
-    Args:
-        directory: of the run's checkpoints.
-        kind: as :func:`save_checkpoint` takes it.
-        step: updates done; joins ``meta``.
-        tensors: everything that training changes, random states included.
-        meta: everything else that :func:`load_latest` must give back.
-        keep_last: how many to keep, at least 1.
+    past them makes anew, go too. ``step`` joins ``meta``; for the rest see :func:`save_checkpoint`.
     """
     newest = directory / step_name(step)
     save_checkpoint(newest, kind, tensors, {"step": step, **meta})
@@ -88,10 +80,8 @@ def load_latest(
     """The newest whole training checkpoint, or None if none was ever written.
 
     A damaged one is passed over; ``warn``, if given, is called with a sentence on it. ``layout`` is
-    as for :func:`load_checkpoint`.
-
-    Raises:
-        PwmError: if there are some and none is whole, or one is of another kind or a newer format.
+    as for :func:`load_checkpoint`. Raises PwmError if there are some and none is whole, or one is
+    of another kind or a newer format.
     """
     steps = list_steps(directory)
     for path in reversed(steps):
@@ -109,11 +99,7 @@ def load_latest(
 
 
 def require_same_data(checkpoint: Checkpoint, digest: str, data: str) -> None:
-    """Refuse to go on training on other data than the checkpoint's ``data`` digest names.
-
-    Raises:
-        PwmError: if the store at ``data`` is not as it was.
-    """
+    """Raise PwmError if the store at ``data`` is not the one whose digest the checkpoint has."""
     if checkpoint.meta.get("data", digest) != digest:
         raise PwmError(
             f"{data} has changed since {checkpoint.path} was made from it; put it back as it was "

@@ -29,21 +29,10 @@ class Behaviour(Protocol):
     """Chooses actions from observations."""
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Begins an episode.
-
-        Args:
-            rng: the episode's generator, also used by `act`.
-        """
+        """Begins an episode with its generator, which `act` draws from too."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """Chooses an action.
-
-        Args:
-            obs: (obs_dim,) float32.
-
-        Returns:
-            (action_dim,) float32 in [-1, 1].
-        """
+        """The action, (action_dim,) float32 in [-1, 1], for ``obs``, (obs_dim,) float32."""
 
 
 class AutoregressiveNoise:
@@ -111,15 +100,10 @@ class _OrnsteinUhlenbeck:
 
 
 class _NoisyController:
-    """The actions of a controller, planner or policy, plus noise.
+    """The actions of a controller, planner or policy plus noise.
 
-    Args:
-        task: acted in.
-        controller: has ``reset`` and ``act`` as a `Behaviour` has.
-        noise: what an episode draws its noise from.
-        holds_in: an environment in which the action is to hold still while it succeeds, as
-            Meta-World's scripts, written for episodes that end with success, do not: their last
-            step is scored.
+    In the environment ``holds_in`` it holds still while the task succeeds: the last step is scored,
+    and Meta-World's scripts were written for episodes that end with success.
     """
 
     def __init__(

@@ -130,11 +130,7 @@ class CollectConfig:
         return replace(self, episodes={t: n for t, n in self.episodes.items() if str(t) in own})
 
     def noise(self) -> PolicyNoise:
-        """What is added to a policy's actions.
-
-        Raises:
-            PwmError: for values that cannot work.
-        """
+        """What is added to a policy's actions; raises PwmError for values that cannot work."""
         return PolicyNoise(
             _numbers("policy_noise", self.policy_noise, math.inf),
             _numbers("policy_noise_correlation", self.policy_noise_correlation, 1.0),
@@ -192,7 +188,7 @@ def collect(config: CollectConfig) -> Path:
                     record_training(store, training, wanted, made, pool, signals, show)
                 else:
                     entries = _episodes(store.suite, made, wanted)
-                    _collect(store, source, _in_order(pool, recipe, entries, signals), show)
+                    _append(store, source, _in_order(pool, recipe, entries, signals), show)
         signals.raise_if_requested(
             f"stopped; every whole episode is in {config.out}. The same command goes on from there."
         )
@@ -220,14 +216,10 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     with _open_or_create(Path(config.out), suite) as store:
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
-        opened = {path: EpisodeStore.open(path) for path in set(parts.values())}
-        batch: list[Episode] = []
-        for entry in _episodes(suite, made, wanted):
-            name = entry.task.name
-            batch.append(opened[parts[name]].episode(name, entry.index))
-            if entry.commit:
-                store.append(name, batch, source)
-                batch = []
+        opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
+        entries = _episodes(suite, made, wanted)
+        found = ((e, opened[e.task.name].episode(e.task.name, e.index)) for e in entries)
+        _append(store, source, found)
 
 
 def _recipe(config: CollectConfig) -> Recipe:
@@ -300,7 +292,7 @@ def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
 
 @dataclass(frozen=True)
 class _Next:
-    """An episode to make, and whether a commit follows it."""
+    """An episode to make, and whether it is followed by a commit."""
 
     task: Task
     index: int
@@ -314,11 +306,11 @@ def _episodes(suite: Suite, first: Mapping[str, int], wanted: Mapping[str, int])
             yield _Next(suite[task], index, (index + 1) % _COMMIT_EVERY == 0 or index + 1 == count)
 
 
-def _collect(
+def _append(
     store: EpisodeStore,
     source: str,
     made: Iterator[tuple[_Next, Episode]],
-    show: Callable[..., None],
+    show: Callable[..., None] = lambda **progress: None,
 ) -> None:
     whole: list[Episode] = []
     task = ""

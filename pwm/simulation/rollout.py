@@ -30,9 +30,7 @@ class Recipe:
     Attributes:
         seed: the collection's seed.
         behaviour: ``"mixed"`` for each task's default mixture, or one behaviour's name.
-        policy: the policy's directory, or that of many tasks' policies, for behaviour ``"policy"``.
-        policy_noise: on its actions, none by default.
-        planner: of behaviour ``"mpc"``.
+        policy, policy_noise, planner: as for `pwm.simulation.behaviors.make_behaviour`.
     """
 
     seed: int
@@ -63,14 +61,10 @@ def run_episode(
     mixture: Mapping[str, float],
     behaviour_named: Callable[[str], Behaviour],
 ) -> Episode:
-    """Acts through one episode.
+    """Acts through one episode in a task's environment, with ``success`` in its info.
 
-    Args:
-        env: the task's Gymnasium environment, with ``success`` in its info.
-        task: the task.
-        seed: of the environment, and of the generator that draws the behaviour and its noise.
-        mixture: shares of the behaviours.
-        behaviour_named: gives a behaviour by name.
+    All randomness follows from the seed: of the environment, and of the generator that draws the
+    behaviour from the ``mixture`` of shares, and its noise.
     """
     rng = np.random.default_rng(seed)
     name = draw_name(mixture, rng)

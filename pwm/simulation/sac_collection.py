@@ -30,17 +30,9 @@ def record_training(
 ) -> None:
     """Trains agents side by side, and stores all their episodes, each task's in order.
 
-    Args:
-        store: open for appending, with the training's source.
-        training: how.
-        wanted: how many episodes each task shall have in all.
-        made: how many it has.
-        pool: does the work; a worker stays with a task until that has its episodes.
-        signals: end it after the episodes that are under way, of which none is lost.
-        show: called with ``completed`` episodes and a ``note``.
-
-    Raises:
-        PwmError: if an agent's checkpoint is missing, or a job fails too often.
+    A worker stays with a task until that has all ``wanted`` episodes. ``signals`` end it after the
+    episodes that are under way, of which none is lost. ``show`` is called with the ``completed``
+    episodes and a ``note``. Raises PwmError if an agent has no checkpoint or a job fails too often.
     """
     jobs = _TrainingJobs(store.suite, training, wanted, made, signals, show)
     for job, episodes in pool.run(jobs.next_job, jobs.answer):

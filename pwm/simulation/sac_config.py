@@ -16,9 +16,7 @@ from pwm.data.store import EpisodeStore
 LEARNERS = ("sac", "tqc")
 """Behaviours that are agents of Stable-Baselines3 and of its sb3-contrib, or of SBX."""
 
-
 BACKENDS = ("torch", "jax")
-
 
 AGENTS_DIRECTORY = ".agents"
 """In a store: ``<source>/<task>/`` has the agent's checkpoints, from which a collection goes on."""
@@ -91,20 +89,19 @@ def require_learner(behaviour: str, config: SacConfig) -> None:
 
 def require_prior(store: EpisodeStore, config: SacConfig) -> None:
     """Raise PwmError if a store lacks a source that replays shall begin with."""
-    for source in config.prior:
-        if source not in store.sources:
-            known = ", ".join(store.sources) or "none"
-            raise PwmError(
-                f"sac.prior names the source '{source}', which {store.path} does not have; its "
-                f"sources: {known}."
-            )
+    if missing := [source for source in config.prior if source not in store.sources]:
+        known = ", ".join(store.sources) or "none"
+        raise PwmError(
+            f"sac.prior names the source '{missing[0]}', which {store.path} does not have; its "
+            f"sources: {known}."
+        )
 
 
 def describe_learner(behaviour: str, config: SacConfig) -> dict[str, Any]:
-    """What a source says of the agents that made its episodes."""
+    """How a source describes the agents that made its episodes."""
     library, _, _ = _library(behaviour, config)
     settings = asdict(config)
-    del settings["backend"]  # the library says it
+    del settings["backend"]  # the library implies it
     if not config.prior:
         del settings["prior"]  # which collections of before it was a setting lack
     return {"library": f"{library} {version(library)}", "settings": settings}
@@ -114,14 +111,13 @@ def _library(behaviour: str, config: SacConfig) -> tuple[str, str, str]:
     """The distribution that has the agent, its module, and the extra that installs it."""
     if config.backend == "jax":
         return "sbx-rl", "sbx", "sbx"
-    if behaviour == "sac":
-        return "stable-baselines3", "stable_baselines3", "sac"
-    return "sb3-contrib", "sb3_contrib", "sac"
+    library = "stable-baselines3" if behaviour == "sac" else "sb3-contrib"
+    return library, library.replace("-", "_"), "sac"
 
 
 @dataclass(frozen=True)
 class Training:
-    """The training of agents, one a task.
+    """The training of agents, one per task.
 
     Attributes:
         behaviour: ``"sac"`` or ``"tqc"``.

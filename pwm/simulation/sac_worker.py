@@ -111,7 +111,7 @@ class AgentTrainer:
 
 
 def agent_class(config: SacConfig) -> type[Sb3Agent]:
-    """The agents of the backend that a setting asks for."""
+    """The class of the agents of a setting's backend."""
     if config.backend == "torch":
         return Sb3Agent
     from pwm.simulation.sbx_agent import SbxAgent  # here, for JAX need not be installed

@@ -18,18 +18,11 @@ from pwm.simulation.sac_config import SacConfig
 
 
 class Sb3Agent:
-    """An agent of Stable-Baselines3, its replay included.
+    """An agent of Stable-Baselines3, ``"sac"`` or ``"tqc"``, its replay included.
 
     It learns from single transitions as they come, instead of in the library's own loop, which
     cannot stop between two episodes. A time limit is no termination: beyond it the critics
-    bootstrap.
-
-    Args:
-        behaviour: ``"sac"`` or ``"tqc"``.
-        task: what it learns.
-        env: of the task, for its spaces.
-        config: settings.
-        seed: of its first weights.
+    bootstrap. ``env`` gives the spaces, ``seed`` the first weights.
     """
 
     def __init__(
@@ -76,14 +69,9 @@ class Sb3Agent:
     def learn(
         self, obs: np.ndarray, action: np.ndarray, reward: float, after: np.ndarray, ended: bool
     ) -> None:
-        """Adds a transition to the replay, and updates if it is time to.
+        """Adds a transition, from ``obs`` to ``after``, to the replay, and updates if it is due.
 
-        Args:
-            obs: (obs_dim,) before the step.
-            action: (action_dim,).
-            reward: of the step.
-            after: (obs_dim,) after it.
-            ended: whether it terminated the episode; the time limit does not.
+        ``ended`` is whether it terminated the episode, which the time limit does not.
         """
         config = self._config
         self._keep(obs[None], after[None], action[None], [reward], [ended])

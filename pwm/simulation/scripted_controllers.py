@@ -162,11 +162,7 @@ CONTROLLED_DOMAINS = tuple(_OF_DOMAIN)
 
 
 def make_controller(task: Task) -> Controller:
-    """The task's controller.
-
-    Raises:
-        PwmError: if there is none.
-    """
+    """The task's controller; raises PwmError if there is none."""
     if task.domain == "metaworld":
         return _MetaWorld(task)
     domain = task.name.split("-")[0]

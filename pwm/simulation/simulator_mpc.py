@@ -1,16 +1,16 @@
-"""Planning on the simulator itself: data near what a task asks for, without any learning.
+"""Planning on the simulator itself: data of high reward, without any learning.
 
 Sampling-based predictive control in the manner of MPPI (Williams et al., ICRA 2017) and predictive
 sampling (Howell et al., 2022): sequences of actions around a plan are tried in the simulator, the
 plan moves to the best of them, and its first actions are taken. It sees the whole state and costs
-seconds an episode, so it makes data, and is no policy.
+seconds per episode, so it makes data, and is no policy.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,21 +19,8 @@ from pwm.core.suites import Task
 from pwm.core.validation import require_at_least, require_at_most, require_positive
 
 
-class Simulator(Protocol):
-    """What a planner asks of an environment.
-
-    Attributes:
-        seconds_per_step: simulated seconds of a decision step.
-    """
-
-    seconds_per_step: float
-
-    def lookahead(self, plans: np.ndarray) -> np.ndarray:
-        """Sums of rewards that plans, ``(N, H, action_dim)``, would bring from here, ``(N,)``."""
-
-
 def can_plan(task: Task) -> bool:
-    """Whether a task's simulator can be asked what plans would bring."""
+    """Whether a task's simulator can evaluate plans."""
     return task.domain == "dmcontrol"
 
 
@@ -76,18 +63,15 @@ class SimulatorMPCConfig:
 
 
 class SimulatorPlanner:
-    """Plans for one environment.
+    """Plans for the environment in which the actions are taken; ``size`` is how much it tries.
 
-    Args:
-        env: in which the actions are taken.
-        task: its task.
-        size: how much it tries.
+    The environment has ``seconds_per_step``, simulated seconds of a decision step, and
+    ``lookahead(plans)``: the sums of rewards, (N,), of plans, (N, H, action_dim), from its state.
 
-    Raises:
-        PwmError: if the task's simulator cannot be asked.
+    Raises PwmError if the task's simulator cannot evaluate plans.
     """
 
-    def __init__(self, env: Simulator, task: Task, size: SimulatorMPCConfig | None = None) -> None:
+    def __init__(self, env: Any, task: Task, size: SimulatorMPCConfig | None = None) -> None:
         if not can_plan(task):
             raise PwmError(
                 f"behaviour 'mpc' plans on dm_control's simulator, and task '{task.name}' is not "

@@ -13,12 +13,9 @@ from pwm.core.worker_pool import Caller
 
 
 class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """A task's environment that reports to a worker's caller before it resets or steps.
+    """A task's environment that signals its worker's caller before it resets or steps.
 
-    Args:
-        task: as for ``envs.make_env``.
-        caller: whom the worker works for.
-        part: which of the job's parts this environment's episode is.
+    ``part`` is which of the job's parts this environment's episode is.
     """
 
     def __init__(self, task: Task, caller: Caller, part: int = 0) -> None:

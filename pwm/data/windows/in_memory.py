@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
-from pwm.data.episode import all_good, bad_observations, bad_steps
+from pwm.data.episode import all_good, bad_values
 from pwm.data.problems import BadData, DataError
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
@@ -28,12 +28,8 @@ def resident_bytes(store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> 
 class ResidentWindows:
     """All rows of some tasks, padded to a suite's sizes, read once from their files.
 
-    Args:
-        store: where they are.
-        tasks: the tasks to read, in the order of their ids.
-        suite: gives ids and padded sizes.
-        device: where the rows live, and batches are made.
-        bad: notes a task whose rows cannot be read.
+    Arguments are those of `StoredWindows`, the ``device`` where the rows live and batches are made,
+    and ``bad``, which notes tasks whose rows cannot be read.
 
     Attributes:
         buffers: the memory of the batches, where that is the host's.
@@ -73,11 +69,10 @@ class ResidentWindows:
             obs = np.pad(rows["obs"], ((0, 0), (0, self._suite.obs_dim - task.obs_dim)))
             action = np.pad(rows["action"], ((0, 0), (0, self._suite.action_dim - task.action_dim)))
             reward = rows["reward"].copy()
-            action[is_first] = reward[is_first] = 0  # they have none, and none is asked for
+            action[is_first] = reward[is_first] = 0  # they have none, and no batch has it
             at = slice(first + begin, first + end)
             if not all_good(obs, action, reward):
-                self._bad_obs[at] = bad_observations(obs)
-                self._bad_step[at] = bad_steps(action, reward)
+                self._bad_obs[at], self._bad_step[at] = bad_values(obs, action, reward)
             for column, values in zip(self._columns, (obs, action, reward), strict=True):
                 _put(column[at], values)
 

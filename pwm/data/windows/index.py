@@ -41,18 +41,10 @@ class WindowIndex:
         excluded: dict[str, list[int]],
         bad: BadData,
     ) -> WindowIndex:
-        """Numbers the windows of H = ``horizon`` steps.
+        """Numbers the windows of H = ``horizon`` steps, without ``excluded`` episodes by task.
 
-        Args:
-            store: where the episodes are.
-            tasks: the tasks in the order of their ids.
-            horizon: H.
-            split: the part of the episodes.
-            excluded: episodes to leave out, by task.
-            bad: notes tasks without a single window.
-
-        Raises:
-            PwmError: if no task has a window, or, unless problems are skipped, one has none.
+        ``bad`` notes tasks without a single window. Raises PwmError if no task has one, or, unless
+        problems are skipped, one task has none.
         """
         counts = []
         for task in tasks:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pwm.core.suites import Suite, Task
-from pwm.data.episode import ROWS_NAME, all_good, bad_observations, bad_steps
+from pwm.data.episode import ROWS_NAME, all_good, bad_values
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
 
@@ -54,7 +54,8 @@ class StoredWindows:
         raw, bad = self._read(which, rows, horizon + 1)
         obs, action, reward = self._pad(raw.view(np.float32), which, horizon)
         if not all_good(obs, action, reward):
-            bad |= bad_observations(obs).any(0) | bad_steps(action, reward).any(0)
+            bad_obs, bad_steps = bad_values(obs, action, reward)
+            bad |= bad_obs.any(0) | bad_steps.any(0)
         arrays = obs, action, reward, self._ids[which]
         return Batch(*(torch.from_numpy(array) for array in arrays)), bad
 

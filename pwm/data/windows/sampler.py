@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pwm.core.errors import PwmError
-from pwm.core.suites import Suite, Task
+from pwm.core.suites import Suite
 from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, Problem
 from pwm.data.splits import Split, episodes_in_split
@@ -98,24 +98,34 @@ class WindowSampler:
                 f"batch_size={batch_size} must be a multiple of {share[1]}, the parts that every "
                 "batch is divided into."
             )
-        self.store = store
-        self.horizon = horizon
-        self.batch_size = batch_size
-        self.seed = seed
-        self._share = share
-        self.split: Split = split
-        self.suite = suite or store.suite
-        self.balance = balance
-        self.device = torch.device(device)
-        self.bad = bad or BadData()
+        self.store, self.suite, self.split = store, suite or store.suite, split
+        self.horizon, self.batch_size, self.seed = horizon, batch_size, seed
+        self.balance, self._share = balance, share
+        self.device, self.bad = torch.device(device), bad or BadData()
         self.tasks = shared_tasks(store, self.suite, tasks)
         self._excluded = {task.name: self.bad.episodes(task.name) for task in self.tasks}
         self._indexes: dict[int, WindowIndex] = {}
         self._index(horizon)
         self._starts = np.concatenate([store.episodes(task.name)["start"] for task in self.tasks])
-        self._windows = _open_windows(
-            store, self.tasks, self.suite, self.device, data_device, memory, self.bad
-        )
+        self._windows = self._open_windows(data_device, memory)
+
+    def _open_windows(self, data_device: str, memory: int) -> ResidentWindows | StoredWindows:
+        """The rows where they are to live."""
+        require_data_device(data_device, self.device)
+        source = self.store, self.tasks, self.suite
+        size = resident_bytes(*source)
+        if self.device.type == "cuda" and data_device != "cpu":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if size <= free // 2:
+                return ResidentWindows(*source, self.device, self.bad)
+            if data_device == "cuda":
+                raise PwmError(
+                    f"data_device=cuda was asked for, but the data take {size / 2**30:.1f} GiB and "
+                    f"half of the GPU's free memory is {free / 2**31:.1f} GiB; use auto or cpu."
+                )
+        if size <= memory:
+            return ResidentWindows(*source, torch.device("cpu"), self.bad)
+        return StoredWindows(*source)
 
     def batch(self, step: int, horizon: int | None = None) -> Batch:
         """The batch of a step: always the same for the same seed, step and store.
@@ -135,7 +145,7 @@ class WindowSampler:
 
         The threads end when the iterator is exhausted or closed, and their errors are raised
         here. They make no CUDA calls: the caller's thread issues the copies, on a stream that is
-        there for them alone. Windows of rows that live on the GPU are drawn as they are asked for.
+        there for them alone. Windows of rows on the GPU are drawn when they are needed.
         """
         horizon = horizon or self.horizon
         self._index(horizon)
@@ -189,10 +199,9 @@ class WindowSampler:
     def _gather(self, step: int, horizon: int) -> Batch:
         index = self._index(horizon)
         rng = np.random.default_rng([self.seed, step])
-        windows = self._draw(rng, index)
         first, parts = self._share
+        windows = self._draw(rng, index)[first::parts].copy()
         if parts > 1:
-            windows = windows[first::parts]
             rng = np.random.default_rng([self.seed, step, 1 + first])  # of its bad windows alone
         for attempt in range(_ATTEMPTS):
             which = index.tasks_of(windows)
@@ -201,7 +210,11 @@ class WindowSampler:
             if not bad.any():
                 return batch
             self._note(index, which[bad], episodes[bad])
-            windows = self._redraw(rng, index, windows, bad, attempt < _SAME_TASK)
+            if attempt < _SAME_TASK:
+                windows[bad] = index.draw(rng, which[bad])
+            else:  # of all tasks, where one task has too few good ones
+                windows[bad] = rng.integers(index.ends[-1], size=np.count_nonzero(bad))
+                windows = windows[np.argsort(index.tasks_of(windows), kind="stable")]
         raise PwmError(
             f"{_ATTEMPTS} times in a row a batch of {self.store.path} had bad windows; "
             f"{self.bad.summary()} Restore the store from a copy or make it anew."
@@ -216,22 +229,6 @@ class WindowSampler:
         shares = np.full(count, self.batch_size // count)
         shares[rng.permutation(count)[: self.batch_size % count]] += 1
         return index.draw(rng, np.repeat(with_windows, shares))
-
-    def _redraw(
-        self,
-        rng: np.random.Generator,
-        index: WindowIndex,
-        windows: np.ndarray,
-        bad: np.ndarray,
-        of_same_task: bool,
-    ) -> np.ndarray:
-        """The windows with the bad ones replaced, of all tasks where one task has too few good."""
-        windows = windows.copy()
-        if of_same_task:
-            windows[bad] = index.draw(rng, index.tasks_of(windows[bad]))
-            return windows
-        windows[bad] = rng.integers(index.ends[-1], size=np.count_nonzero(bad))
-        return windows[np.argsort(index.tasks_of(windows), kind="stable")]
 
     def _note(self, index: WindowIndex, which: np.ndarray, episodes: np.ndarray) -> None:
         """Notes bad windows, by their tasks' positions and their episodes in the index."""
@@ -251,29 +248,3 @@ def require_data_device(data_device: str, device: torch.device) -> None:
         raise PwmError(f"unknown data_device '{data_device}'; it is {' or '.join(DATA_DEVICES)}.")
     if data_device == "cuda" and device.type != "cuda":
         raise PwmError(f"data_device=cuda needs device=cuda, and device={device} was given.")
-
-
-def _open_windows(
-    store: EpisodeStore,
-    tasks: Sequence[Task],
-    suite: Suite,
-    device: torch.device,
-    data_device: str,
-    memory: int,
-    bad: BadData,
-) -> ResidentWindows | StoredWindows:
-    """The rows where they are to live."""
-    require_data_device(data_device, device)
-    size = resident_bytes(store, tasks, suite)
-    if device.type == "cuda" and data_device != "cpu":
-        free, _ = torch.cuda.mem_get_info(device)
-        if size <= free // 2:
-            return ResidentWindows(store, tasks, suite, device, bad)
-        if data_device == "cuda":
-            raise PwmError(
-                f"data_device=cuda was asked for, but the data take {size / 2**30:.1f} GiB and "
-                f"half of the GPU's free memory is {free / 2**31:.1f} GiB; use auto or cpu."
-            )
-    if size <= memory:
-        return ResidentWindows(store, tasks, suite, torch.device("cpu"), bad)
-    return StoredWindows(store, tasks, suite)
