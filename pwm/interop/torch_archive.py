@@ -165,11 +165,6 @@ class TorchFile:
         for info in self._members.values():
             yield from map(len, self._blocks(info))
 
-    @property
-    def size(self) -> int:
-        """Bytes of all members."""
-        return sum(info.file_size for info in self._members.values())
-
 
 @contextmanager
 def _only_stand_ins() -> Iterator[None]:

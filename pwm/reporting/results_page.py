@@ -19,6 +19,7 @@ from pwm.evaluation.published_scores import (
     mark_rows,
     published_columns,
 )
+from pwm.evaluation.score_tables import fixed
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS
 from pwm.evaluation.statistics import Interval
 from pwm.reporting import plots, svg
@@ -177,12 +178,12 @@ class _Content:
             published = self._part_published(part)
             each = (Pooled.of([results.policy.tasks]) for results in self.seeds.extracted)
             iqm, iqm_interval = extracted.iqm(tasks)
-            row = [f"**{part}**", str(len(tasks)), f"**{_fixed(extracted.mean(tasks))}**"]
+            row = [f"**{part}**", str(len(tasks)), f"**{fixed(extracted.mean(tasks))}**"]
             row += [_span(extracted.interval(tasks))]
-            row += [", ".join(_fixed(seed.mean(tasks)) for seed in each)]
-            row += [_fixed(iqm), _span(iqm_interval)]
-            row += [_fixed(self.methods[name].mean(tasks)) for name in own]
-            row += [_fixed(published[m].mean if m in published else None) for m in METHODS]
+            row += [", ".join(fixed(seed.mean(tasks)) for seed in each)]
+            row += [fixed(iqm), _span(iqm_interval)]
+            row += [fixed(self.methods[name].mean(tasks)) for name in own]
+            row += [fixed(published[m].mean if m in published else None) for m in METHODS]
             table.append(row)
         return _without_empty_columns(table)
 
@@ -194,19 +195,19 @@ class _Content:
         heads += [*(f"{column.label}, published" for column in self.published.values()), "differs"]
         table = [heads]
         for task in self.tasks:
-            published = (_fixed(c.scores.get(task)) for c in self.published.values())
+            published = (fixed(c.scores.get(task)) for c in self.published.values())
             table.append([task, *self._own(names, [task]), *published, self.marks[task]])
         in_mt80 = any(column.suite == "mt80" for column in self.published.values())
         for part, tasks in self.parts.items():
             beside = published_columns("mt80" if in_mt80 else "mt30", tasks, METHODS)
-            means = (_fixed(beside[m].mean if m in beside else None) for m in self.published)
+            means = (fixed(beside[m].mean if m in beside else None) for m in self.published)
             table.append([f"**{part}, mean**", *self._own(names, tasks, "**"), *means, ""])
         return _without_empty_columns(table)
 
     def _own(self, names: Sequence[str], tasks: Sequence[str], bold: str = "") -> list[str]:
         cells = []
         for name in names:
-            mean = _fixed(self.methods[name].mean(tasks))
+            mean = fixed(self.methods[name].mean(tasks))
             if name == EXTRACTED:
                 cells += [f"{bold}{mean}{bold}", _span(self.methods[name].interval(tasks))]
             else:
@@ -244,7 +245,7 @@ class _Content:
         for task in self.tasks:
             if (file := directory / f"{task}_0.jpg").is_file():
                 write_atomically(pictures / f"{task}.jpg", file.read_bytes())
-                found.append((task, _fixed(self.methods[EXTRACTED].mean([task]))))
+                found.append((task, fixed(self.methods[EXTRACTED].mean([task]))))
         return found
 
 
@@ -259,10 +260,6 @@ def _without_empty_columns(table: _Table) -> _Table:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-
-
-def _fixed(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _span(interval: Interval | None) -> str:
