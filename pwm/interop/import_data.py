@@ -89,7 +89,7 @@ def import_minari(config: ConvertConfig) -> Path:
 
 
 def _finished(out: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of a conversion that is whole; nothing where it is still to do."""
+    """The record of a finished conversion, empty where it is still to do."""
     recorded = _recorded(out, key, settings)
     if recorded:
         console.print(f"{out} is whole already.")
@@ -99,7 +99,7 @@ def _finished(out: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _recorded(path: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of these settings in a store; nothing where there is no store or record yet."""
+    """A store's record of its conversion, empty where there is no store or record yet."""
     if not (path / MANIFEST_NAME).exists():
         return {}
     recorded = EpisodeStore.open(path).sources.get(key, {})

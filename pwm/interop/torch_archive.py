@@ -51,7 +51,7 @@ class TensorDictRecord:
 
 
 def _make_tensordict(kind: object, state: object) -> TensorDictRecord:
-    """What current tensordict releases pickle: a function of a class and its state."""
+    """Stands in for the function that current tensordict releases pickle, of a class and state."""
     made = TensorDictRecord()
     made.__setstate__(state)
     return made

@@ -1,4 +1,4 @@
-"""RESULTS.md: what several seeds of a suite reached, beside baselines and published figures."""
+"""RESULTS.md: scores of several seeds of a suite, beside baselines and published figures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Table = list[list[str]]  # of which the first row is the head
 
 @dataclass(frozen=True)
 class Sources:
-    """What a page is made from."""
+    """The directories and files that a page is made from."""
 
     runs: tuple[Path, ...]  # evaluations of extracted policies, one per seed; of planners, any
     grown: tuple[Path, ...] = ()  # runs of ``pwm grow``, for curves by round
@@ -45,7 +45,7 @@ class Sources:
     notes: Path | None = None  # a Markdown file whose text the page takes in, or None
 
     def validate(self) -> None:
-        """Raise PwmError for what is not there."""
+        """Raise PwmError for a directory or file that is not there."""
         if not self.runs:
             raise PwmError("run= is empty; give the directories that `pwm evaluate` wrote into.")
         for path in (*self.runs, *self.grown):
@@ -66,9 +66,9 @@ def results_page(sources: Sources, page: Path, command: str) -> Path:
     """Write the page, and its pictures into a directory beside it, ``<page>_files``.
 
     Args:
-        sources: what it is made from.
+        sources: the evaluations, and what else it shows.
         page: the Markdown file.
-        command: what the page says that it was made by.
+        command: the command that made it, for the page.
 
     Raises:
         PwmError: if something is missing, malformed, or of other tasks than the rest.
@@ -113,7 +113,7 @@ def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
 
 
 class _Content:
-    """Everything on the page that follows from the evaluations."""
+    """The part of the page that follows from the evaluations."""
 
     def __init__(self, seeds: Seeds) -> None:
         self.seeds, self.tasks = seeds, seeds.tasks
