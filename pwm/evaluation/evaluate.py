@@ -194,7 +194,7 @@ class _Inputs:
 
     @classmethod
     def read(cls, config: EvaluateConfig) -> _Inputs:
-        """Raises PwmError for what is missing or damaged."""
+        """Read what a config names; raise PwmError for what is missing or damaged."""
         model = None
         if config.planners:
             assert config.checkpoint is not None

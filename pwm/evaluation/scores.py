@@ -109,7 +109,7 @@ def score_data(
     success_last: Sequence[float] | np.ndarray | None = None,
     success_any: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[TaskScore, TaskScore]:
-    """What the offline data itself scores: its mean and its best episode, without intervals.
+    """Scores of the offline data itself: its mean and its best episode, without intervals.
 
     The best episode is the one of the highest normalized score, by return among equals.
     Arguments and errors as in :func:`score_task`, over the episodes of the data.
@@ -210,7 +210,7 @@ class MethodScore(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Results:
-    """What an evaluation found; the content of results.json.
+    """The scores of an evaluation; the content of results.json.
 
     Attributes:
         suite: the suite's name.

@@ -1,4 +1,4 @@
-"""``pwm import``: a published world model becomes one that everything here opens."""
+"""``pwm import``: a published checkpoint becomes a world model that every command opens."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def _faults(
 class PieceTable:
     """Where the fixed-length pieces of a task's stored episodes begin."""
 
-    task: Task  # the task
+    task: Task
     id: int  # its id in the suite that is written
     first_rows: np.ndarray  # (pieces,) rows of the store with their first observations
     unfit: int  # episodes whose length is no multiple of the piece's
@@ -238,7 +238,7 @@ class PieceTable:
 
 
 class ChunkFormat(NamedTuple):
-    """What all data files of a set have in common."""
+    """The format that all data files of a set share."""
 
     suite: Suite  # gives task ids and the padded sizes
     steps: int  # T; an entry has T+1 rows
@@ -257,7 +257,7 @@ def write_chunk(
         path: the file.
         store: where the episodes are.
         pieces: of each task the table, and which of its pieces go into this file.
-        layout: what the files have in common.
+        layout: the format of the files.
 
     Returns:
         The number of pieces written.

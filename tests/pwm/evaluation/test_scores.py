@@ -288,7 +288,7 @@ def test_table_shows_every_task_method_and_the_mean() -> None:
     assert "90.0" in row and "50.0" in row and "2.5" in row
     mean = next(line for line in text.splitlines() if line.startswith("mean"))
     assert mean.split()[1] == "70.0"
-    assert "v Meta-World v3 (published v2)" in " ".join(text.split())
+    assert "v = Meta-World v3 (published v2)" in " ".join(text.split())
 
 
 def test_tables_of_the_longest_names_fit_80_columns() -> None:
