@@ -15,6 +15,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
 from pwm.core.progress import console
+from pwm.core.settings import all_may_change, setting
 from pwm.core.suites import SUITES, Suite, Task, get_suite
 from pwm.core.validation import (
     SEEDS,
@@ -61,6 +62,7 @@ BASELINES = ("random", *FROM_DATA, *PLANNERS)
 OUTCOMES, VIDEOS, STRIPS = "outcomes.jsonl", "videos", "strips"
 
 
+@all_may_change  # an episode is kept with all that decided how it went
 @dataclass
 class EvaluateConfig:
     """Settings of ``pwm evaluate``.
@@ -93,7 +95,7 @@ class EvaluateConfig:
             the command.
     """
 
-    policy: str = MISSING
+    policy: str = setting(MISSING, input_path=True, words=PLANNERS)
     out: str = MISSING
     tasks: Any = None
     episodes: int = 10
@@ -101,9 +103,9 @@ class EvaluateConfig:
     baselines: list[str] = field(default_factory=lambda: ["random"])
     best: float = 0.1
     cloning: CloningConfig = field(default_factory=CloningConfig)
-    data: str | None = None
-    checkpoint: str | None = None
-    policies: str | None = None
+    data: str | None = setting(None, input_path=True)
+    checkpoint: str | None = setting(None, input_path=True)
+    policies: str | None = setting(None, input_path=True)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     device: str = "auto"
     video: int = 0
@@ -254,7 +256,7 @@ def evaluate(config: EvaluateConfig) -> Results:
     inputs = _Inputs.read(config)
     suite, out = inputs.suite, Path(config.out)
     seeds = [config.seed + i for i in range(config.episodes)]
-    with open_run(out, "evaluate", config, asdict(config)):
+    with open_run(out, "evaluate", config):
         data_scores = _data_scores(inputs)
         agents = _agents(inputs)
         workers = config.workers or available_cores()

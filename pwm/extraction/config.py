@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
+from pwm.core.settings import setting
 from pwm.core.suites import get_suite
 from pwm.core.validation import (
     require_at_least,
@@ -170,26 +171,26 @@ class ExtractConfig:
         compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
     """
 
-    checkpoint: str = MISSING
-    data: str = MISSING
+    checkpoint: str = setting(MISSING, input_path=True)
+    data: str = setting(MISSING, input_path=True)
     out: str = MISSING
-    tasks: Any = None
-    init: str | None = None
-    ensemble: list[str] = field(default_factory=list)
+    tasks: Any = setting(None, may_change=True)
+    init: str | None = setting(None, input_path=True)
+    ensemble: list[str] = setting(default_factory=list, input_path=True)
     seed: int = 0
-    device: str = "auto"
+    device: str = setting("auto", may_change=True)
     compile: str = "auto"
     precision: str = "auto"
     resume: str = "auto"
     learner: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     pool: int = 16_384
-    group_size: int | None = None
-    on_error: str = "stop"
-    log_every: int = 20
-    save_every: int = 500
-    keep_last: int = 2
-    wandb_project: str | None = None
+    group_size: int | None = setting(None, may_change=True)
+    on_error: str = setting("stop", may_change=True)
+    log_every: int = setting(20, may_change=True)
+    save_every: int = setting(500, may_change=True)
+    keep_last: int = setting(2, may_change=True)
+    wandb_project: str | None = setting(None, may_change=True)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""

@@ -22,11 +22,11 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.layout import BEST
 from pwm.core.progress import console
+from pwm.core.settings import require_inputs, setting
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import (
     error_prefix,
     require_at_least,
-    require_exists,
     require_resume,
     require_seed,
     require_share,
@@ -120,20 +120,23 @@ class GrowConfig:
 
     out: str = MISSING
     suite: Any = "quick"
-    rounds: int = 5
+    rounds: int = setting(5, may_change=True)
     seed: int = 0
-    device: str = "auto"
+    device: str = setting("auto", may_change=True)
     resume: str = "auto"
     first: FirstRound = field(default_factory=FirstRound)
-    episodes: int = 30
-    improvement: float = 2.0
-    least: int = 8
-    fill: FillConfig = field(default_factory=FillConfig)
-    clone_decay: float = 0.7
-    collect: CollectConfig = field(default_factory=lambda: CollectConfig(out=MISSING))
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    extract: ExtractConfig = field(default_factory=ExtractConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    episodes: int = setting(30, may_change=True)
+    improvement: float = setting(2.0, may_change=True)
+    least: int = setting(8, may_change=True)
+    fill: FillConfig = setting(default_factory=FillConfig, may_change=True)
+    clone_decay: float = setting(0.7, may_change=True)
+    # Later rounds may have other settings than earlier ones; a round that has begun may not.
+    collect: CollectConfig = setting(
+        default_factory=lambda: CollectConfig(out=MISSING), may_change=True
+    )
+    pretrain: PretrainConfig = setting(default_factory=PretrainConfig, may_change=True)
+    extract: ExtractConfig = setting(default_factory=ExtractConfig, may_change=True)
+    evaluate: EvaluateConfig = setting(default_factory=EvaluateConfig, may_change=True)
 
     def validate(self) -> None:
         """Raise PwmError for what any stage could not work with, before the first one begins."""
@@ -155,11 +158,12 @@ class GrowConfig:
         error_prefix("fill", self.fill.validate)
         if self.fill.episodes:
             error_prefix("fill", first.filling(dict.fromkeys(suite.names, 1)).validate)
-        error_prefix("pretrain", first.pretrain.validate)
-        error_prefix("pretrain", require_exists, self.pretrain.init)
-        error_prefix("extract", first.extract.validate)
-        error_prefix("extract", require_exists, self.extract.init)
-        error_prefix("evaluate", first.evaluate.validate)
+        made = [self.collect.out]
+        for name in ("pretrain", "extract", "evaluate"):
+            stage = getattr(first, name)
+            error_prefix(name, stage.validate)
+            error_prefix(name, require_inputs, stage, made)
+            made.append(stage.out)
         if self.pretrain.init is None:
             error_prefix("pretrain", require_horizons_fit, self.pretrain, suite)
 
@@ -278,13 +282,6 @@ class RoundSettings:
         return replace(settings, policy=self._here(settings.policy), out=self._here(settings.out))
 
 
-_MAY_CHANGE = (
-    "rounds", "device", "episodes", "improvement", "least", "fill", "clone_decay", "collect",
-    "pretrain", "extract", "evaluate",
-)  # fmt: skip
-"""Later rounds may have other settings than earlier ones; a round that has begun may not."""
-
-
 def grow(config: GrowConfig) -> Path:
     """Collect, pretrain, extract and evaluate in rounds, each where it last stopped.
 
@@ -296,7 +293,7 @@ def grow(config: GrowConfig) -> Path:
     """
     config.validate()
     out, suite = Path(config.out), get_suite(config.suite)
-    with open_run(out, "grow", config, _MAY_CHANGE):
+    with open_run(out, "grow", config):
         rounds = read_rounds(out)
         _keep_best(config, rounds)
         while len(rounds) < config.rounds:

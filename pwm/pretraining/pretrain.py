@@ -17,6 +17,7 @@ from torch import Tensor
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console, progress_bar
+from pwm.core.settings import setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
@@ -104,13 +105,13 @@ class PretrainConfig(LearnerConfig):
             skipped, before training stops.
     """
 
-    data: str = MISSING
+    data: str = setting(MISSING, input_path=True)
     out: str = MISSING
-    init: str | None = None
+    init: str | None = setting(None, input_path=True)
     init_moments: str = "keep"
     suite: Any = None
     seed: int = 0
-    device: str = "auto"
+    device: str = setting("auto", may_change=True)
     compile: str = "auto"
     precision: str = "auto"
     resume: str = "auto"
@@ -120,20 +121,20 @@ class PretrainConfig(LearnerConfig):
     q_and_prior: bool = False
 
     batch_size: int = 1024
-    accumulate: int = 1
-    parallel: str = "auto"
+    accumulate: int = setting(1, may_change=True)
+    parallel: str = setting("auto", may_change=True)
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
     balance: str = "task"
-    on_error: str = "stop"
-    data_device: str = "auto"
-    data_memory: float = DEFAULT_MEMORY / 2**30
+    on_error: str = setting("stop", may_change=True)
+    data_device: str = setting("auto", may_change=True)
+    data_memory: float = setting(DEFAULT_MEMORY / 2**30, may_change=True)
 
-    log_every: int = 50
+    log_every: int = setting(50, may_change=True)
     diagnose_every: int = 10_000
-    save_every: int = 5_000
-    keep_last: int = 2
-    max_skipped: int = 100
-    wandb_project: str | None = None
+    save_every: int = setting(5_000, may_change=True)
+    keep_last: int = setting(2, may_change=True)
+    max_skipped: int = setting(100, may_change=True)
+    wandb_project: str | None = setting(None, may_change=True)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -229,7 +230,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
     with ExitStack() as held:
         with ranks.raise_together():
             if ranks.main:
-                held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
+                held.enter_context(open_run(out, "pretrain", config))
         torch.manual_seed(config.seed)
         model = _built(build, ranks) if given is None else given
         learner = _learner(model, config, device, ranks)
@@ -265,12 +266,6 @@ def _learner(
     return ParallelLearner(
         model, config, discount, accelerator, ranks, config.accumulate, config.seed
     )
-
-
-_MAY_CHANGE = (
-    "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
-    "on_error", "data_device", "data_memory", "accumulate", "parallel",
-)  # fmt: skip
 
 
 def _restore_or_begin(

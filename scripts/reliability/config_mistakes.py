@@ -370,7 +370,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("quickstart out=new pretrain.init=nowhere", "nowhere"),
         ("quickstart out=new extract.data=nowhere", "nowhere"),
         ("quickstart out=new extract.checkpoint=nowhere", "nowhere"),
+        ("quickstart out=new extract.init=nowhere", "extract: there is no nowhere"),
+        ("quickstart out=new extract.ensemble=[nowhere]", "extract: there is no nowhere"),
         ("quickstart out=new evaluate.policy=nowhere", "nowhere"),
+        (f"{_GROW} extract.ensemble=[nowhere]", "extract: there is no nowhere"),
+        (f"{_GROW} pretrain.data=nowhere", "pretrain: there is no nowhere"),
     ],
 }  # fmt: skip
 

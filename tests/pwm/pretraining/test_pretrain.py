@@ -17,11 +17,12 @@ import torch
 import pwm
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
+from pwm.core.settings import changeable
 from pwm.data.store import EpisodeStore
 from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments
-from pwm.pretraining.pretrain import _MAY_CHANGE, HorizonSchedule, PretrainConfig
+from pwm.pretraining.pretrain import HorizonSchedule, PretrainConfig
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps
@@ -35,7 +36,7 @@ def final_checkpoint(run: Path, step: int = 24) -> dict[str, bytes | dict]:
     content: dict[str, bytes | dict] = {f.name: f.read_bytes() for f in path.glob("*.safetensors")}
     index = json.loads((path / "checkpoint.json").read_bytes())
     del index["checksum"]
-    for name in ("out", *_MAY_CHANGE):
+    for name in ("out", *changeable(PretrainConfig)):
         del index["meta"]["config"][name]
     return {**content, "index": index}
 
