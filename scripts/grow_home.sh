@@ -18,8 +18,8 @@ python=${PYTHON:-.venv/bin/python}
     model@pretrain.model=5M pretrain.steps=8000 pretrain.compile=always pretrain.precision=bfloat16 \
     extract.compile=always extract.precision=bfloat16 extract.pool=49152 extract.save_every=1000 \
     extract.learner.iterations=40 extract.learner.horizon=10 extract.learner.batch_size=128 \
-    extract.learner.clone_first=6000 extract.learner.clone_best=0.15 extract.learner.clone_weight=20 \
-    extract.learner.clone_weight_final=20 extract.learner.actor_lr=1e-4 extract.learner.lr_final=2e-5 \
+    extract.learner.bc.warmup_steps=6000 extract.learner.bc.top_fraction=0.15 extract.learner.bc.weight=20 \
+    extract.learner.bc.weight_final=20 extract.learner.optim.actor_lr=1e-4 extract.learner.optim.lr_final=2e-5 \
     "${@:3}"
 
 "$python" scripts/ship.py --run "$run" --out "$run/shipping/$suite" --place "checkpoints/$suite"

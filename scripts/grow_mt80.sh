@@ -35,8 +35,8 @@ grow() {  # OUT ROUNDS UPDATES ITERATIONS CLONE_WEIGHT ITS_LAST CLONE_BEST [SETT
         pretrain.compile=always pretrain.precision=bfloat16 \
         extract.compile=always extract.precision=bfloat16 \
         extract.learner.iterations="$4" extract.learner.horizon=10 extract.save_every=500 \
-        extract.learner.clone_weight="$5" extract.learner.clone_weight_final="$6" \
-        extract.learner.clone_best="$7" "${@:8}"
+        extract.learner.bc.weight="$5" extract.learner.bc.weight_final="$6" \
+        extract.learner.bc.top_fraction="$7" "${@:8}"
 }
 
 collect ou mt80 15
@@ -53,7 +53,7 @@ collect mpc "[walker-walk,fish-swim,finger-turn-easy,finger-turn-hard]" 13
 collect mpc "[walker-run,walker-walk-backwards,walker-run-backwards]" 11
 collect mpc "[cheetah-run,cheetah-run-backwards,cheetah-run-front,cheetah-run-back,cheetah-jump]" 10
 collect mpc "[cartpole-balance-sparse,cartpole-swingup,cup-catch]" 6
-cloned=(extract.learner.clone_first=4000 extract.learner.actor_lr=2e-4 extract.learner.lr_final=2e-5)
+cloned=(extract.learner.bc.warmup_steps=4000 extract.learner.optim.actor_lr=2e-4 extract.learner.optim.lr_final=2e-5)
 cloned+=(pretrain.init="$run/begun/round_01/world_model")
 grow "$run/grown" 1 27000 200 10 5 0.25 "${cloned[@]}" pretrain.horizon.starts=[0,0.78]
 
@@ -63,7 +63,7 @@ collect scripted "[cartpole-swingup,cartpole-swingup-sparse]" 120 seed=2
 grow "$run/grown" 2 5000 250 6 3 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]
 
 collect scripted "[$reachers]" 150 seed=2
-cloned+=(episodes=2 least=1 extract.learner.actor_lr=1e-4)
+cloned+=(episodes=2 least=1 extract.learner.optim.actor_lr=1e-4)
 grow "$run/grown" 3 3000 60 40 40 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.7]
 
 learn "[cup-catch,walker-stand,walker-walk,walker-run,walker-walk-backwards,walker-run-backwards]" \
@@ -85,8 +85,8 @@ learn "[hopper-stand,hopper-hop,hopper-hop-backwards,fish-swim]" \
 cloned+=(pretrain.init_moments=data extract.learner.batch_size=128 extract.pool=49152 clone_decay=1.0)
 cloned+=(extract.save_every=1000)
 grow "$run/grown" 4 9000 40 20 20 0.2 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
-    extract.learner.clone_first=6000
+    extract.learner.bc.warmup_steps=6000
 grow "$run/grown" 5 8000 40 20 20 0.1 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
-    extract.learner.clone_first=4000
+    extract.learner.bc.warmup_steps=4000
 grow "$run/grown" 6 1500 20 20 20 0.5 "${cloned[@]}" pretrain.horizon.starts=[0,0.8] \
-    extract.learner.clone_first=4000
+    extract.learner.bc.warmup_steps=4000

@@ -20,6 +20,6 @@ scripts/suite_seeds.sh mt30 "$run/world_model" "$data" "$run/seeds"
 "$pwm" extract tasks=[walker-walk,walker-run,cheetah-run,pendulum-swingup,cup-spin,finger-spin,fish-swim,hopper-stand] \
     checkpoint="$run/world_model" data="$data" init="$run/seeds/0/policies" out="$run/climb/policies" seed=0 \
     device=cpu compile=always precision=bfloat16 extract=small_data pool=49152 save_every=1000 \
-    learner.iterations=150 learner.horizon=10 learner.batch_size=128 learner.clone_best=0.15 \
-    learner.clone_weight=2 learner.clone_weight_final=1 learner.actor_lr=2e-4 learner.lr_final=2e-5
+    learner.iterations=150 learner.horizon=10 learner.batch_size=128 learner.bc.top_fraction=0.15 \
+    learner.bc.weight=2 learner.bc.weight_final=1 learner.optim.actor_lr=2e-4 learner.optim.lr_final=2e-5
 "$pwm" evaluate policy="$run/climb/policies" baselines=[] episodes=10 seed=5000 out="$run/climb"

@@ -12,9 +12,9 @@ for seed in 0 1 2; do
     "$pwm" extract tasks="$suite" checkpoint="$model" data="$data" out="$out/$seed/policies" \
         seed="$seed" device=cpu compile=always precision=bfloat16 extract=small_data pool=49152 \
         group_size=16 save_every=1000 learner.iterations=40 learner.horizon=10 \
-        learner.batch_size=128 learner.clone_first=12000 learner.clone_best=0.15 \
-        learner.clone_weight=20 learner.clone_weight_final=20 \
-        learner.actor_lr=1e-4 learner.lr_final=2e-5
+        learner.batch_size=128 learner.bc.warmup_steps=12000 learner.bc.top_fraction=0.15 \
+        learner.bc.weight=20 learner.bc.weight_final=20 \
+        learner.optim.actor_lr=1e-4 learner.optim.lr_final=2e-5
     "$pwm" evaluate policy="$out/$seed/policies" data="$data" baselines="[$baselines]" \
         episodes=10 seed=5000 out="$out/$seed"
     baselines=random,data_mean,data_best

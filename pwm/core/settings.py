@@ -20,6 +20,9 @@ from pwm.core.validation import require_exists
 
 T = TypeVar("T")
 
+Choices = Mapping[str, str | None]
+"""By group of presets, which is chosen unless the command line says otherwise."""
+
 _INPUT, _WORDS, _CHANGES = "input_path", "words", "may_change"
 
 _NO_DEFAULT: Any = dataclasses.MISSING
@@ -59,6 +62,14 @@ def block_types(config: type) -> Mapping[str, type]:
     hints = get_type_hints(config)
     names = [field.name for field in dataclasses.fields(config)]
     return {name: hints[name] for name in names if dataclasses.is_dataclass(hints[name])}
+
+
+def block_type(config: type, name: str) -> type | None:
+    """The config at a dotted name within a config; None if there is none."""
+    kind: type | None = config
+    for part in name.split("."):
+        kind = block_types(kind).get(part) if kind is not None else None
+    return kind
 
 
 @cache

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -15,7 +15,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
 from pwm.core.progress import console
-from pwm.core.settings import all_may_change, setting
+from pwm.core.settings import Choices, all_may_change, setting
 from pwm.core.suites import SUITES, Suite, Task, get_suite
 from pwm.core.validation import (
     SEEDS,
@@ -94,6 +94,8 @@ class EvaluateConfig:
         max_faults: this many faults in the same episodes, which are played again after each, end
             the command.
     """
+
+    presets: ClassVar[Choices] = {"launcher": "local"}
 
     policy: str = setting(MISSING, input_path=True, words=PLANNERS)
     out: str = MISSING

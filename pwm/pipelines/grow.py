@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -22,7 +22,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.layout import BEST
 from pwm.core.progress import console
-from pwm.core.settings import require_inputs, setting
+from pwm.core.settings import Choices, require_inputs, setting
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import (
     error_prefix,
@@ -117,6 +117,8 @@ class GrowConfig:
         clone_decay: factor on the weights of behaviour cloning from one round to the next.
         collect, pretrain, extract, evaluate: of a round.
     """
+
+    presets: ClassVar[Choices] = {"grow": "quick"}
 
     out: str = MISSING
     suite: Any = "quick"
@@ -259,11 +261,7 @@ class RoundSettings:
     def extract(self) -> ExtractConfig:
         """Of this round."""
         settings, fade = self._config.extract, self._config.clone_decay**self._number
-        learner = replace(
-            settings.learner,
-            clone_weight=settings.learner.clone_weight * fade,
-            clone_weight_final=settings.learner.clone_weight_final * fade,
-        )
+        learner = replace(settings.learner, bc=settings.learner.bc.faded(fade))
         return replace(
             settings,
             checkpoint=self._here(settings.checkpoint),

@@ -21,6 +21,7 @@ from pwm.core.errors import PwmError, explain_fault
 from pwm.core.files import make_directory
 from pwm.core.layout import JOBS
 from pwm.core.locks import DirectoryLock
+from pwm.core.renamed_settings import with_current_names
 from pwm.core.settings import require_inputs
 from pwm.core.signals import Interrupted, Terminated
 from pwm.core.suites import SUITES, get_suite
@@ -99,7 +100,8 @@ class Jobs:
                 f"{run} has jobs of an unknown command '{command:.50}'; give another run=."
             )
         kind = KINDS[command]
-        config = from_plain(kind.config, read_config(run / JOBS))
+        settings, _ = with_current_names(kind.config, read_config(run / JOBS))
+        config = from_plain(kind.config, settings)
         order = {name: i for i, name in enumerate(get_suite(getattr(config, kind.setting)).names)}
         by_task = sorted(records.items(), key=lambda item: order.get(item[1].tasks[0], len(order)))
         return cls(run, command, replace(config, out=str(run)), dict(by_task))
@@ -285,5 +287,6 @@ def _is_done(directory: Path, kind: JobKind, settings: Mapping[str, Any]) -> boo
     record = read_record(directory)
     if record is None or record.state != DONE or record.settings is None:
         return False
+    before, _ = with_current_names(kind.config, record.settings)
     ignored = {kind.setting, "out", "resume"}
-    return all(record.settings.get(k) == v for k, v in settings.items() if k not in ignored)
+    return all(before.get(k) == v for k, v in settings.items() if k not in ignored)

@@ -6,13 +6,14 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console
-from pwm.core.settings import block_types, require_inputs
+from pwm.core.settings import Choices, block_types, require_inputs
 from pwm.core.suites import get_suite
 from pwm.core.validation import error_prefix, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
@@ -33,6 +34,8 @@ class QuickstartConfig:
         seed: of every stage.
         device: of pretraining and extraction.
     """
+
+    presets: ClassVar[Choices] = {"recipe": "quick"}
 
     out: str = MISSING
     seed: int = 0

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from omegaconf import MISSING
@@ -17,7 +17,7 @@ from torch import Tensor
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console, progress_bar
-from pwm.core.settings import setting
+from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
@@ -104,6 +104,8 @@ class PretrainConfig(LearnerConfig):
         max_skipped: updates in a row whose loss or gradient may be not finite, and which are
             skipped, before training stops.
     """
+
+    presets: ClassVar[Choices] = {"model": "5M"}
 
     data: str = setting(MISSING, input_path=True)
     out: str = MISSING

@@ -21,6 +21,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import DirectoryLock
+from pwm.core.renamed_settings import tell_renames, with_current_names
 from pwm.core.settings import changeable
 from pwm.core.validation import require_resume, require_writable
 from pwm.core.versions import git_revision, versions
@@ -48,9 +49,9 @@ def open_run(directory: Path, command: str, config: Any) -> Iterator[Path]:
         command: recorded, and part of the check on resuming.
         config: a structured config; written as ``config.yaml``. Its ``resume`` is ``"auto"`` to go
             on in a directory that was made with the same config, or ``"never"`` to refuse one that
-            holds a run. A setting that there was none of then counts as its default. What is
-            declared with ``may_change`` may differ, and so may ``resume``, and ``out``, since a
-            run's directory may be moved.
+            holds a run. A setting that there was none of then counts as its default, and one by
+            an old name as that of today. What is declared with ``may_change`` may differ, and so
+            may ``resume``, and ``out``, since a run's directory may be moved.
 
     Raises:
         PwmError: if another process writes there, or the directory holds another run.
@@ -93,7 +94,9 @@ def _check_same_run(
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
     new = _settings(config)
     added = {k: v for k, v in _settings(resolved_config(config_type)).items() if k in new}
-    old = added | _settings(read_config(directory))
+    before, renames = with_current_names(config_type, read_config(directory))
+    tell_renames(renames, str(file))
+    old = added | _settings(before)
     may_change = {"out", "resume", *changeable(config_type)}
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"

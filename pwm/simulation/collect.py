@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
-from pwm.core.settings import setting
+from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.core.validation import (
@@ -76,6 +76,8 @@ class CollectConfig:
         mpc: of behaviour ``mpc``, how much it tries.
         sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
     """
+
+    presets: ClassVar[Choices] = {"launcher": "local", "collect": None}
 
     out: str
     suite: Any = setting("quick", may_change=True)

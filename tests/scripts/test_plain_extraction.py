@@ -9,7 +9,7 @@ import torch
 from benchmarks.plain_extraction import PlainExtraction
 
 from pwm.core.suites import get_suite
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs, Noise
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
@@ -22,8 +22,7 @@ CONFIG = ActorCriticConfig(
     batch_size=16,
     horizon=5,
     networks=ActorCriticSize(actor=[24, 16], critic=[24], critics=3),
-    critic_passes=2,
-    critic_minibatches=2,
+    critic=CriticConfig(iterations=2, batches=2),
 )
 
 

@@ -40,7 +40,7 @@ WORDS = [
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
     "extract.learner.iterations=6", "extract.learner.batch_size=8", "extract.learner.horizon=3",
     "extract.learner.networks.actor=[8]", "extract.learner.networks.critic=[8]",
-    "collect.workers=1", "extract.learner.critic_minibatches=2", "extract.pool=64",
+    "collect.workers=1", "extract.learner.critic.batches=2", "extract.pool=64",
     "evaluate.episodes=2", "evaluate.workers=1",
 ]  # fmt: skip
 
@@ -135,7 +135,7 @@ def test_a_round_begins_with_the_weights_of_the_one_before(grown, tmp_path, monk
     """Where a second round learns nothing, it has the first's world model and the best policies."""
     still = [
         "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_moments=keep",
-        "extract.learner.actor_lr=0", "extract.learner.critic_lr=0", "extract.learner.lr_final=0",
+        "extract.learner.optim={actor_lr: 0, critic_lr: 0, lr_final: 0}",
     ]  # fmt: skip
     settings = settings_of([*WORDS, *still], read_rounds(grown)[:1], monkeypatch)
     monkeypatch.chdir(grown.parent)
@@ -243,11 +243,11 @@ def a_round(number: int, score: float) -> Round:
 
 
 def test_stages_are_wired_from_round_to_round(monkeypatch):
-    words = [*WORDS, "extract.learner.clone_weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
+    words = [*WORDS, "extract.learner.bc.weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
     first = settings_of(words, [], monkeypatch)
     assert [c.behaviour for c in first.collections()] == ["ou", "scripted"]
     assert (first.pretrain.init, first.extract.init) == (None, None)
-    assert first.extract.learner.clone_weight == 0.4
+    assert first.extract.learner.bc.weight == 0.4
     before = [a_round(0, 10.0), a_round(1, 60.0), a_round(2, 40.0)]
     fourth = settings_of(words, before, monkeypatch)
     (collection,) = fourth.collections()
@@ -258,7 +258,7 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert fourth.extract.init == "run/best"
     assert fourth.extract.out == fourth.evaluate.policy == "run/round_03/policies"
     assert fourth.extract.data == fourth.pretrain.data == collection.out == "run/data"
-    assert fourth.extract.learner.clone_weight == 0.4 / 8
+    assert fourth.extract.learner.bc.weight == 0.4 / 8
     seeds = [s.pretrain.seed for s in (first, fourth)]
     seeds += [c.seed for s in (first, fourth) for c in s.collections()]
     assert len(set(seeds)) == 5
