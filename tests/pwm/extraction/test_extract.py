@@ -183,7 +183,7 @@ def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
     "place",
     [
         "pwm.extraction.extract.load_world_model",
-        "pwm.extraction.extract.StatePool.draw",
+        "pwm.extraction.task_group.StatePool.draw",
         "pwm.extraction.extract.save_step",
     ],
 )
