@@ -40,7 +40,9 @@ def draw_noise(config: ActorCriticConfig, action_dim: int) -> Noise:
     """What the reference draws from the global stream in an iteration."""
     states = config.horizon * config.batch_size
     action = torch.randn(config.horizon, 1, config.batch_size, action_dim)
-    return Noise(action, torch.stack([torch.randperm(states) for _ in range(config.critic_passes)]))
+    return Noise(
+        action, torch.stack([torch.randperm(states) for _ in range(config.critic.iterations)])
+    )
 
 
 def difference(detach: bool, acceleration: Acceleration) -> tuple[float, float]:
