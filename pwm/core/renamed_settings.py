@@ -36,6 +36,9 @@ RENAMED: dict[str, dict[str, str]] = {
         "clone_temperature": "bc.awr_temperature",
         "disagreement_weight": "ensemble.uncertainty_coef",
     },
+    "EvaluateConfig": {"best": "bc_top_fraction"},
+    "GrowConfig": {"clone_decay": "bc_decay", "fill": "stalled", "least": "min_episodes"},
+    "PretrainConfig": {"init_moments": "init_normalization"},
 }
 """By the config that they are in: old names, and the dotted names of today."""
 

@@ -78,7 +78,7 @@ class EvaluateConfig:
         seed: of the first episode's environment; episode i has seed + i.
         baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
             planner, planner+actor.
-        best: the share of episodes that bc_best clones.
+        bc_top_fraction: the share of episodes, the best, that bc_best clones.
         data: the episode store that bc, bc_best, data_mean and data_best are made from.
         checkpoint: the planners' world model: a pretraining run or one checkpoint.
         policies: the extracted policies of planner+actor, where policy is none.
@@ -103,7 +103,7 @@ class EvaluateConfig:
     episodes: int = 10
     seed: int = 1000
     baselines: list[str] = field(default_factory=lambda: ["random"])
-    best: float = 0.1
+    bc_top_fraction: float = 0.1
     cloning: CloningConfig = field(default_factory=CloningConfig)
     data: str | None = setting(None, input_path=True)
     checkpoint: str | None = setting(None, input_path=True)
@@ -147,8 +147,8 @@ class EvaluateConfig:
             )
         if self.workers is not None:
             require_at_least(self, 1, "workers")
-        require_positive(self, "best", "worker_timeout")
-        require_share(self, "best")
+        require_positive(self, "bc_top_fraction", "worker_timeout")
+        require_share(self, "bc_top_fraction")
         require_resume(self)
         resolve_device(self.device)
         if self.tasks is not None:
@@ -327,7 +327,7 @@ def _agents(inputs: _Inputs) -> dict[str, AnyAgent]:
         agents[EXTRACTED] = extracted
     if "random" in config.baselines:
         agents["random"] = UniformActions()
-    for name, best in (("bc", 1.0), ("bc_best", config.best)):
+    for name, best in (("bc", 1.0), ("bc_best", config.bc_top_fraction)):
         if name in config.baselines and store is not None:
             to = Path(config.out) / "cloned" / name
             clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)

@@ -36,7 +36,7 @@ from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.pipelines.best_policies import keep_best
-from pwm.pipelines.episode_budget import FillConfig, next_episode_budget
+from pwm.pipelines.episode_budget import StalledConfig, next_episode_budget
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.reporting.growth_rounds import Round, read_rounds, rounds_table, write_rounds
 from pwm.runtime.device import resolve_device
@@ -112,9 +112,9 @@ class GrowConfig:
         episodes: a task in each later round, made by its policy with noise.
         improvement: points by which a score must exceed all before it to have risen. A task gets
             half as many episodes for each round since its score last did.
-        least: episodes a task in any case.
-        fill: another source of episodes for tasks that do not get on.
-        clone_decay: factor on the weights of behaviour cloning from one round to the next.
+        min_episodes: episodes per task in any case.
+        stalled: another source of episodes for tasks that do not get on.
+        bc_decay: factor on the weights of behavior cloning from one round to the next.
         collect, pretrain, extract, evaluate: of a round.
     """
 
@@ -129,9 +129,9 @@ class GrowConfig:
     first: FirstRound = field(default_factory=FirstRound)
     episodes: int = setting(30, may_change=True)
     improvement: float = setting(2.0, may_change=True)
-    least: int = setting(8, may_change=True)
-    fill: FillConfig = setting(default_factory=FillConfig, may_change=True)
-    clone_decay: float = setting(0.7, may_change=True)
+    min_episodes: int = setting(8, may_change=True)
+    stalled: StalledConfig = setting(default_factory=StalledConfig, may_change=True)
+    bc_decay: float = setting(0.7, may_change=True)
     # Later rounds may have other settings than earlier ones; a round that has begun may not.
     collect: CollectConfig = setting(
         default_factory=lambda: CollectConfig(out=MISSING), may_change=True
@@ -143,9 +143,9 @@ class GrowConfig:
     def validate(self) -> None:
         """Raise PwmError for what any stage could not work with, before the first one begins."""
         require_seed(self, "seed")
-        require_at_least(self, 1, "rounds", "episodes", "least")
+        require_at_least(self, 1, "rounds", "episodes", "min_episodes")
         require_at_least(self, 0, "improvement")
-        require_share(self, "clone_decay")
+        require_share(self, "bc_decay")
         require_resume(self)
         resolve_device(self.device)
         require_output(self)
@@ -157,9 +157,10 @@ class GrowConfig:
         first = RoundSettings(self, [])
         for collection in first.collections():
             error_prefix("collect", collection.validate)
-        error_prefix("fill", self.fill.validate)
-        if self.fill.episodes:
-            error_prefix("fill", first.filling(dict.fromkeys(suite.names, 1)).validate)
+        error_prefix("stalled", self.stalled.validate)
+        if self.stalled.episodes:
+            one = dict.fromkeys(suite.names, 1)
+            error_prefix("stalled", first.agent_collection(one).validate)
         made = [self.collect.out]
         for name in ("pretrain", "extract", "evaluate"):
             stage = getattr(first, name)
@@ -194,8 +195,8 @@ class RoundSettings:
             collections = [
                 self._collection("policy", f"{config.out}/{BEST}", self.next_episode_budget())
             ]
-            if any((filled := self.filled()).values()):
-                collections.append(self.filling(filled))
+            if any((wanted := self.agent_episodes()).values()):
+                collections.append(self.agent_collection(wanted))
             return collections
         made = config.first.by_behaviour(self._suite)
         return [self._collection(name, None, episodes) for name, episodes in made.items()]
@@ -211,13 +212,13 @@ class RoundSettings:
             seed=stream_seed(self._seed, behaviour),  # so that no two share their first states
         )
 
-    def filling(self, episodes: dict[str, int]) -> CollectConfig:
+    def agent_collection(self, episodes: dict[str, int]) -> CollectConfig:
         """What agents that learn add; a task's is the same in all rounds, and goes on to learn.
 
         Args:
             episodes: by task name, all that the agent shall have made.
         """
-        behaviour = self._config.fill.behaviour
+        behaviour = self._config.stalled.behaviour
         collection = self._collection(behaviour, None, episodes)
         return replace(collection, seed=stream_seed(self._config.seed, f"fill {behaviour}"))
 
@@ -225,15 +226,17 @@ class RoundSettings:
         """Episodes by task name, in a round after the first."""
         config = self._config
         return {
-            name: next_episode_budget(found, config.episodes, config.least, config.improvement)
+            name: next_episode_budget(
+                found, config.episodes, config.min_episodes, config.improvement
+            )
             for name, found in self._scores().items()
         }
 
-    def filled(self) -> dict[str, int]:
+    def agent_episodes(self) -> dict[str, int]:
         """Episodes by task name that agents that learn shall have made after this round."""
         config = self._config
         return {
-            name: config.fill.wanted(found, config.improvement)
+            name: config.stalled.wanted(found, config.improvement)
             for name, found in self._scores().items()
         }
 
@@ -260,7 +263,7 @@ class RoundSettings:
     @property
     def extract(self) -> ExtractConfig:
         """Of this round."""
-        settings, fade = self._config.extract, self._config.clone_decay**self._number
+        settings, fade = self._config.extract, self._config.bc_decay**self._number
         learner = replace(settings.learner, bc=settings.learner.bc.faded(fade))
         return replace(
             settings,

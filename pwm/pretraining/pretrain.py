@@ -49,7 +49,7 @@ from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
 from pwm.runtime.training_checkpoints import load_latest, require_same_data
 
-INIT_MOMENTS = ("keep", "widen", "data")
+INIT_NORMALIZATION = ("keep", "widen", "data")
 
 
 @dataclass
@@ -86,7 +86,7 @@ class PretrainConfig(LearnerConfig):
         init: a world model to start from: a pretraining run, a checkpoint or an imported model.
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
-        init_moments: the normalization of observations that ``init`` has: ``keep`` it, or
+        init_normalization: the normalization of observations that ``init`` has: ``keep`` it, or
             ``widen`` it where the data have outgrown it
             (:func:`pwm.pretraining.normalization.widened_moments`), or take that of the ``data``,
             angles wrapped, as a new model does.
@@ -110,7 +110,7 @@ class PretrainConfig(LearnerConfig):
     data: str = setting(MISSING, input_path=True)
     out: str = MISSING
     init: str | None = setting(None, input_path=True)
-    init_moments: str = "keep"
+    init_normalization: str = "keep"
     suite: Any = None
     seed: int = 0
     device: str = setting("auto", may_change=True)
@@ -149,7 +149,7 @@ class PretrainConfig(LearnerConfig):
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
         require_seed(self, "seed")
-        require_choice(self, "init_moments", INIT_MOMENTS)
+        require_choice(self, "init_normalization", INIT_NORMALIZATION)
         require_choice(self, "parallel", PARALLEL)
         if self.parallel == "fsdp" and self.compile == "always":
             raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
@@ -281,9 +281,10 @@ def _restore_or_begin(
         learner.model.wrap_angles = wraps_angles(checkpoint.meta)
         return int(checkpoint.meta["step"])
     model = learner.model
-    if not model.normalize_obs or (config.init is not None and config.init_moments == "keep"):
+    how = "data" if config.init is None else config.init_normalization
+    if not model.normalize_obs or how == "keep":
         return 0
-    if config.init is not None and config.init_moments == "widen":
+    if how == "widen":
         before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()
         moments = widened_moments(store, model.suite, *before, bad, model.wrap_angles)
     else:

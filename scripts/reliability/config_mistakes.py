@@ -205,7 +205,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_EVALUATE} batch=0", "batch=0"),
         (f"{_EVALUATE} worker_timeout=0", "worker_timeout=0"),
         (f"{_EVALUATE} max_faults=0", "max_faults=0"),
-        (f"{_EVALUATE} best=7", "best=7"),
+        (f"{_EVALUATE} bc_top_fraction=7", "bc_top_fraction=7"),
         (f"{_EVALUATE} video=-1", "video=-1"),
         (f"{_EVALUATE} cloning.updates=0", "updates=0"),
         (f"{_EVALUATE} cloning.hidden=[-4]", "[-4]"),

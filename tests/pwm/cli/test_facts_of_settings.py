@@ -42,7 +42,7 @@ MAY_CHANGE = {
     },
     "evaluate": {field.name for field in fields(EvaluateConfig)},
     "grow": {
-        "rounds", "device", "episodes", "improvement", "least", "fill", "clone_decay", "collect",
+        "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay", "collect",
         "pretrain", "extract", "evaluate",
     },
 }  # fmt: skip
@@ -51,7 +51,7 @@ MAY_CHANGE = {
 NO_PATHS = {
     "out", "results",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
-    "init_moments", "behaviour", "to", "wandb_project", "baselines",  # words
+    "init_normalization", "behaviour", "to", "wandb_project", "baselines",  # words
 }  # fmt: skip
 
 

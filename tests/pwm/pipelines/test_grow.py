@@ -134,7 +134,7 @@ def test_each_round_is_recorded_and_drawn(grown):
 def test_a_round_begins_with_the_weights_of_the_one_before(grown, tmp_path, monkeypatch):
     """Where a second round learns nothing, it has the first's world model and the best policies."""
     still = [
-        "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_moments=keep",
+        "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_normalization=keep",
         "extract.learner.optim={actor_lr: 0, critic_lr: 0, lr_final: 0}",
     ]  # fmt: skip
     settings = settings_of([*WORDS, *still], read_rounds(grown)[:1], monkeypatch)
@@ -189,8 +189,8 @@ def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-FILL = [
-    "improvement=1000", "fill.episodes=2", "fill.after=1", "fill.below=101",
+STALLED = [
+    "improvement=1000", "stalled.episodes=2", "stalled.after=1", "stalled.below=101",
     "collect.sac.random_episodes=1", "collect.sac.net_arch=[8]", "collect.sac.batch_size=8",
     "collect.sac.train_freq=50",
 ]  # fmt: skip
@@ -200,7 +200,7 @@ FILL = [
 def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch, capsys):
     shutil.copytree(grown, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    words = [*WORDS, *FILL, "rounds=3"]
+    words = [*WORDS, *STALLED, "rounds=3"]
     with monkeypatch.context() as patch:  # after the policies' episodes of both tasks
         stopping(patch, EpisodeStore, "append", 3, signal.SIGINT)
         assert main(words) == 128 + signal.SIGINT
@@ -221,8 +221,8 @@ def test_one_agent_a_task_goes_on_from_round_to_round(monkeypatch):
     before = [a_round(number, 10.0) for number in range(3)]
     collections = []
     for rounds in (before[:2], before):
-        _, filling = settings_of([*WORDS, *FILL], rounds, monkeypatch).collections()
-        collections.append(filling)
+        _, of_agents = settings_of([*WORDS, *STALLED], rounds, monkeypatch).collections()
+        collections.append(of_agents)
     third, fourth = collections
     assert third.episodes == dict.fromkeys(TASKS, 2)
     assert fourth == replace(third, episodes=dict.fromkeys(TASKS, 4))
@@ -243,7 +243,13 @@ def a_round(number: int, score: float) -> Round:
 
 
 def test_stages_are_wired_from_round_to_round(monkeypatch):
-    words = [*WORDS, "extract.learner.bc.weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
+    words = [
+        *WORDS,
+        "extract.learner.bc.weight=0.4",
+        "bc_decay=0.5",
+        "episodes=8",
+        "min_episodes=2",
+    ]
     first = settings_of(words, [], monkeypatch)
     assert [c.behaviour for c in first.collections()] == ["ou", "scripted"]
     assert (first.pretrain.init, first.extract.init) == (None, None)
@@ -280,16 +286,16 @@ def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
         ("first.ou=-3", "first: ou=-3 must be at least 0"),
         ("first.scripted=0 first.ou=0", "first: it has no episode"),
         ("rounds=0", "rounds=0 must be at least 1"),
-        ("clone_decay=2", "clone_decay=2.0 must be between 0 and 1"),
+        ("bc_decay=2", "bc_decay=2.0 must be between 0 and 1"),
         ("pretrain.out=run/model", "must differ by round"),
         ("pretrain.init=nowhere", "pretrain: there is no nowhere"),
         ("pretrain.horizon.lengths=[600]", "pretrain: a horizon of 600 steps does not fit"),
         ("extract.learner.iterations=0", "extract: iterations=0"),
         ("collect.policy_noise=-1", "collect: policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate: episodes=0"),
-        ("fill.behaviour=ou", "fill: unknown behaviour 'ou'"),
-        ("fill.after=0", "fill: after=0 must be at least 1"),
-        ("fill.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
+        ("stalled.behaviour=ou", "stalled: unknown behaviour 'ou'"),
+        ("stalled.after=0", "stalled: after=0 must be at least 1"),
+        ("stalled.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
     ],
 )
 def test_mistakes_are_refused_before_the_first_stage(word, message, tmp_path, monkeypatch, capsys):

@@ -556,7 +556,7 @@ def test_a_model_trained_on_keeps_its_moments_or_takes_those_of_the_data(
     )
     from_earlier = (f"init={tmp_path / 'earlier'}", "steps=12")
     for how, wraps in (("keep", False), ("widen", False), ("data", True)):
-        words = toy.pretrain(tmp_path / how, *from_earlier, f"init_moments={how}")
+        words = toy.pretrain(tmp_path / how, *from_earlier, f"init_normalization={how}")
         assert main(words) == 0
         trained = load_world_model(tmp_path / how)
         assert trained.wrap_angles == wraps
@@ -566,7 +566,7 @@ def test_a_model_trained_on_keeps_its_moments_or_takes_those_of_the_data(
             moments = tuple(map(torch.from_numpy, found))
         assert torch.equal(trained.obs_mean, moments[0])
         assert torch.equal(trained.obs_scale, moments[1])
-    interrupted = toy.pretrain(tmp_path / "again", *from_earlier, "init_moments=data")
+    interrupted = toy.pretrain(tmp_path / "again", *from_earlier, "init_normalization=data")
     with monkeypatch.context() as patch:
         signal_at(patch, 6, signal.SIGINT)
         assert main(interrupted) == 130
