@@ -42,8 +42,8 @@ MAY_CHANGE = {
     },
     "evaluate": {field.name for field in fields(EvaluateConfig)},
     "grow": {
-        "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay", "collect",
-        "pretrain", "extract", "evaluate",
+        "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay",
+        "collect", "pretrain", "extract", "evaluate",
     },
 }  # fmt: skip
 
