@@ -25,7 +25,7 @@ from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import load_critic
 from pwm.models.policy import load_policy
 from pwm.models.world_model import load_world_model
-from pwm.pipelines.grow import FirstRound, GrowConfig, RoundSettings
+from pwm.pipelines.growth_config import FirstRound, GrowConfig, RoundSettings
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.growth_rounds import Round, TaskRound, read_rounds
