@@ -112,7 +112,7 @@ def cases(made: Mapping[str, Path]) -> list[Case]:
         f"data={made['data']}", f"checkpoint={made['model']}", "device=cpu", "pool=32",
         "group_size=1", "log_every=1", "save_every=10", "learner.iterations=40",
         "learner.batch_size=4", "learner.horizon=2", "learner.networks.actor=[8]",
-        "learner.networks.critic=[8]", "learner.critic_passes=1",
+        "learner.networks.critic=[8]", "learner.critic.iterations=1",
     )  # fmt: skip
     evaluate = (
         f"policy={made['policies']}", f"data={made['data']}", "tasks=[pendulum-swingup]",

@@ -151,7 +151,7 @@ def cases(inputs: Path) -> list[Case]:
     extract = (
         f"data={data}", f"checkpoint={world_model}", "device=cpu", "pool=256", "group_size=1",
         "log_every=1", "save_every=25", "learner.iterations=250", "learner.batch_size=16",
-        "learner.horizon=4", "learner.critic_passes=1", "learner.clone_weight=0.1", *networks,
+        "learner.horizon=4", "learner.critic.iterations=1", "learner.bc.weight=0.1", *networks,
     )  # fmt: skip
     evaluate = (
         f"policy={inputs / 'policies'}", "baselines=[random]", "episodes=20", "batch=2",
