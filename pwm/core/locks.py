@@ -111,4 +111,4 @@ def _read_holder(fd: int) -> str:
         note = json.loads(os.pread(fd, 4096, 0))
         return f"process {int(note['pid'])} on host {str(note['host'])!r}"
     except (ValueError, KeyError, TypeError):
-        return "another process"  # it holds the lock and has not yet written its name
+        return "another process"  # it has not yet written its name

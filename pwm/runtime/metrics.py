@@ -30,7 +30,8 @@ class MetricsLogger:
         from pwm.runtime.tensorboard import EventFile
 
         self.path = directory / "metrics.jsonl"
-        _keep_until(self.path, step)
+        kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
+        write_atomically(self.path, "".join(kept).encode())
         self._board = EventFile(directory / "tensorboard", purge_from=step + 1)
         with writing(self.path):
             self._file = self.path.open("ab", buffering=0)
@@ -76,11 +77,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             int(values["step"])
             whole.append(values)
     return whole
-
-
-def _keep_until(path: Path, step: int) -> None:
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def require_wandb(project: str | None) -> None:

@@ -119,7 +119,5 @@ def agent_class(config: SacConfig) -> type[Sb3Agent]:
     return SbxAgent
 
 
-@lru_cache(maxsize=1)  # a worker stays with a task
-def agent_trainer(caller: Caller, training: Training, task: Task) -> AgentTrainer:
-    """A task's agent in this process, new or as its last job left it."""
-    return AgentTrainer(caller, training, task)
+agent_trainer = lru_cache(maxsize=1)(AgentTrainer)  # a worker stays with a task
+"""A task's agent in this process, new or as its last job left it."""
