@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -39,6 +39,10 @@ METHOD_LABELS: dict[str, str] = {
 DECISION_TIMES = "decision_times.json"
 """Milliseconds per decision by method. Beside results.json, which repeats bit for bit."""
 
+_CSV_HEADER = (
+    "suite", "method", "task", "episodes", "normalized_score", "normalized_low", "normalized_high",
+    "return", "return_low", "return_high", "success_last", "success_any",
+)  # fmt: skip
 S = TypeVar("S", bound=msgspec.Struct)
 Finite = Annotated[float, msgspec.Meta(ge=-1e308, le=1e308)]
 FiniteInterval = tuple[Finite, Finite]
@@ -48,26 +52,20 @@ _REMAKE = "`pwm evaluate` writes them again"
 class TaskScore(msgspec.Struct, frozen=True):
     """One method on one task.
 
-    Attributes:
-        normalized_score: mean over episodes, 0..100.
-        normalized_ci95: its 95 % interval; None with fewer than two episodes, or for data figures.
-        episode_return: mean undiscounted return of an episode (``return`` in JSON).
-        return_ci95: its 95 % interval, or None.
-        success_last: share of episodes successful at the last step, 0..1; None where the task
-            defines no success (dm_control).
-        success_any: share of episodes successful at any step, or None.
-        returns: (episodes,) per-episode returns; empty for data figures.
-        successes: (episodes,) per-episode success at the last step, 0 or 1; empty without success.
+    Intervals are 95 % ones, None with fewer than two episodes or for data figures; successes are
+    None where the task defines none (dm_control).
     """
 
-    normalized_score: Finite
+    normalized_score: Finite  # mean over episodes, 0..100
     normalized_ci95: FiniteInterval | None
-    episode_return: Finite = msgspec.field(name="return")
+    episode_return: Finite = msgspec.field(name="return")  # mean, undiscounted
     return_ci95: FiniteInterval | None
-    success_last: Finite | None
-    success_any: Finite | None
-    returns: tuple[Finite, ...] = ()
-    successes: tuple[Finite, ...] = ()
+    success_last: Finite | None  # share of episodes successful at the last step, 0..1
+    success_any: Finite | None  # share of episodes successful at any step
+    returns: tuple[Finite, ...] = ()  # (episodes,); empty for data figures
+    successes: tuple[
+        Finite, ...
+    ] = ()  # (episodes,) at the last step, 0 or 1; empty without success
 
     def samples(self, task: Task) -> np.ndarray:
         """Normalized scores (episodes,); of data figures, which have no episodes, the mean (1,)."""
@@ -176,16 +174,10 @@ def _episode_scores(task: Task, returns: Sequence[float], successes: Sequence[fl
 
 
 class MethodScore(msgspec.Struct, frozen=True):
-    """One method over the tasks of a suite.
+    """One method over the tasks of a suite; a baseline may lack some of them."""
 
-    Attributes:
-        mean_normalized_score: mean over the tasks it was run on.
-        mean_ci95: its 95 % interval, or None where a task has fewer than two episodes.
-        tasks: a score per task; a baseline may lack some of the suite's tasks.
-    """
-
-    mean_normalized_score: Finite
-    mean_ci95: FiniteInterval | None
+    mean_normalized_score: Finite  # over the tasks it was run on
+    mean_ci95: FiniteInterval | None  # None where a task has fewer than two episodes
     tasks: dict[str, TaskScore]
 
     @classmethod
@@ -210,25 +202,15 @@ class MethodScore(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Results:
-    """The scores of an evaluation; the content of results.json.
-
-    Attributes:
-        suite: the suite's name.
-        episodes: evaluation episodes per task.
-        seeds: the environment seeds of those episodes, the same for every method.
-        settings: how it was evaluated, for the reader; any JSON values.
-        policy: the scores of what was evaluated.
-        baselines: other methods on the same episodes, by name (see METHOD_LABELS).
-        method: what was evaluated: extracted policies or a planner.
-    """
+    """The scores of an evaluation; the content of results.json."""
 
     suite: str
-    episodes: int
-    seeds: tuple[int, ...]
-    settings: dict[str, Any]
-    policy: MethodScore
-    baselines: dict[str, MethodScore]
-    method: str = EXTRACTED
+    episodes: int  # per task
+    seeds: tuple[int, ...]  # of the environments in those episodes, the same for every method
+    settings: dict[str, Any]  # how it was evaluated, for the reader; any JSON values
+    policy: MethodScore  # the scores of what was evaluated
+    baselines: dict[str, MethodScore]  # other methods on the same episodes (see METHOD_LABELS)
+    method: str = EXTRACTED  # what was evaluated: extracted policies or a planner
 
     @classmethod
     def build(
@@ -394,33 +376,21 @@ def read_json(path: str | Path, remedy: str) -> Any:
 
 def write_csv(results: Results, path: str | Path) -> None:
     """Write results.csv atomically: one row per method and task; what is not defined is empty."""
-    rows = []
-    for method, scores in results.methods.items():
-        for task, score in scores.tasks.items():
-            low, high = score.normalized_ci95 or (None, None)
-            return_low, return_high = score.return_ci95 or (None, None)
-            row = {
-                "suite": results.suite,
-                "method": method,
-                "task": task,
-                "episodes": len(score.returns) or None,
-                "normalized_score": score.normalized_score,
-                "normalized_low": low,
-                "normalized_high": high,
-                "return": score.episode_return,
-                "return_low": return_low,
-                "return_high": return_high,
-                "success_last": score.success_last,
-                "success_any": score.success_any,
-            }
-            rows.append(row)
-    write_atomically(Path(path), csv_table(rows))
+    rows = [
+        (
+            *(results.suite, method, task, len(score.returns) or None),
+            *(score.normalized_score, *(score.normalized_ci95 or (None, None))),
+            *(score.episode_return, *(score.return_ci95 or (None, None))),
+            *(score.success_last, score.success_any),
+        )
+        for method, scores in results.methods.items()
+        for task, score in scores.tasks.items()
+    ]
+    write_atomically(Path(path), csv_table(_CSV_HEADER, rows))
 
 
-def csv_table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """CSV with a header, from rows of the same keys; None is empty."""
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A table as CSV; None is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue().encode()

@@ -53,9 +53,6 @@ class Sources:
                 raise PwmError(f"there is no run directory {path}; check the path.")
         if len(set(self.runs)) < len(self.runs):
             raise PwmError("run= names a directory twice; give every seed once.")
-        for path in self.grown:
-            if not read_rounds(path):
-                raise PwmError(f"{path} has no complete round of `pwm grow`; leave it out.")
         if self.strips is not None and not self.strips.is_dir():
             raise PwmError(f"there is no directory {self.strips} of strips; check the path.")
         if self.notes is not None and not self.notes.is_file():
@@ -77,6 +74,8 @@ def results_page(sources: Sources, page: Path, command: str) -> Path:
     seeds = Seeds.read(sources.runs)
     grown = {path: read_rounds(path) for path in sources.grown}
     for path, rounds in grown.items():
+        if not rounds:
+            raise PwmError(f"{path} has no complete round of `pwm grow`; leave it out.")
         if missing := set(seeds.tasks) - set(rounds[0].tasks):
             raise PwmError(
                 f"the rounds of {path} lack task {min(missing)}, which the runs have; give "
