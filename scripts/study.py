@@ -127,7 +127,7 @@ class Runner:
         """Repeat the pretraining of the run's world model with other settings."""
         run = self.run / "world_model"
         if not (run / "config.yaml").is_file():
-            raise PwmError(f"there is no {run}/config.yaml; --run needs a run of pwm pretrain.")
+            raise PwmError(f"{run} has no config.yaml; --run needs a world model of pwm pretrain.")
         words = [*self.pretrain, *shlex.split(self.study.world_models[name])]
         given = OmegaConf.to_container(OmegaConf.from_dotlist(words))
         assert isinstance(given, dict)

@@ -96,7 +96,7 @@ class Schema:
         value = None if override.is_sweep_override() else override.value()
         if kind is not None and isinstance(value, Mapping):
             settings, within = with_current_names(kind, value)
-            if within:
+            if within or name in self.presets.groups:  # or Hydra takes it for a choice
                 renames += [(f"{name}.{old}", f"{name}.{new}") for old, new in within]
                 return [f"{name}.{k}={json.dumps(v)}" for k, v in _innermost(settings)], renames
         return [word.replace(key, name, 1)], renames

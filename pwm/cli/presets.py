@@ -25,6 +25,7 @@ _PACKAGE = re.compile(r"^# *@package +(\S+)", re.MULTILINE)
 
 # Run directories are ours, so Hydra keeps out of the working directory and of the log.
 _QUIET = {"output_subdir": None, "run": {"dir": "."}, "job": {"chdir": False}}
+_registered: set[str] = set()  # groups
 _NO_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
 
 
@@ -111,9 +112,21 @@ class Presets:
             settings, renames = with_current_names(kind, settings)
         return Preset(chooser, file, package, settings, renames)
 
+    @property
+    def groups(self) -> set[str]:
+        """The groups, apart from the blocks that they are for."""
+        return {chooser.partition("@")[0] for chooser in self.names}
+
     def register(self) -> None:
-        """Give Hydra the presets, the command's settings and what is chosen by default."""
+        """Give Hydra the presets, the command's settings and what is chosen by default.
+
+        Those of another command are taken back, of whose groups one may be a setting here.
+        """
         store = ConfigStore.instance()
+        for group in _registered:
+            del store.repo[group]
+        _registered.clear()
+        _registered.update(self.groups)
         for preset in self.found:
             group = preset.chooser.partition("@")[0]
             store.store(preset.file.stem, preset.settings, group, preset.package)

@@ -230,14 +230,14 @@ class ExtractConfig:
     Attributes:
         checkpoint: a world model: a pretraining run or one checkpoint.
         data: the episode store that start states come from.
-        out: gets one policy directory a task.
+        out: gets one policy directory per task.
         tasks: a list, a suite's name, or null for all tasks of the world model.
         init: what an earlier extraction with the same networks wrote: its actors and critics are
             begun with, in the place of random ones. Null begins anew.
         ensemble: further world models of the same suite, such as the same pretraining with other
             seeds gives, in which the same actions are imagined: a reward is the mean over all
             models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation.
-        pool: start states a task, drawn once from its episodes.
+        pool: start states per task, drawn once from its episodes.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.

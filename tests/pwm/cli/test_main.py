@@ -5,6 +5,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -58,8 +60,8 @@ def test_help_of_a_command_lists_its_settings_with_defaults(name, capsys):
     shown = capsys.readouterr().out
     assert f"pwm {name}" in shown
     assert COMMANDS[name].example in shown
-    settings = yaml.safe_load((config_directory() / f"{name}.yaml").read_text())
-    assert set(settings) - {"defaults", "hydra"} <= {
+    config = getattr(import_module(COMMANDS[name].module), COMMANDS[name].config)
+    assert {field.name for field in fields(config)} <= {
         line.split(":")[0] for line in shown.split("\n")
     }
     required = {"pretrain": "data: ???", "collect": "out: ???", "evaluate": "policy: ???"}
@@ -73,9 +75,13 @@ def test_help_mentions_presets_and_meanings(capsys):
     assert "batch_size: 1024" in shown
     main(["extract", "--help"])
     shown = capsys.readouterr().out
-    assert "extract=paper|small_data|standard" in shown
+    assert "extract=bc_then_gradients|paper|small_data|standard" in shown
     assert "detach_actor_input" in shown
-    assert "start states a task, drawn once" in shown
+    assert "start states per task, drawn once" in shown
+    main(["grow", "--help"])
+    shown = capsys.readouterr().out
+    assert "grow=gpu|mt30|mt80|mt80_seeds|quick" in shown
+    assert "collect@collect=sac_fast" in shown
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -167,11 +173,54 @@ def test_arguments_default_to_those_of_the_process(monkeypatch, capsys):
     assert sys.argv == before
 
 
-def test_every_command_has_a_config_and_its_function():
-    import importlib
+def test_every_preset_holds_settings():
+    files = sorted(config_directory().rglob("*.yaml"))
+    assert {file.parent.parent for file in files} == {config_directory()}, "in groups alone"
+    for file in files:
+        content = yaml.safe_load(file.read_text())
+        assert set(content) - {"defaults"} or file.parent.name == "launcher", file
 
-    for name, command in COMMANDS.items():
-        module = importlib.import_module(command.module)
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ("collect collect=sac_fast out=o", {"behaviour": "sac", "seed": 0}),
+        ("extract extract=bc_then_gradients data=d checkpoint=c out=o", {"pool": 16_384}),
+        ("quickstart recipe=mixed10 model@pretrain.model=tiny", {"out": "runs/mixed10"}),
+    ],
+)
+def test_presets_choose_settings(words, settings, capsys):
+    assert main([*words.split(), "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert {name: shown[name] for name in settings} == settings
+    if "sac_fast" in words:
+        assert shown["sac"]["backend"] == "jax"
+    if "bc_then_gradients" in words:
+        learner = shown["learner"]
+        assert (learner["iterations"], learner["bc"]["warmup_steps"]) == (40, 12_000)
+        assert learner["networks"]["actor"] == [256, 128], "those of small_data"
+    if "recipe" in words:
+        assert shown["pretrain"]["model"]["mlp_dim"] == 256
+        assert shown["extract"]["learner"]["bc"]["weight"] == 0.3
+
+
+def test_a_block_with_the_name_of_a_group_takes_settings(capsys):
+    words = ["collect={workers: 3}", "extract={pool: 7, learner: {horizon: 5}}"]
+    assert main(["grow", *words, "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["collect"]["workers"], shown["collect"]["seed"]) == (3, 0)
+    assert (shown["extract"]["pool"], shown["extract"]["learner"]["horizon"]) == (7, 5)
+
+
+def test_a_setting_with_the_name_of_another_command_s_group(capsys):
+    assert main(["grow", "grow=quick", "--cfg", "job"]) == 0
+    capsys.readouterr()
+    assert main(["report", "run=a", "grow=b", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["grow"] == "b"
+
+
+def test_every_command_has_a_config_and_its_function():
+    for command in COMMANDS.values():
+        module = import_module(command.module)
         assert callable(getattr(module, command.function))
-        assert (config_directory() / f"{name}.yaml").is_file()
         assert getattr(module, command.config).__doc__
