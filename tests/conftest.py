@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from pwm.core import worker_pool
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
@@ -45,8 +46,18 @@ def _forked_workers(request, monkeypatch):
 
     A user's workers begin with nothing, and then take seconds to import torch and simulators.
     """
-    if sys.platform == "linux" and not request.node.get_closest_marker("spawned"):
-        monkeypatch.setattr("pwm.core.worker_pool._CONTEXT", multiprocessing.get_context("fork"))
+    if sys.platform != "linux" or request.node.get_closest_marker("spawned"):
+        return
+    start = worker_pool._Worker._start
+
+    def fork(worker: worker_pool._Worker) -> None:
+        import envs.dmcontrol
+        import envs.metaworld  # noqa: F401 - once for all workers
+
+        start(worker)
+
+    monkeypatch.setattr(worker_pool, "_CONTEXT", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(worker_pool._Worker, "_start", fork)
 
 
 @pytest.fixture

@@ -1,40 +1,67 @@
-"""Run several commands in one group of ranks: `torchrun ... rank_session.py COMMANDS.json`.
-
-Each command is a list of words; the main rank writes the exit codes of all ranks beside the file.
-"""
+"""Several commands in one group of ranks, which are forked processes that talk through gloo."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import socket
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from forked import Forked
 
+import pwm.pretraining.fsdp  # noqa: F401 - not by every rank anew
 from pwm.cli.main import main
 
 
-def exit_code(words: list[str]) -> int:
+def run_by_ranks(
+    commands: list[list[str]], directory: Path, ranks: int = 2
+) -> tuple[list[list[int]], str]:
+    """The exit codes of all ranks, command by command, and what the ranks said.
+
+    Args:
+        commands: lists of words.
+        directory: where each rank's output goes.
+        ranks: how many.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    codes = directory / "codes"
+    processes = [
+        Forked(
+            partial(_session, commands, rank, ranks, port, codes), directory / f"rank_{rank}.log"
+        )
+        for rank in range(ranks)
+    ]
+    ended = [process.wait(800) for process in processes]
+    said = "".join(process.printed for process in processes)
+    assert ended == [0] * ranks, said
+    return [list(map(int, line.split())) for line in codes.read_text().splitlines()], said
+
+
+def _session(commands: list[list[str]], rank: int, ranks: int, port: int, codes: Path) -> int:
+    """What one rank does, in an environment as torchrun sets it."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "forked",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for words in commands:
+        of_ranks: list[int] = [0] * ranks
+        dist.all_gather_object(of_ranks, _exit_code(words))
+        if rank == 0:
+            with codes.open("a") as file:
+                print(*of_ranks, file=file)
+    dist.barrier()  # none leaves while another still writes
+    return 0
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         return main(words)
     except SystemExit as stop:
         return int(str(stop.code))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    commands = Path(sys.argv[1])
-    codes: list[list[int]] = []
-    for words in json.loads(commands.read_text()):
-        of_ranks: list[int] = [0] * dist.get_world_size()
-        dist.all_gather_object(of_ranks, exit_code(words))
-        codes.append(of_ranks)
-    if dist.get_rank() == 0:
-        commands.with_suffix(".codes").write_text(json.dumps(codes))
-    dist.barrier()  # none leaves while another still writes
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # torch's threads now and then abort a busy machine's process as it is torn down

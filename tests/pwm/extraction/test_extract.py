@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import forked_command
 
 import pwm
 from pwm.cli.main import main
@@ -27,8 +24,6 @@ from pwm.pretraining.learner import WorldModelLearner
 from pwm.runtime.checkpoint import is_checkpoint, read_meta
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps
-
-ROOT = Path(pwm.__file__).parent.parent
 
 
 def tensor_files(out: Path) -> dict[str, bytes]:
@@ -287,22 +282,15 @@ def test_a_crash_between_two_policies_is_mended(
 
 
 def test_a_real_process_is_killed_and_goes_on(toy, toy_world_model, tmp_path):
-    words = ["learner.iterations=200", "save_every=20"]
+    words = ["learner.iterations=60", "save_every=10"]
     command = toy.extract(toy_world_model, tmp_path / "parts", *words)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pwm.cli", *command], env=environment, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "parts").glob("groups/*/checkpoints/step_*/checkpoint.json")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = forked_command(command, tmp_path / "log")
+    checkpoints = "groups/*/checkpoints/step_*/checkpoint.json"
+    process.wait_until(lambda: list((tmp_path / "parts").glob(checkpoints)))
     process.kill()
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     assert main(command) == 0
-    assert [line["step"] for line in metrics(tmp_path / "parts")] == list(range(1, 201))
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == list(range(1, 61))
     assert main(toy.extract(toy_world_model, tmp_path / "whole", *words)) == 0
     assert_same_result(tmp_path / "parts", tmp_path / "whole")
 

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from short_tasks import short_tasks
 
 import pwm.pipelines.grow
 from pwm.cli.main import main
@@ -43,6 +44,12 @@ WORDS = [
     "collect.workers=1", "extract.learner.critic.batches=2", "extract.pool=64",
     "evaluate.episodes=2", "evaluate.workers=1",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_episodes():
+    with short_tasks(TASKS, 40):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Pretraining by two real processes under torchrun, which talk through gloo."""
+"""Pretraining by two real processes, which talk through gloo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_session import run_by_ranks
 from torchrun import torchrun
 
 from pwm.cli.main import main
@@ -17,25 +18,28 @@ from pwm.runtime.training_checkpoints import list_steps
 
 pytestmark = pytest.mark.timeout(900)  # nearly all of it in the first test, which makes the runs
 
-STEPS = 50
+STEPS = 22
 WITH_Q = ("q_and_prior=true", "model.num_q=3", "model.dropout=0", f"steps={STEPS}", "keep_last=9")
 BFLOAT16_TOLERANCE = 2e-2  # some digits of its losses, and where roundings of weights differ
-IN_BFLOAT16 = (*WITH_Q, "precision=bfloat16", "steps=20")
+IN_BFLOAT16 = (*WITH_Q, "precision=bfloat16", "steps=12")
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_curves(ours: Path, theirs: Path, tolerance: float = 2e-5) -> None:
+def assert_same_curves(ours: Path, theirs: Path, tolerance: float = 1e-5) -> None:
     """All that is logged of every update, relative to its size where that is above 1.
 
-    In float32 the norm of a gradient of some thousand entries differs by 1.2e-5 on some processors.
+    The order in which ranks' gradients are summed shows more in a norm of all of them.
     """
     a, b = metrics(ours), metrics(theirs)
     assert [line["step"] for line in a] == [line["step"] for line in b]
     for one, other in zip(a, b, strict=True):
-        assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
+        assert one.keys() == other.keys()
+        for name in one:
+            allowed = 2 * tolerance if name.endswith("grad_norm") else tolerance
+            assert one[name] == pytest.approx(other[name], rel=allowed, abs=allowed), name
 
 
 def final_tensors(run: Path) -> dict[str, torch.Tensor]:
@@ -64,7 +68,6 @@ def keep_until(run: Path, copy: Path, step: int) -> Path:
 def plain(toy, tmp_path_factory) -> Path:
     """Runs of one process, each a directory."""
     directory = tmp_path_factory.mktemp("plain")
-    assert main(toy.pretrain(directory / "without_q", f"steps={STEPS}")) == 0
     assert main(toy.pretrain(directory / "with_q", *WITH_Q)) == 0
     assert main(toy.pretrain(directory / "bfloat16", *IN_BFLOAT16, "accumulate=2")) == 0
     assert main(toy.pretrain(directory / "begun", *WITH_Q, "lr=0", "lr_final=0", "steps=1")) == 0
@@ -73,52 +76,60 @@ def plain(toy, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_ranks(toy, plain, tmp_path_factory) -> Path:
-    """Runs of two ranks, each a directory, made by one torchrun."""
+    """Runs of two ranks, each a directory."""
     directory = tmp_path_factory.mktemp("by_ranks")
-    for parallel in ("ddp", "fsdp"):
-        keep_until(plain / "with_q", directory / f"{parallel}_begun_by_one", 30)
+    keep_until(plain / "with_q", directory / "fsdp_begun_by_one", 20)
     runs = {
-        "ddp": [f"steps={STEPS}"],
-        "fsdp": [f"steps={STEPS}", "parallel=fsdp"],
-        "ddp_with_q": [*WITH_Q, "accumulate=2"],
+        "ddp_with_q": [*WITH_Q],
         "fsdp_with_q": [*WITH_Q, "parallel=fsdp"],
-        "ddp_begun_by_one": [*WITH_Q],
         "fsdp_begun_by_one": [*WITH_Q, "parallel=fsdp"],
         "ddp_bfloat16": [*IN_BFLOAT16],
-        "fsdp_bfloat16": [*IN_BFLOAT16, "accumulate=2", "parallel=fsdp"],
         "begun": [*WITH_Q, "lr=0", "lr_final=0", "steps=1", "parallel=fsdp"],
+    }
+    mistakes = {
         "indivisible": ["batch_size=6", "accumulate=2"],
         "unknown_setting": ["stepz=5"],
         "no_number": ["steps=many"],
         "unknown_parallel": ["parallel=fspd"],
     }
-    commands = directory / "commands.json"
-    commands.write_text(
-        json.dumps([toy.pretrain(directory / name, *words) for name, words in runs.items()])
-    )
-    session = str(Path(__file__).parents[2] / "helpers" / "rank_session.py")
-    process = torchrun([session, str(commands)])
-    _, errors = process.communicate(timeout=800)
+    commands = [toy.pretrain(directory / name, *words) for name, words in (runs | mistakes).items()]
+    codes, errors = run_by_ranks(commands, directory)
     (directory / "errors.txt").write_text(errors)
-    assert process.returncode == 0, errors
-    codes = json.loads(commands.with_suffix(".codes").read_text())
-    assert codes == [[0, 0]] * (len(runs) - 4) + [[1, 1]] * 4, errors
+    assert codes == [[0, 0]] * len(runs) + [[1, 1]] * len(mistakes), errors
     return directory
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_follow_one_rank_with_twice_the_batch(parallel, plain, by_ranks):
-    assert len(metrics(plain / "without_q")) == STEPS
-    assert_same_curves(by_ranks / parallel, plain / "without_q")
-
-
 @pytest.mark.parametrize("name", ["ddp_with_q", "fsdp_with_q"])
-def test_with_q_and_prior_too(name, plain, by_ranks):
-    """Whose random numbers, running scale and target are of the whole batch."""
+def test_two_ranks_follow_one_rank_with_twice_the_batch(name, plain, by_ranks):
+    """With Q and prior too, whose random numbers, running scale and target are of the whole."""
     assert len(metrics(plain / "with_q")) == STEPS
     assert {"q_scale", "prior_grad_norm"} <= set(metrics(by_ranks / name)[0])
     assert_same_curves(by_ranks / name, plain / "with_q")
     assert_same_state(by_ranks / name, plain / "with_q")
+
+
+@pytest.mark.slow
+def test_the_other_ways_of_two_ranks(toy, plain, tmp_path):
+    """Without Q, and what one process began, and bfloat16 with weights that are cast on the way."""
+    keep_until(plain / "with_q", tmp_path / "ddp_begun_by_one", 20)
+    without_q = [f"steps={STEPS}"]
+    runs = {
+        "ddp": without_q,
+        "fsdp": [*without_q, "parallel=fsdp"],
+        "ddp_begun_by_one": [*WITH_Q],
+        "ddp_accumulated": [*WITH_Q, "accumulate=2"],
+        "fsdp_bfloat16": [*IN_BFLOAT16, "accumulate=2", "parallel=fsdp"],
+    }
+    assert main(toy.pretrain(tmp_path / "without_q", *without_q)) == 0
+    commands = [toy.pretrain(tmp_path / name, *words) for name, words in runs.items()]
+    codes, errors = run_by_ranks(commands, tmp_path)
+    assert codes == [[0, 0]] * len(runs), errors
+    assert_same_curves(tmp_path / "ddp", tmp_path / "without_q")
+    assert_same_curves(tmp_path / "fsdp", tmp_path / "without_q")
+    assert_same_curves(tmp_path / "ddp_begun_by_one", plain / "with_q")
+    assert_same_state(tmp_path / "ddp_begun_by_one", plain / "with_q")
+    assert_same_curves(tmp_path / "ddp_accumulated", plain / "with_q")
+    assert_same_curves(tmp_path / "fsdp_bfloat16", plain / "bfloat16", BFLOAT16_TOLERANCE)
 
 
 def test_data_parallel_ranks_in_bfloat16_do_what_one_does_bit_for_bit(plain, by_ranks):
@@ -130,11 +141,6 @@ def test_data_parallel_ranks_in_bfloat16_do_what_one_does_bit_for_bit(plain, by_
     assert metrics(plain / "bfloat16") != metrics(plain / "with_q")
 
 
-def test_sharded_ranks_in_bfloat16_with_passes_too_up_to_rounding(plain, by_ranks):
-    """Every weight gets its gradient, though it is cast on the way."""
-    assert_same_curves(by_ranks / "fsdp_bfloat16", plain / "bfloat16", BFLOAT16_TOLERANCE)
-
-
 def test_sharded_ranks_begin_with_the_weights_of_one_process(plain, by_ranks):
     """Though only the main rank has built the model; the random stream goes on alike, too."""
     ours, theirs = final_tensors(by_ranks / "begun"), final_tensors(plain / "begun")
@@ -144,10 +150,9 @@ def test_sharded_ranks_begin_with_the_weights_of_one_process(plain, by_ranks):
     assert "random/cpu" in same
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_what_one_process_began_ranks_finish(parallel, plain, by_ranks):
-    assert_same_curves(by_ranks / f"{parallel}_begun_by_one", plain / "with_q")
-    assert_same_state(by_ranks / f"{parallel}_begun_by_one", plain / "with_q")
+def test_what_one_process_began_ranks_finish(plain, by_ranks):
+    assert_same_curves(by_ranks / "fsdp_begun_by_one", plain / "with_q")
+    assert_same_state(by_ranks / "fsdp_begun_by_one", plain / "with_q")
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -2,19 +2,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import forked_command
 
-import pwm
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.settings import changeable
@@ -26,8 +22,6 @@ from pwm.pretraining.pretrain import HorizonSchedule, PretrainConfig
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps
-
-ROOT = Path(pwm.__file__).parent.parent
 
 
 def final_checkpoint(run: Path, step: int = 24) -> dict[str, bytes | dict]:
@@ -280,35 +274,23 @@ def test_a_damaged_newest_checkpoint_is_passed_over(toy, toy_world_model, tmp_pa
     assert_same_run(tmp_path, toy_world_model)
 
 
-def spawn(words: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    command = [sys.executable, "-m", "pwm.cli", *words]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_lines(file: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not file.is_file() or file.read_text().count("\n") < lines:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def lines(file: Path) -> int:
+    return file.read_text().count("\n") if file.is_file() else 0
 
 
 def test_a_real_process_is_stopped_then_killed_and_goes_on(toy, tmp_path):
     words, parts = ["steps=300", "save_every=40"], tmp_path / "parts"
-    process = spawn(toy.pretrain(parts, *words))
-    wait_for_lines(parts / "metrics.jsonl", 50, process)
+    process = forked_command(toy.pretrain(parts, *words), tmp_path / "log")
+    process.wait_until(lambda: lines(parts / "metrics.jsonl") >= 50)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "the same command goes on from there" in errors
-    assert "Traceback" not in errors
+    assert process.wait() == 143
+    assert "the same command goes on from there" in process.printed
+    assert "Traceback" not in process.printed
 
-    process = spawn(toy.pretrain(parts, *words))
-    wait_for_lines(parts / "metrics.jsonl", 150, process)
+    process = forked_command(toy.pretrain(parts, *words), tmp_path / "log")
+    process.wait_until(lambda: lines(parts / "metrics.jsonl") >= 150)
     process.kill()
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
 
     assert main(toy.pretrain(parts, *words)) == 0
     assert metric_steps(parts) == list(range(1, 301))
