@@ -140,7 +140,7 @@ def extraction_cost(name: str, config: ActorCriticConfig, tasks: int) -> Cost:
     noise = learner.noise()
     actors = sum(p.numel() for p in learner.actors.parameters())
     critics = sum(p.numel() for p in learner.critics.parameters())
-    steps = config.critic_passes * config.critic_minibatches
+    steps = config.critic.iterations * config.critic.batches
     with shapes_alone():
         return _count(lambda: learner.iteration(Inputs(start, noise)), actors + steps * critics)
 

@@ -31,12 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pwm.cli.main import main as pwm
 from pwm.core.errors import PwmError
+from pwm.core.renamed_settings import with_current_names
 from pwm.core.signals import Interrupted
 from pwm.core.suites import get_suite
 from pwm.core.validation import from_plain
 from pwm.pretraining.pretrain import PretrainConfig, pretrain
 from pwm.reporting.templating import markdown_table
-from pwm.runtime.run_dir import read_run
+from pwm.runtime.run_dir import read_config, read_run
 
 
 @dataclass
@@ -124,12 +125,14 @@ class Runner:
 
     def _pretrain(self, name: str) -> None:
         """Repeat the pretraining of the run's world model with other settings."""
-        recorded = self.run / "world_model" / "config.yaml"
-        if not recorded.is_file():
-            raise PwmError(f"there is no {recorded}; --run needs a world model of pwm pretrain.")
+        run = self.run / "world_model"
+        if not (run / "config.yaml").is_file():
+            raise PwmError(f"there is no {run}/config.yaml; --run needs a run of pwm pretrain.")
         words = [*self.pretrain, *shlex.split(self.study.world_models[name])]
-        settings = OmegaConf.merge(OmegaConf.load(recorded), OmegaConf.from_dotlist(words))
-        plain = OmegaConf.to_container(settings)
+        given = OmegaConf.to_container(OmegaConf.from_dotlist(words))
+        assert isinstance(given, dict)
+        named = (with_current_names(PretrainConfig, s)[0] for s in (read_config(run), given))
+        plain = OmegaConf.to_container(OmegaConf.merge(*named))
         assert isinstance(plain, dict)
         plain |= {"data": f"{self.run}/data", "out": str(self._world_model(name)), "resume": "auto"}
         pretrain(from_plain(PretrainConfig, plain))

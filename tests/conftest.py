@@ -96,8 +96,8 @@ class Toy:
             "device=cpu", "pool=64", "log_every=1", "save_every=5", "learner.iterations=12",
             "learner.batch_size=8", "learner.horizon=3", "learner.networks.actor=[8]",
             "learner.networks.critic=[8]", "learner.networks.critics=2",
-            "learner.critic_passes=1", "learner.critic_minibatches=2",
-            "learner.clone_weight=0.1", *overrides,
+            "learner.critic.iterations=1", "learner.critic.batches=2",
+            "learner.bc.weight=0.1", *overrides,
         ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwm.core.errors import PwmError, explain_fault
+from pwm.core.processes import is_main_rank
 from pwm.core.signals import Interrupted, Terminated, sigterm_unwinds
 from pwm.core.validation import nearest
 
@@ -229,27 +230,26 @@ def _run(name: str, words: list[str]) -> None:
     command = COMMANDS[name]
     module = import_module(command.module)
     config_type, function = getattr(module, command.config), getattr(module, command.function)
+    schema = _schema(name, config_type)
     if {"-h", "--help"} & set(words):
-        print(_help(name, config_type, function))
-    elif name in _JOB_COMMANDS and {"-m", "--multirun"} & set(words):
+        print(_help(schema, function))
+        return
+    with _told_once():
+        words = schema.current(words)
+    if name in _JOB_COMMANDS and {"-m", "--multirun"} & set(words):
         from pwm.cli.multirun import run_jobs
 
-        run_jobs(
-            _schema(name, config_type), words, function, partial(with_hydra, name, config_type)
-        )
+        run_jobs(schema, words, function, partial(with_hydra, schema))
     else:
-        with_hydra(name, config_type, words, function)
+        with_hydra(schema, words, function)
 
 
-def with_hydra(
-    name: str, config_type: type, words: list[str], function: Callable[[Any], Any]
-) -> None:
-    """Compose ``configs/<name>.yaml`` with overrides and call ``function`` with a typed config.
+def with_hydra(schema: Schema, words: list[str], function: Callable[[Any], Any]) -> None:
+    """Compose a command's settings with overrides and call ``function`` with a typed config.
 
     Raises:
         PwmError: for overrides that do not fit the config.
     """
-    schema = _schema(name, config_type)
     with _told_once():
         schema.check(words)
         options, settings = schema.split(words)
@@ -265,13 +265,11 @@ def _with_options(
 ) -> None:
     """Have Hydra's own main do what the options say, such as ``--cfg`` and ``-m``."""
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    name = schema.command
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema.config_type)
+    schema.presets.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
 
     failures: list[Exception] = []
@@ -286,8 +284,8 @@ def _with_options(
                 raise
             failures.append(error)  # raised below, past Hydra's own report of a failed job
 
-    run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-    before, sys.argv = sys.argv, [f"pwm {name}", *options, *settings]  # in Hydra's order
+    run = hydra.main(version_base="1.3", config_path=None, config_name=schema.command)
+    before, sys.argv = sys.argv, [f"pwm {schema.command}", *options, *settings]  # in Hydra's order
     try:
         run(job)()
         if failures:
@@ -305,7 +303,7 @@ def _told_once() -> Iterator[None]:
     try:
         yield
     except PwmError:
-        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+        if not is_main_rank():
             sys.exit(1)
         raise
 
@@ -316,23 +314,19 @@ def _schema(name: str, config_type: type) -> Schema:
     return Schema(name, config_type, config_directory(), COMMANDS[name].example)
 
 
-def _help(name: str, config_type: type, function: Callable[[Any], Any]) -> str:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
+def _help(schema: Schema, function: Callable[[Any], Any]) -> str:
     from omegaconf import OmegaConf
 
-    ConfigStore.instance().store(name=f"{name}_schema", node=config_type)
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        resolved = OmegaConf.to_yaml(compose(name))
+    resolved = OmegaConf.to_yaml(schema.plain([]))
     purpose = (inspect.getdoc(function) or "").split("\n\n")[0]
-    presets = [f"{k}={'|'.join(v)}" for k, v in _schema(name, config_type).presets.items()]
+    presets = [f"{k}={'|'.join(v)}" for k, v in schema.presets.names.items()]
     parts = [
-        f"usage: pwm {name} key=value ...",
+        f"usage: pwm {schema.command} key=value ...",
         purpose,
-        f"example: {COMMANDS[name].example}",
+        f"example: {schema.example}",
         *(["presets: " + "  ".join(presets)] if presets else []),
         "settings and their defaults (??? must be given):",
         resolved,
-        inspect.getdoc(config_type) or "",
+        inspect.getdoc(schema.config_type) or "",
     ]
     return "\n\n".join(part.strip() for part in parts)

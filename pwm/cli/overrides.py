@@ -6,13 +6,14 @@ code reads. They are refused, with the nearest setting where a name is unknown.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from hydra import compose, initialize
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -24,7 +25,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from pwm.cli.presets import Presets, in_order
 from pwm.core.errors import PwmError
+from pwm.core.processes import is_main_rank
+from pwm.core.renamed_settings import Renames, current_name, tell_renames, with_current_names
+from pwm.core.settings import block_type
 from pwm.core.validation import nearest
 
 SWEEPS = ("--multirun", "-m")
@@ -60,9 +65,41 @@ class Schema:
         return OmegaConf.structured(self.config_type)
 
     @cached_property
-    def presets(self) -> dict[str, list[str]]:
-        """The presets to choose from, by the name that chooses (``model``, ``recipe``)."""
-        return _presets(self.directory, self.directory / f"{self.command}.yaml")
+    def presets(self) -> Presets:
+        """The presets to choose from."""
+        return Presets(self.command, self.config_type, self.directory)
+
+    def current(self, words: Sequence[str]) -> list[str]:
+        """The words with the names that settings have today; says which had old ones.
+
+        Raises:
+            PwmError: for words that cannot be read.
+        """
+        options, settings = self.split(words)
+        renamed, renames = [], []
+        for word in settings:
+            found, of_word = self._renamed(word)
+            renamed += found
+            renames += of_word
+        if is_main_rank():
+            tell_renames(renames)
+            for preset in self.presets.chosen(renamed):
+                tell_renames(preset.renames, str(preset.file))
+        return [*options, *renamed]
+
+    def _renamed(self, word: str) -> tuple[list[str], Renames]:
+        override = self._parse(word)
+        key = override.key_or_group
+        name = current_name(self.config_type, key)
+        renames = [(key, name)] if name != key else []
+        kind = block_type(self.config_type, name)
+        value = None if override.is_sweep_override() else override.value()
+        if kind is not None and isinstance(value, Mapping):
+            settings, within = with_current_names(kind, value)
+            if within:
+                renames += [(f"{name}.{old}", f"{name}.{new}") for old, new in within]
+                return [f"{name}.{k}={json.dumps(v)}" for k, v in _innermost(settings)], renames
+        return [word.replace(key, name, 1)], renames
 
     def split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
         """Hydra's options with their values, and the settings.
@@ -104,7 +141,7 @@ class Schema:
         for word in settings:
             override = self._parse(word)
             sweep = bool(set(SWEEPS) & set(options))
-            if override.key_or_group == LAUNCHER and LAUNCHER in self.presets and not sweep:
+            if override.key_or_group == LAUNCHER and LAUNCHER in self.presets.names and not sweep:
                 raise PwmError(f"{word} says how several runs are started; give it with -m.")
             if not override.key_or_group.startswith("hydra"):
                 self._check(word, override, sweep)
@@ -144,15 +181,20 @@ class Schema:
         Raises:
             PwmError: for settings that do not fit.
         """
-        from hydra import compose, initialize_config_dir
-        from hydra.core.config_store import ConfigStore
-
-        ConfigStore.instance().store(name=f"{self.command}_schema", node=self.config_type)
         try:
-            with initialize_config_dir(str(self.directory), version_base="1.3"):
-                return OmegaConf.to_object(compose(self.command, list(words)))
+            return OmegaConf.to_object(self.plain(words))
         except (HydraException, OmegaConfBaseException) as error:
             raise PwmError(self.explain(error, words)) from error
+
+    def plain(self, words: Sequence[str]) -> DictConfig:
+        """The same as Hydra composes them, of which some may be missing.
+
+        Raises:
+            HydraException, OmegaConfBaseException: for words that do not fit.
+        """
+        self.presets.register()
+        with initialize(config_path=None, version_base="1.3"):
+            return compose(self.command, list(words))
 
     def chosen(self, words: Sequence[str], group: str) -> str | None:
         """The preset that the words choose of a group; None if they choose none."""
@@ -188,7 +230,7 @@ class Schema:
                 f"{word} gives several values; give one, a list as {key}=[a,b], or one run for "
                 "each with -m."
             )
-        if name in self.presets and not override.is_add() and not override.is_delete():
+        if name in self.presets.names and not override.is_add() and not override.is_delete():
             if not override.is_sweep_override():
                 self._check_preset(name, override.value())
         elif "@" not in name and not self._is_free(key):
@@ -202,7 +244,7 @@ class Schema:
             self._check_value(key, word, override.value())
 
     def _check_preset(self, name: str, value: Any) -> None:
-        presets = self.presets[name]
+        presets = self.presets.names[name]
         if not isinstance(value, str) or value not in presets:
             shown = str(value).replace("'", "")
             hint = nearest(shown, presets, form=f"{name}={{}}")
@@ -233,7 +275,7 @@ class Schema:
         return None if node is None else node._metadata.ref_type
 
     def _unknown(self, key: str) -> str:
-        names = [*self.keys, *self.presets]
+        names = [*self.keys, *self.presets.names]
         last = key.rpartition(".")[2]
         alike = [n for n in names if last in (n.rpartition(".")[2], n.partition("@")[0])]
         hint = nearest(key, alike or names, 0.0 if alike else 0.6, form="{}=")
@@ -251,7 +293,7 @@ class Schema:
             return self._unknown(key)
         if isinstance(error, MissingConfigException) and error.options:
             given = str(error.missing_cfg_file).replace("/", "=")
-            options = _in_order(error.options)
+            options = in_order(error.options)
             return f"there is no preset {given}; choose from {', '.join(options)}."
         kind = self._kind(key.partition("[")[0])
         if kind is not None and kind is not Any:
@@ -271,31 +313,12 @@ def _keys(node: DictConfig, prefix: str) -> list[str]:
     return keys
 
 
-def _presets(directory: Path, file: Path) -> dict[str, list[str]]:
-    """The groups that a YAML file's defaults choose from, and those that their presets do."""
-    loaded = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(loaded, dict)
-    found: dict[str, list[str]] = {}
-    for entry in loaded.get("defaults", []):
-        for key in entry if isinstance(entry, dict) else ():
-            if key.startswith("override "):
-                continue
-            name = key.removeprefix("/")
-            files = list((directory / name.partition("@")[0]).glob("*.yaml"))
-            found[name] = _in_order(path.stem for path in files)
-            for path in files:
-                found |= _presets(directory, path)
-    return found
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Sizes by size, and names behind them by the alphabet."""
-
-    def order(name: str) -> tuple[float, str]:
-        size = re.match(r"(\d+)([MB]?)", name)
-        return (float(size[1]) * (1e3 if size[2] == "B" else 1) if size else float("inf"), name)
-
-    return sorted(names, key=order)
+def _innermost(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _innermost(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _described(kind: Any) -> str:

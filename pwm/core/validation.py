@@ -104,19 +104,38 @@ def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
 
 
 def from_plain(kind: type[T], values: Any) -> T:
-    """A dataclass of settings from plain data such as JSON; raises PwmError if they do not fit."""
+    """A dataclass of settings from plain data such as JSON gives.
+
+    Raises:
+        PwmError: for entries that it does not have, or values of another type.
+    """
+    made = _merged(kind, kind.__name__, values)
+    assert isinstance(made, kind)
+    return made
+
+
+def with_changes(config: T, changes: Any) -> T:
+    """A dataclass of settings with others, at any depth, as plain data.
+
+    Raises:
+        PwmError: for entries that it does not have, or values of another type.
+    """
+    made = _merged(config, type(config).__name__, changes)
+    assert isinstance(made, type(config))
+    return made
+
+
+def _merged(config: Any, name: str, values: Any) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if not isinstance(values, Mapping):
-        raise PwmError(f"{kind.__name__} is no mapping.")
+        raise PwmError(f"{name} is no mapping.")
     try:
-        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), values))
     except (OmegaConfBaseException, OverflowError) as error:
         reason = str(error).split("\n")[0]
-        raise PwmError(f"{kind.__name__} is malformed: {reason:.200}.") from error
-    assert isinstance(made, kind)
-    return made
+        raise PwmError(f"{name} is malformed: {reason:.200}.") from error
 
 
 def _require(

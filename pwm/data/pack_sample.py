@@ -23,8 +23,9 @@ from pwm.core.files import make_directory, write_atomically
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
+from pwm.core.settings import require_inputs, setting
 from pwm.core.suites import Suite, get_suite
-from pwm.core.validation import require_at_least, require_exists, require_seed, require_writable
+from pwm.core.validation import require_at_least, require_seed, require_writable
 from pwm.data.episode import EPISODE_DTYPE, packed_path, row_dtype
 from pwm.data.manifest import Manifest, Segment, TaskRecord
 from pwm.data.packed import pack
@@ -50,7 +51,7 @@ class SampleConfig:
         seed: of where in their episodes the pieces are.
     """
 
-    data: str = MISSING
+    data: str = setting(MISSING, input_path=True)
     out: str = MISSING
     tasks: Any = None
     episodes: int = 120
@@ -69,7 +70,7 @@ class SampleConfig:
         require_seed(self, "seed")
         if self.tasks is not None:
             get_suite(self.tasks)
-        require_exists(self.data)
+        require_inputs(self)
         require_writable(self.out)
 
 

@@ -1,1 +1,1 @@
-"""Playing agents in the simulators, and scores of what they did."""
+"""Agents played in the simulators, planning included, and their scores."""

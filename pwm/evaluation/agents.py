@@ -25,7 +25,7 @@ class Agent(Protocol):
     """An agent that acts in the workers, each of which gets a pickled copy."""
 
     def identity(self, task: Task) -> dict[str, Any]:
-        """What its actions in a task follow from, beside the observations and seeds, as JSON."""
+        """Names what its actions in a task depend on, beside observations and seeds, as JSON."""
 
     def begin(self, task: Task, seeds: Sequence[int]) -> ActFunction:
         """The function that acts in episodes of these seeds, from their first step on."""
@@ -77,7 +77,7 @@ class SavedPolicies:
     """One policy per task, which workers read from where it is saved."""
 
     paths: Mapping[str, str]  # by task name, what :func:`pwm.load_policy` opens
-    digests: Mapping[str, str]  # by task name, a name for the content
+    digests: Mapping[str, str]  # by task name, SHA-256 of the content
 
     @classmethod
     def at(cls, paths: Mapping[str, Path]) -> SavedPolicies:

@@ -41,7 +41,7 @@ class Outcomes:
 
 
 class EpisodeLog:
-    """Outcomes by what they follow from, one line per job, each durable before the next begins.
+    """Outcomes by :func:`outcome_key`, one line per job, each durable before the next begins.
 
     A line that was torn by a crash, or changed since, is passed over: its episodes count as not yet
     played.
@@ -73,7 +73,7 @@ class EpisodeLog:
         return self._found[key]
 
     def add(self, key: str, outcomes: Outcomes, notes: Mapping[str, Any]) -> None:
-        """Keeps outcomes.
+        """Keep outcomes.
 
         Args:
             key: what :func:`outcome_key` gives.
@@ -88,7 +88,7 @@ class EpisodeLog:
         self._write(_checksum(text) + b" " + text + b"\n")
 
     def take_over(self, path: Path) -> None:
-        """Keeps what another log's file holds and this one lacks.
+        """Keep the outcomes of another log's file that this one lacks.
 
         Raises:
             PwmError: if it cannot be written.
@@ -106,7 +106,7 @@ class EpisodeLog:
 
 
 def _entries(data: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The whole lines of a log's file, and what they hold."""
+    """The whole lines of a log's file, and their content."""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         checksum, _, text = line.partition(b" ")
         if checksum == _checksum(text):
@@ -114,7 +114,7 @@ def _entries(data: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def outcome_key(*facts: Any) -> str:
-    """A name for what outcomes follow from, given as JSON values."""
+    """A name for everything that outcomes depend on, given as JSON values."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -31,10 +31,10 @@ from pwm.evaluation.scores import TaskScore, score_task
 class EvalJob:
     """Episodes of one task by one method, that are played side by side."""
 
-    method: str  # its name
-    task: Task  # the episodes' task
+    method: str  # the name of the agent's method
+    task: Task
     seeds: tuple[int, ...]  # one per episode
-    key: str  # names what the outcomes follow from
+    key: str  # see :func:`pwm.evaluation.episode_log.outcome_key`
 
     def job(self, agent: AnyAgent) -> Job:
         """These episodes as a job for a worker."""
@@ -53,7 +53,7 @@ class EvalRun:
     simulating_seconds: float  # time in the simulators, summed over workers
 
     def scores(self, tasks: Iterable[Task]) -> dict[str, dict[str, TaskScore]]:
-        """By method and task name."""
+        """The scores by method and task name."""
 
         def score(task: Task, found: Outcomes) -> TaskScore:
             return score_task(task, found.returns, found.success_last, found.success_any)
@@ -126,7 +126,7 @@ def run_episodes(
 def _eval_jobs(
     agents: Mapping[str, AnyAgent], tasks: Sequence[Task], seeds: Sequence[int], batch: int
 ) -> Iterator[EvalJob]:
-    """Tasks of long episodes first, so that workers end at about the same time."""
+    """All jobs, tasks of long episodes first, so that workers end at about the same time."""
     made_with = versions()
     for task in sorted(tasks, key=lambda task: -task.episode_length):
         for name, agent in agents.items():

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -15,6 +15,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
 from pwm.core.progress import console
+from pwm.core.settings import Choices, all_may_change, setting
 from pwm.core.suites import SUITES, Suite, Task, get_suite
 from pwm.core.validation import (
     SEEDS,
@@ -67,6 +68,7 @@ BASELINES = ("random", *FROM_DATA, *PLANNERS)
 OUTCOMES, VIDEOS, STRIPS = "outcomes.jsonl", "videos", "strips"
 
 
+@all_may_change  # an episode is kept with all that decided how it went
 @dataclass
 class EvaluateConfig:
     """Settings of ``pwm evaluate``.
@@ -82,7 +84,7 @@ class EvaluateConfig:
         seed: of the first episode's environment; episode i has seed + i.
         baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
             planner, planner+actor.
-        best: the share of episodes that bc_best clones.
+        bc_top_fraction: the share of episodes, the best, that bc_best clones.
         data: the episode store that bc, bc_best, data_mean and data_best are made from.
         checkpoint: the planners' world model: a pretraining run or one checkpoint.
         policies: the extracted policies of planner+actor, where policy is none.
@@ -99,17 +101,19 @@ class EvaluateConfig:
             the command.
     """
 
-    policy: str = MISSING
+    presets: ClassVar[Choices] = {"launcher": "local"}
+
+    policy: str = setting(MISSING, input_path=True, words=PLANNERS)
     out: str = MISSING
     tasks: Any = None
     episodes: int = 10
     seed: int = 1000
     baselines: list[str] = field(default_factory=lambda: ["random"])
-    best: float = 0.1
+    bc_top_fraction: float = 0.1
     cloning: CloningConfig = field(default_factory=CloningConfig)
-    data: str | None = None
-    checkpoint: str | None = None
-    policies: str | None = None
+    data: str | None = setting(None, input_path=True)
+    checkpoint: str | None = setting(None, input_path=True)
+    policies: str | None = setting(None, input_path=True)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     device: str = "auto"
     video: int = 0
@@ -149,8 +153,8 @@ class EvaluateConfig:
             )
         if self.workers is not None:
             require_at_least(self, 1, "workers")
-        require_positive(self, "best", "worker_timeout")
-        require_share(self, "best")
+        require_positive(self, "bc_top_fraction", "worker_timeout")
+        require_share(self, "bc_top_fraction")
         require_resume(self)
         resolve_device(self.device)
         if self.tasks is not None:
@@ -194,7 +198,7 @@ class _Inputs:
 
     @classmethod
     def read(cls, config: EvaluateConfig) -> _Inputs:
-        """Raises PwmError for what is missing or damaged."""
+        """Read what a config names; raise PwmError for what is missing or damaged."""
         model = None
         if config.planners:
             assert config.checkpoint is not None
@@ -260,7 +264,7 @@ def evaluate(config: EvaluateConfig) -> Results:
     inputs = _Inputs.read(config)
     suite, out = inputs.suite, Path(config.out)
     seeds = [config.seed + i for i in range(config.episodes)]
-    with open_run(out, "evaluate", config, asdict(config)):
+    with open_run(out, "evaluate", config):
         data_scores = _data_scores(inputs)
         agents = _agents(inputs)
         workers = config.workers or available_cores()
@@ -329,7 +333,7 @@ def _agents(inputs: _Inputs) -> dict[str, AnyAgent]:
         agents[EXTRACTED] = extracted
     if "random" in config.baselines:
         agents["random"] = UniformActions()
-    for name, best in (("bc", 1.0), ("bc_best", config.best)):
+    for name, best in (("bc", 1.0), ("bc_best", config.bc_top_fraction)):
         if name in config.baselines and store is not None:
             to = Path(config.out) / "cloned" / name
             clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)

@@ -163,7 +163,7 @@ class ActorAndCritic:
     def load(
         cls, model: WorldModel, policies: Mapping[str, Policy], directory: Path
     ) -> ActorAndCritic:
-        """With the critics that are saved beside policies in a directory.
+        """Policies with the critics that are saved beside them in a directory.
 
         Raises:
             PwmError: as the constructor does, or for a policy without a critic.
@@ -366,5 +366,5 @@ def _choose(fit: Fit, uniform: Tensor) -> Tensor:
 
 
 def shifted(mean: Tensor) -> Tensor:
-    """Where to start the next decision: (N, H, A) moved on by one step, zeros at the end."""
+    """Means to start the next decision from: (N, H, A) moved on by one step, zeros at the end."""
     return F.pad(mean[:, 1:], (0, 0, 0, 1))

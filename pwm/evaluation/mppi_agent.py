@@ -21,7 +21,7 @@ from pwm.runtime.seeding import stream
 class Plans:
     """The plans of n running episodes of one task."""
 
-    task: Task  # the episodes' task
+    task: Task
     start: Tensor  # (n, H, A) means that their next decision starts to sample around
     streams: list[torch.Generator]  # a random stream per episode
 

@@ -50,7 +50,7 @@ class Figure:
 
     suite: str  # ``mt30`` or ``mt80`` for a multi-task model, ``single-task`` for an expert
     method: str  # the method's key in METHODS
-    task: str  # the task's name
+    task: str
     seeds: int  # how many seeds the authors' file lists for it
     normalized_score: float  # 0..100
     env_steps: int | None  # environment steps of online training; None for offline methods
@@ -77,7 +77,7 @@ class RunSetting:
 
 
 def marks(run: RunSetting, task: str, suite: str) -> str:
-    """In what a task's row differs from the published multi-task figures, one letter each of MARKS.
+    """Letters of MARKS for what a task's row differs in from the published multi-task figures.
 
     Args:
         run: the run.
@@ -106,10 +106,13 @@ def describe_marks(run: RunSetting, used: str) -> str:
         "v": "Meta-World v3 (published v2)",
         "e": f"{run.episodes} episodes (published {_EPISODES})",
     }
-    chosen = [f"{letter} {meaning[letter]}" for letter in MARKS if letter in used]
+    chosen = [f"{letter} = {meaning[letter]}" for letter in MARKS if letter in used]
     if not chosen:
         return "No row differs from the published multi-task figures in what is known."
-    return f"Rows differ from the published multi-task figures in: {'; '.join(chosen)}."
+    return (
+        "Letters mark in what a row differs from the published multi-task figures: "
+        f"{'; '.join(chosen)}."
+    )
 
 
 def mark_rows(

@@ -44,17 +44,17 @@ def results_table(results: Results, decision_ms: Mapping[str, float] | None = No
     columns: list[_Column] = [
         _score_column(results),
         ("95 %", _span(mean.mean_ci95), [_span(score.normalized_ci95) for score in scores]),
-        ("return", "", [_fixed(score.episode_return) for score in scores]),
+        ("return", "", [fixed(score.episode_return) for score in scores]),
         (
             "succ.",
-            _fixed(float(np.mean(successes)) if successes else None, 2),
-            [_fixed(score.success_last, 2) for score in scores],
+            fixed(float(np.mean(successes)) if successes else None, 2),
+            [fixed(score.success_last, 2) for score in scores],
         ),
     ]
     for name, method in list(results.methods.items())[1:]:
         found = (method.tasks.get(task) for task in results.task_names)
-        cells = [_fixed(score.normalized_score if score else None) for score in found]
-        columns.append((_TABLE_HEADS.get(name, name), _fixed(method.mean_normalized_score), cells))
+        cells = [fixed(score.normalized_score if score else None) for score in found]
+        columns.append((_TABLE_HEADS.get(name, name), fixed(method.mean_normalized_score), cells))
     label = METHOD_LABELS.get(results.method, results.method)
     title = f"Suite {results.suite}: {label}, {results.episodes} episodes per task"
     return _table(title, notes, results.task_names, columns)
@@ -73,8 +73,8 @@ def published_table(results: Results) -> Table | None:
     differs, legend = mark_rows(results.setting, tasks, published)
     columns = [_score_column(results)]
     for column in published.values():
-        cells = [_fixed(column.scores.get(task)) for task in tasks]
-        columns.append((column.label.replace(" ", "\n", 1), _fixed(column.mean), cells))
+        cells = [fixed(column.scores.get(task)) for task in tasks]
+        columns.append((column.label.replace(" ", "\n", 1), fixed(column.mean), cells))
     columns.append(("diff.", "", list(differs.values())))
     return _table("\nBeside published figures", [legend, _ON_EXPERTS], tasks, columns)
 
@@ -93,8 +93,8 @@ def print_results(
 
 def _score_column(results: Results) -> _Column:
     scores = results.policy.tasks.values()
-    mean = _fixed(results.policy.mean_normalized_score)
-    return "score", mean, [_fixed(score.normalized_score) for score in scores]
+    mean = fixed(results.policy.mean_normalized_score)
+    return "score", mean, [fixed(score.normalized_score) for score in scores]
 
 
 def _table(
@@ -124,7 +124,8 @@ def _table(
     return table
 
 
-def _fixed(value: float | None, digits: int = 1) -> str:
+def fixed(value: float | None, digits: int = 1) -> str:
+    """A number with some digits; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.suites import Suite, Task
 from pwm.evaluation.published_scores import RunSetting
-from pwm.evaluation.statistics import Interval, bootstrap_interval
+from pwm.evaluation.statistics import bootstrap_interval
 
 EXTRACTED = "extracted"
 METHOD_LABELS: dict[str, str] = {
@@ -38,36 +39,33 @@ METHOD_LABELS: dict[str, str] = {
 DECISION_TIMES = "decision_times.json"
 """Milliseconds per decision by method. Beside results.json, which repeats bit for bit."""
 
-_FINITE = ConfigDict(allow_inf_nan=False)
+_CSV_HEADER = (
+    "suite", "method", "task", "episodes", "normalized_score", "normalized_low", "normalized_high",
+    "return", "return_low", "return_high", "success_last", "success_any",
+)  # fmt: skip
+S = TypeVar("S", bound=msgspec.Struct)
+Finite = Annotated[float, msgspec.Meta(ge=-1e308, le=1e308)]
+FiniteInterval = tuple[Finite, Finite]
 _REMAKE = "`pwm evaluate` writes them again"
 
 
-@dataclass(frozen=True)
-class TaskScore:
+class TaskScore(msgspec.Struct, frozen=True):
     """One method on one task.
 
-    Attributes:
-        normalized_score: mean over episodes, 0..100.
-        normalized_ci95: its 95 % interval; None with fewer than two episodes, or for data figures.
-        episode_return: mean undiscounted return of an episode (``return`` in JSON).
-        return_ci95: its 95 % interval, or None.
-        success_last: share of episodes successful at the last step, 0..1; None where the task
-            defines no success (dm_control).
-        success_any: share of episodes successful at any step, or None.
-        returns: (episodes,) per-episode returns; empty for data figures.
-        successes: (episodes,) per-episode success at the last step, 0 or 1; empty without success.
+    Intervals are 95 % ones, None with fewer than two episodes or for data figures; successes are
+    None where the task defines none (dm_control).
     """
 
-    __pydantic_config__ = _FINITE
-
-    normalized_score: float
-    normalized_ci95: Interval | None
-    episode_return: Annotated[float, Field(alias="return")]
-    return_ci95: Interval | None
-    success_last: float | None
-    success_any: float | None
-    returns: tuple[float, ...] = ()
-    successes: tuple[float, ...] = ()
+    normalized_score: Finite  # mean over episodes, 0..100
+    normalized_ci95: FiniteInterval | None
+    episode_return: Finite = msgspec.field(name="return")  # mean, undiscounted
+    return_ci95: FiniteInterval | None
+    success_last: Finite | None  # share of episodes successful at the last step, 0..1
+    success_any: Finite | None  # share of episodes successful at any step
+    returns: tuple[Finite, ...] = ()  # (episodes,); empty for data figures
+    successes: tuple[
+        Finite, ...
+    ] = ()  # (episodes,) at the last step, 0 or 1; empty without success
 
     def samples(self, task: Task) -> np.ndarray:
         """Normalized scores (episodes,); of data figures, which have no episodes, the mean (1,)."""
@@ -96,7 +94,7 @@ def score_task(
             another length than the returns.
     """
     score = _score(task, returns, success_last, success_any)
-    return replace(
+    return msgspec.structs.replace(
         score,
         normalized_ci95=bootstrap_interval([score.samples(task)]),
         return_ci95=bootstrap_interval([np.asarray(score.returns)]),
@@ -109,7 +107,7 @@ def score_data(
     success_last: Sequence[float] | np.ndarray | None = None,
     success_any: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[TaskScore, TaskScore]:
-    """What the offline data itself scores: its mean and its best episode, without intervals.
+    """Scores of the offline data itself: its mean and its best episode, without intervals.
 
     The best episode is the one of the highest normalized score, by return among equals.
     Arguments and errors as in :func:`score_task`, over the episodes of the data.
@@ -118,7 +116,9 @@ def score_data(
     best = np.lexsort((np.array(every.returns), every.samples(task)))[-1:]
     chosen = (None if v is None else np.asarray(v)[best] for v in (success_last, success_any))
     figures = every, _score(task, np.asarray(returns)[best], *chosen)
-    mean, best_episode = (replace(score, returns=(), successes=()) for score in figures)
+    mean, best_episode = (
+        msgspec.structs.replace(score, returns=(), successes=()) for score in figures
+    )
     return mean, best_episode
 
 
@@ -173,20 +173,11 @@ def _episode_scores(task: Task, returns: Sequence[float], successes: Sequence[fl
     return np.array([task.normalized_score(value, success) for value, success in pairs])
 
 
-@dataclass(frozen=True)
-class MethodScore:
-    """One method over the tasks of a suite.
+class MethodScore(msgspec.Struct, frozen=True):
+    """One method over the tasks of a suite; a baseline may lack some of them."""
 
-    Attributes:
-        mean_normalized_score: mean over the tasks it was run on.
-        mean_ci95: its 95 % interval, or None where a task has fewer than two episodes.
-        tasks: a score per task; a baseline may lack some of the suite's tasks.
-    """
-
-    __pydantic_config__ = _FINITE
-
-    mean_normalized_score: float
-    mean_ci95: Annotated[Interval | None, Field(default=None)]
+    mean_normalized_score: Finite  # over the tasks it was run on
+    mean_ci95: FiniteInterval | None  # None where a task has fewer than two episodes
     tasks: dict[str, TaskScore]
 
     @classmethod
@@ -211,25 +202,15 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class Results:
-    """What an evaluation found; the content of results.json.
-
-    Attributes:
-        suite: the suite's name.
-        episodes: evaluation episodes per task.
-        seeds: the environment seeds of those episodes, the same for every method.
-        settings: how it was evaluated, for the reader; any JSON values.
-        policy: the scores of what was evaluated.
-        baselines: other methods on the same episodes, by name (see METHOD_LABELS).
-        method: what was evaluated: extracted policies or a planner.
-    """
+    """The scores of an evaluation; the content of results.json."""
 
     suite: str
-    episodes: int
-    seeds: tuple[int, ...]
-    settings: dict[str, Any]
-    policy: MethodScore
-    baselines: dict[str, MethodScore]
-    method: str = EXTRACTED
+    episodes: int  # per task
+    seeds: tuple[int, ...]  # of the environments in those episodes, the same for every method
+    settings: dict[str, Any]  # how it was evaluated, for the reader; any JSON values
+    policy: MethodScore  # the scores of what was evaluated
+    baselines: dict[str, MethodScore]  # other methods on the same episodes (see METHOD_LABELS)
+    method: str = EXTRACTED  # what was evaluated: extracted policies or a planner
 
     @classmethod
     def build(
@@ -285,7 +266,7 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """The object of results.json."""
-        plain = _RESULTS.dump_python(self, by_alias=True, mode="json")
+        plain = msgspec.to_builtins(self, enc_hook=float)  # of NumPy's numbers
         policy = plain.pop("policy")
         order = (
             "suite", "method", "episodes", "seeds", "mean_normalized_score", "mean_ci95",
@@ -300,12 +281,14 @@ class Results:
         Raises:
             PwmError: for an object of another shape.
         """
-        if isinstance(data, Mapping):  # whose keys of the policy are beside the others
-            data = {**data, "settings": data.get("settings") or {}, "policy": data}
-        try:
-            return _RESULTS.validate_python(data)
-        except ValidationError as error:
-            raise PwmError(f"the results {why_invalid(error)}; {_REMAKE}.") from error
+        head = _read(_Head, data)
+        policy = _read_method(data)
+        baselines = {
+            name: _read_method(method, f"baselines.{name}.")
+            for name, method in head.baselines.items()
+        }
+        settings = head.settings or {}
+        return cls(head.suite, head.episodes, head.seeds, settings, policy, baselines, head.method)
 
     def save(self, path: str | Path) -> None:
         """Write results.json atomically.
@@ -336,16 +319,43 @@ class Results:
             raise PwmError(f"{path}: {error}") from error
 
 
-_RESULTS = TypeAdapter(Results)
+class _Head(msgspec.Struct):
+    """What results.json says beside the policy's scores."""
+
+    suite: str
+    episodes: int
+    seeds: tuple[int, ...]
+    baselines: dict[str, Any]
+    settings: dict[str, Any] | None = None
+    method: str = EXTRACTED
 
 
-def why_invalid(error: ValidationError) -> str:
-    """The first fault of a record that is not of its shape, to go on with a sentence."""
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"])).removeprefix("policy.")
-    if first["type"] == "missing":
-        return f"lack '{place}'"
-    return f"hold a wrong value ({place or 'all'}: {first['msg']})"
+class _Mean(msgspec.Struct):
+    mean_normalized_score: Finite
+    tasks: dict[str, Any]
+    mean_ci95: FiniteInterval | None = None
+
+
+def _read_method(data: Any, place: str = "") -> MethodScore:
+    mean = _read(_Mean, data, place)
+    tasks = {
+        name: _read(TaskScore, task, f"{place}tasks.{name}.") for name, task in mean.tasks.items()
+    }
+    return MethodScore(mean.mean_normalized_score, mean.mean_ci95, tasks)
+
+
+def _read(kind: type[S], data: Any, place: str = "") -> S:
+    """A record of results.json; ``place`` leads to it, with a dot at its end."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        message, _, inner = str(error).partition(" - at `$")
+        inner = place + inner.strip("`.")
+        if lacking := re.fullmatch(r"Object missing required field `(\w+)`", message):
+            fault = f"lack '{inner}{lacking[1]}'"
+        else:
+            fault = f"hold a wrong value ({inner.rstrip('.') or 'all'}: {message})"
+        raise PwmError(f"the results {fault}; {_REMAKE}.") from error
 
 
 def read_json(path: str | Path, remedy: str) -> Any:
@@ -366,33 +376,21 @@ def read_json(path: str | Path, remedy: str) -> Any:
 
 def write_csv(results: Results, path: str | Path) -> None:
     """Write results.csv atomically: one row per method and task; what is not defined is empty."""
-    rows = []
-    for method, scores in results.methods.items():
-        for task, score in scores.tasks.items():
-            low, high = score.normalized_ci95 or (None, None)
-            return_low, return_high = score.return_ci95 or (None, None)
-            row = {
-                "suite": results.suite,
-                "method": method,
-                "task": task,
-                "episodes": len(score.returns) or None,
-                "normalized_score": score.normalized_score,
-                "normalized_low": low,
-                "normalized_high": high,
-                "return": score.episode_return,
-                "return_low": return_low,
-                "return_high": return_high,
-                "success_last": score.success_last,
-                "success_any": score.success_any,
-            }
-            rows.append(row)
-    write_atomically(Path(path), csv_table(rows))
+    rows = [
+        (
+            *(results.suite, method, task, len(score.returns) or None),
+            *(score.normalized_score, *(score.normalized_ci95 or (None, None))),
+            *(score.episode_return, *(score.return_ci95 or (None, None))),
+            *(score.success_last, score.success_any),
+        )
+        for method, scores in results.methods.items()
+        for task, score in scores.tasks.items()
+    ]
+    write_atomically(Path(path), csv_table(_CSV_HEADER, rows))
 
 
-def csv_table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """CSV with a header, from rows of the same keys; None is empty."""
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A table as CSV; None is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue().encode()

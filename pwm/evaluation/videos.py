@@ -1,4 +1,4 @@
-"""Filming episodes: videos, and strips of a few frames side by side."""
+"""Videos of episodes, and strips of a few frames side by side."""
 
 from __future__ import annotations
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
+from pwm.core.renamed_settings import refuse_old_names
+from pwm.core.settings import Choices, setting
 from pwm.core.suites import get_suite
 from pwm.core.validation import (
+    error_prefix,
     require_at_least,
     require_choice,
     require_positive,
@@ -30,36 +33,132 @@ from pwm.runtime.run_dir import require_output
 
 
 @dataclass
+class OptimConfig:
+    """How actors and critics take steps.
+
+    Attributes:
+        actor_lr, critic_lr, lr_final, betas: of Adam; rates fall linearly to ``lr_final``.
+        actor_grad_norm, critic_grad_norm: largest gradient norms, per task.
+    """
+
+    actor_lr: float = 5e-4
+    critic_lr: float = 5e-4
+    lr_final: float = 1e-5
+    betas: list[float] = field(default_factory=lambda: [0.7, 0.95])
+    actor_grad_norm: float = 1.0
+    critic_grad_norm: float = 100.0
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "actor_lr", "critic_lr", "lr_final")
+        require_positive(self, "actor_grad_norm", "critic_grad_norm")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise PwmError(f"betas={self.betas} must be two numbers of at least 0 and below 1.")
+
+
+@dataclass
+class CriticConfig:
+    """What critics learn from, and how often.
+
+    Attributes:
+        iterations, batches: passes over an iteration's imagined states, and parts of a pass; PWM
+            makes 8 passes of 4 parts (docs/results/critic-schedule.md).
+        scale_values: multiply the critics' outputs by 1 / (1 - discount).
+        real_ratio: weight, 0..1, of recorded transitions in the critics' loss.
+        real_steps: recorded rewards that such a transition sums before it bootstraps.
+    """
+
+    iterations: int = 1
+    batches: int = 4
+    scale_values: bool = False
+    real_ratio: float = 0.0
+    real_steps: int = 1
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 1, "iterations", "batches", "real_steps")
+        require_share(self, "real_ratio")
+
+
+@dataclass
+class BCConfig:
+    """Behavior cloning of each task's best episodes.
+
+    Attributes:
+        weight, weight_final: beside the normalized return, at the first and the last iteration.
+        warmup_steps: updates that only clone, before the first iteration.
+        lr: of Adam at the first of them; it falls to ``optim.lr_final`` at the last.
+        top_fraction: the share of a task's episodes, the best
+            (:func:`pwm.data.ranking.best_first`), that is cloned.
+        awr_temperature: clone a row more often the better it turned out, as in advantage-weighted
+            regression (:func:`pwm.extraction.advantage_weighting.cloned_rows`); null clones all
+            rows alike.
+    """
+
+    weight: float = 0.0
+    weight_final: float = 0.0
+    warmup_steps: int = 0
+    lr: float = 1e-3
+    top_fraction: float = 0.5
+    awr_temperature: float | None = None
+
+    @property
+    def in_iterations(self) -> bool:
+        """Whether iterations clone."""
+        return bool(self.weight or self.weight_final)
+
+    @property
+    def needs_demonstrations(self) -> bool:
+        """Whether anything is cloned."""
+        return self.in_iterations or self.warmup_steps > 0
+
+    def faded(self, factor: float) -> BCConfig:
+        """These settings with the weights multiplied by a factor."""
+        return replace(self, weight=self.weight * factor, weight_final=self.weight_final * factor)
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "weight", "weight_final", "warmup_steps", "lr")
+        require_positive(self, "top_fraction")
+        require_share(self, "top_fraction")
+        if self.awr_temperature is not None:
+            require_positive(self, "awr_temperature")
+
+
+@dataclass
+class EnsembleConfig:
+    """How the predictions of an ensemble of world models are taken.
+
+    Attributes:
+        uncertainty_coef: what a reward loses for each unit of the models' standard deviation
+            around its mean.
+    """
+
+    uncertainty_coef: float = 1.0
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "uncertainty_coef")
+
+
+@refuse_old_names
+@dataclass
 class ActorCriticConfig:
     """What an extraction iteration depends on.
 
     Attributes:
-        iterations: in all; learning rates reach ``lr_final`` at the last.
-        batch_size: imagined rollouts a task and iteration.
+        iterations: in all; learning rates reach ``optim.lr_final`` at the last.
+        batch_size: imagined rollouts per task and iteration.
         horizon: H, their length in decision steps.
         discount, lam: of returns and TD(lambda) targets.
         networks: sizes of actor and critics.
-        actor_lr, critic_lr, lr_final, betas: of Adam.
-        actor_clip, critic_clip: largest gradient norms, a task.
-        critic_passes, critic_minibatches: passes over an iteration's states and parts of a pass;
-            PWM makes 8 passes of 4 parts (docs/results/critic-schedule.md).
-        scale_values: multiply the critics' outputs by 1 / (1 - discount).
+        optim: how actors and critics take steps.
+        critic: what critics learn from.
+        bc: behavior cloning beside the normalized return, and before it.
+        ensemble: how an ensemble of world models is taken.
         return_decay: forgetting of the running standard deviation of returns; 1 never forgets.
         detach_actor_input: cut the gradient that reaches earlier steps through the actor's input.
         reward_units: ``symlog`` (what the authors train on) or ``real``.
-        clone_weight, clone_weight_final: weight of behaviour cloning beside the normalized return,
-            at the first and at the last iteration.
-        clone_first: updates that only clone, before the first iteration.
-        clone_lr: of Adam at the first of them; it falls to ``lr_final`` at the last.
-        clone_best: the share of a task's episodes, the best (:func:`pwm.data.ranking.best_first`),
-            that is cloned.
-        clone_temperature: clone a row more often the better it turned out, as in advantage-weighted
-            regression (:func:`pwm.extraction.advantage_weighting.cloned_rows`); null clones all
-            rows alike.
-        disagreement_weight: with an ensemble of world models, what a reward loses for each unit of
-            the models' standard deviation around its mean.
-        real_value_share: weight, 0..1, of recorded transitions in the critics' loss.
-        real_value_steps: recorded rewards that such a transition sums before it bootstraps.
     """
 
     iterations: int = 10_000
@@ -70,67 +169,41 @@ class ActorCriticConfig:
     networks: ActorCriticSize = field(
         default_factory=lambda: ActorCriticSize(actor=[400, 200, 100], critic=[400, 200])
     )
-    actor_lr: float = 5e-4
-    critic_lr: float = 5e-4
-    lr_final: float = 1e-5
-    betas: list[float] = field(default_factory=lambda: [0.7, 0.95])
-    actor_clip: float = 1.0
-    critic_clip: float = 100.0
-    critic_passes: int = 1
-    critic_minibatches: int = 4
-    scale_values: bool = False
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    bc: BCConfig = field(default_factory=BCConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     return_decay: float = 1.0
     detach_actor_input: bool = True
     reward_units: str = "symlog"
-    clone_weight: float = 0.0
-    clone_weight_final: float = 0.0
-    clone_first: int = 0
-    clone_lr: float = 1e-3
-    clone_best: float = 0.5
-    clone_temperature: float | None = None
-    disagreement_weight: float = 1.0
-    real_value_share: float = 0.0
-    real_value_steps: int = 1
 
     @property
     def steps(self) -> int:
         """Updates that only clone and iterations, in all."""
-        return self.clone_first + self.iterations
+        return self.bc.warmup_steps + self.iterations
 
     @property
-    def clones_beside(self) -> bool:
-        """Whether iterations clone."""
-        return bool(self.clone_weight or self.clone_weight_final)
-
-    @property
-    def clones(self) -> bool:
-        """Whether anything is cloned."""
-        return self.clones_beside or self.clone_first > 0
+    def value_scale(self) -> float:
+        """What the critics' outputs are multiplied by."""
+        return 1 / (1 - self.discount) if self.critic.scale_values else 1.0
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_choice(self, "reward_units", REWARD_UNITS)
-        require_at_least(self, 1, "iterations", "batch_size", "horizon", "critic_minibatches")
-        require_at_least(self, 1, "real_value_steps")
-        require_at_least(self, 0, "critic_passes", "clone_first")
-        require_at_least(self, 0, "clone_weight", "clone_weight_final")
-        require_at_least(self, 0, "disagreement_weight")
-        require_at_least(self, 0, "actor_lr", "critic_lr", "clone_lr", "lr_final")
-        require_positive(self, "actor_clip", "critic_clip", "return_decay", "clone_best")
-        require_share(self, "discount", "lam", "return_decay", "clone_best", "real_value_share")
-        if self.clone_temperature is not None:
-            require_positive(self, "clone_temperature")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise PwmError(f"betas={self.betas} must be two numbers of at least 0 and below 1.")
-        if self.scale_values and self.discount == 1:
+        require_at_least(self, 1, "iterations", "batch_size", "horizon")
+        require_positive(self, "return_decay")
+        require_share(self, "discount", "lam", "return_decay")
+        for block in ("optim", "critic", "bc", "ensemble"):
+            error_prefix(block, getattr(self, block).validate)
+        if self.critic.scale_values and self.discount == 1:
             raise PwmError(
-                "scale_values needs a discount below 1, since it divides by 1 - discount."
+                "critic.scale_values needs a discount below 1, since it divides by 1 - discount."
             )
         self.networks.validate()
         samples = self.batch_size * self.horizon
-        if samples % self.critic_minibatches:
+        if samples % self.critic.batches:
             raise PwmError(
-                f"critic_minibatches={self.critic_minibatches} must divide batch_size x horizon "
+                f"critic.batches={self.critic.batches} must divide batch_size x horizon "
                 f"= {samples}."
             )
 
@@ -163,33 +236,35 @@ class ExtractConfig:
             begun with, in the place of random ones. Null begins anew.
         ensemble: further world models of the same suite, such as the same pretraining with other
             seeds gives, in which the same actions are imagined: a reward is the mean over all
-            models, minus ``learner.disagreement_weight`` times their standard deviation.
+            models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation.
         pool: start states a task, drawn once from its episodes.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
     """
 
-    checkpoint: str = MISSING
-    data: str = MISSING
+    presets: ClassVar[Choices] = {"launcher": "local", "extract": "standard"}
+
+    checkpoint: str = setting(MISSING, input_path=True)
+    data: str = setting(MISSING, input_path=True)
     out: str = MISSING
-    tasks: Any = None
-    init: str | None = None
-    ensemble: list[str] = field(default_factory=list)
+    tasks: Any = setting(None, may_change=True)
+    init: str | None = setting(None, input_path=True)
+    ensemble: list[str] = setting(default_factory=list, input_path=True)
     seed: int = 0
-    device: str = "auto"
+    device: str = setting("auto", may_change=True)
     compile: str = "auto"
     precision: str = "auto"
     resume: str = "auto"
     learner: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     pool: int = 16_384
-    group_size: int | None = None
-    on_error: str = "stop"
-    log_every: int = 20
-    save_every: int = 500
-    keep_last: int = 2
-    wandb_project: str | None = None
+    group_size: int | None = setting(None, may_change=True)
+    on_error: str = setting("stop", may_change=True)
+    log_every: int = setting(20, may_change=True)
+    save_every: int = setting(500, may_change=True)
+    keep_last: int = setting(2, may_change=True)
+    wandb_project: str | None = setting(None, may_change=True)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""

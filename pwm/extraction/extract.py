@@ -30,11 +30,6 @@ from pwm.runtime.metrics import MetricsLogger
 from pwm.runtime.run_dir import open_run
 from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
 
-MAY_CHANGE = (
-    "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",
-    "wandb_project",
-)  # fmt: skip
-
 
 def extract(config: ExtractConfig) -> Path:
     """Learn a policy for each task, skipping the tasks that already have one in ``out``.
@@ -58,7 +53,7 @@ def extract(config: ExtractConfig) -> Path:
     if config.init is not None:
         earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
     out = Path(config.out)
-    with open_run(out, "extract", config, MAY_CHANGE):
+    with open_run(out, "extract", config):
         for members in planned_groups(out, tasks, partial(_group_size, config, model, ensemble)):
             if all(is_checkpoint(out / task.name) for task in members):
                 delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some

@@ -112,8 +112,8 @@ class Imagination:
                 self._ensemble_rewards(model, z, actions)
                 for model, z in zip(self._ensemble, ensemble_start_latents, strict=True)
             ]
-            weight = self._config.disagreement_weight
-            rewards = pessimistic_mean(torch.stack([rewards, *ensemble_rewards]), weight)
+            coef = self._config.ensemble.uncertainty_coef
+            rewards = pessimistic_mean(torch.stack([rewards, *ensemble_rewards]), coef)
         return ImaginedRollout(torch.stack(latents), rewards)
 
     def _ensemble_rewards(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Tensor:

@@ -69,18 +69,17 @@ class ActorCriticLearner:
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
         self._imagination = Imagination(model, self.task_ids, config, self.accelerator, ensemble)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
-        scale = 1 / (1 - config.discount) if config.scale_values else 1.0
         self.actors = Actors(latent, masks, config.networks).to(device)
-        self.critics = Critics(len(tasks), latent, config.networks, scale).to(device)
+        self.critics = Critics(len(tasks), latent, config.networks, config.value_scale).to(device)
         self._generators = [stream(seed, task.name, device) for task in tasks]
         self._order_generator = stream(seed, "order", device)
         self._initialize(seed)
-        betas = (config.betas[0], config.betas[1])
+        betas = (config.optim.betas[0], config.optim.betas[1])
         self.actor_optimizer = self.accelerator.adam(
-            self.actors.parameters(), lr=config.actor_lr, betas=betas
+            self.actors.parameters(), lr=config.optim.actor_lr, betas=betas
         )
         self.critic_optimizer = self.accelerator.adam(
-            self.critics.parameters(), lr=config.critic_lr, betas=betas
+            self.critics.parameters(), lr=config.optim.critic_lr, betas=betas
         )
         self.bc_weight = torch.zeros((), device=device)
         self.return_moments = torch.zeros(3, len(tasks), device=device)  # mean, variance, weight
@@ -116,7 +115,7 @@ class ActorCriticLearner:
         samples = config.horizon * config.batch_size
         order = [
             torch.randperm(samples, generator=self._order_generator, device=device)
-            for _ in range(config.critic_passes)
+            for _ in range(config.critic.iterations)
         ]
         return Noise(torch.stack(action, 1), torch.stack(order))
 
@@ -185,13 +184,14 @@ class ActorCriticLearner:
         parameters = list(self.actors.parameters())
         # Cloning alone does not reach log_std.
         grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
-        return self._optimizer_step(self.actor_optimizer, parameters, grads, self.config.actor_clip)
+        limit = self.config.optim.actor_grad_norm
+        return self._optimizer_step(self.actor_optimizer, parameters, grads, limit)
 
     def _update_critics(
         self, imagined: ImaginedRollout, order: Tensor, transitions: Transitions | None
     ) -> tuple[Tensor, Tensor]:
         """The last batch's losses and the mean targets, (K,) each."""
-        config = self.config
+        config, limit = self.config.critic, self.config.optim.critic_grad_norm
         states, targets = self._lambda_returns(imagined)
         if transitions is not None:
             with torch.no_grad():
@@ -200,13 +200,13 @@ class ActorCriticLearner:
         parameters = list(self.critics.parameters())
         loss = torch.zeros(len(states), device=states.device)
         for permutation in order:
-            for part in permutation.chunk(config.critic_minibatches):
+            for part in permutation.chunk(config.batches):
                 loss = self._critic_loss(self.critics, states[:, part], targets[:, part])
                 if transitions is not None:
                     recorded = self._critic_loss(self.critics, transitions.latent, recorded_targets)
-                    loss = torch.lerp(loss, recorded, config.real_value_share)
+                    loss = torch.lerp(loss, recorded, config.real_ratio)
                 grads = torch.autograd.grad(loss.sum(), parameters)
-                self._optimizer_step(self.critic_optimizer, parameters, grads, config.critic_clip)
+                self._optimizer_step(self.critic_optimizer, parameters, grads, limit)
         return loss.detach(), targets.mean(1)
 
     @torch.no_grad()
@@ -250,14 +250,14 @@ class ActorCriticLearner:
         Args:
             step: counts from 0 the updates that only clone, and then the iterations.
         """
-        config = self.config
-        progress, actor_lr = (step - config.clone_first) / config.iterations, config.actor_lr
-        if step < config.clone_first:
-            progress, actor_lr = step / config.clone_first, config.clone_lr
+        optim, bc = self.config.optim, self.config.bc
+        progress, actor_lr = (step - bc.warmup_steps) / self.config.iterations, optim.actor_lr
+        if step < bc.warmup_steps:
+            progress, actor_lr = step / bc.warmup_steps, bc.lr
         for value, first, last in (
-            (self.actor_optimizer.param_groups[0]["lr"], actor_lr, config.lr_final),
-            (self.critic_optimizer.param_groups[0]["lr"], config.critic_lr, config.lr_final),
-            (self.bc_weight, config.clone_weight, config.clone_weight_final),
+            (self.actor_optimizer.param_groups[0]["lr"], actor_lr, optim.lr_final),
+            (self.critic_optimizer.param_groups[0]["lr"], optim.critic_lr, optim.lr_final),
+            (self.bc_weight, bc.weight, bc.weight_final),
         ):
             value.fill_(first + (last - first) * progress)
 

@@ -105,15 +105,16 @@ class Group:
         self.starts = StartStates(model, obs, ids, frozen)
         self.ensemble_starts = [StartStates(other, obs, ids, True) for other in ensemble]
         self.demonstrations: tuple[StartStates, Tensor] | None = None
-        if config.learner.clones:
-            demonstrated = pool(best=config.learner.clone_best)
-            if config.learner.clone_temperature is not None:
-                demonstrated = _weighted(demonstrated, model, ids, config)
+        bc, critic = config.learner.bc, config.learner.critic
+        if bc.needs_demonstrations:
+            demonstrated = pool(best=bc.top_fraction)
+            if bc.awr_temperature is not None:
+                demonstrated = _weighted(demonstrated, model, ids, bc.awr_temperature, config.seed)
             states = StartStates(model, demonstrated.obs, ids, frozen)
             self.demonstrations = states, demonstrated.action
         self.recorded: tuple[StartStates, StartStates, Tensor] | None = None
-        if config.learner.real_value_share:
-            rows = pool(ahead=config.learner.real_value_steps)
+        if critic.real_ratio:
+            rows = pool(ahead=critic.real_steps)
             states = StartStates(model, rows.obs, ids, frozen)
             next_states = StartStates(model, rows.next_obs, ids, frozen)
             outcomes = torch.stack([rows.reward, rows.next_discount], -1)
@@ -122,7 +123,7 @@ class Group:
     def step(self, number: int) -> dict[str, Tensor]:
         """An update that only clones, or an iteration, for all tasks of the group; (K,) metrics."""
         self.learner.set_progress(number)
-        first = self.config.learner.clone_first
+        first = self.config.learner.bc.warmup_steps
         if number < first:
             return self.learner.bc_update(self._demonstrations())
         return self._iteration(number - first)
@@ -141,7 +142,7 @@ class Group:
         rows = learner.sample(len(self.starts))
         start = self.starts[rows]
         ensemble_start_latents = tuple(states[rows] for states in self.ensemble_starts)
-        demonstrations = self._demonstrations() if self.config.learner.clones_beside else None
+        demonstrations = self._demonstrations() if self.config.learner.bc.in_iterations else None
         transitions = self._transitions()
         noise = learner.noise()
         return learner.iteration(
@@ -237,15 +238,16 @@ def _pools(
     return _Pools(*stacked)
 
 
-def _weighted(pools: _Pools, model: WorldModel, ids: Tensor, config: ExtractConfig) -> _Pools:
+def _weighted(
+    pools: _Pools, model: WorldModel, ids: Tensor, temperature: float, seed: int
+) -> _Pools:
     """Rows drawn anew with weights that rise with how well they turned out."""
-    assert config.learner.clone_temperature is not None
     latent = StartStates(model, pools.obs, ids, frozen=True).content
     device = latent.device
     names = [model.suite.tasks[i].name for i in ids.tolist()]
-    generators = [stream(config.seed, f"{name}/clones", device) for name in names]
+    generators = [stream(seed, f"{name}/clones", device) for name in names]
     outcome = pools.return_to_go / pools.steps_to_go
-    rows = cloned_rows(latent, outcome, config.learner.clone_temperature, generators)
+    rows = cloned_rows(latent, outcome, temperature, generators)
     return pools._replace(obs=_take(pools.obs, rows), action=_take(pools.action, rows))
 
 

@@ -56,14 +56,13 @@ def earlier_networks(
 def _difference(
     policy: Policy, critic: TaskCritic, model: WorldModel, config: ActorCriticConfig
 ) -> str | None:
-    scale = 1 / (1 - config.discount) if config.scale_values else 1.0
     of_policy = {
         "world model": (policy.architecture["model"], asdict(model.size)),
         "action size": (policy.architecture["action_dim"], model.suite.action_dim),
         "networks": (policy.architecture["actor"], asdict(config.networks)),
         "reward_units": (critic.reward_units, config.reward_units),
         "discount": (critic.discount, config.discount),
-        "scale of values": (critic.values.scale, scale),
+        "scale of values": (critic.values.scale, config.value_scale),
     }
     for name, (theirs, ours) in of_policy.items():
         if theirs != ours:

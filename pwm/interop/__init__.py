@@ -1,1 +1,1 @@
-"""Other people's formats, in and out."""
+"""Data and checkpoints of TD-MPC2, PWM and Minari, in and out."""

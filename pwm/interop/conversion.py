@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from pwm.core.errors import PwmError
 from pwm.core.files import fsync_directory, unfinished_path
 from pwm.core.layout import MANIFEST_NAME
+from pwm.core.settings import setting
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_choice, require_resume, require_writable
 from pwm.data.problems import ON_ERROR
@@ -43,7 +44,7 @@ class ConvertConfig:
         resume: ``auto`` goes on with a conversion that was stopped; ``never`` refuses what it left.
     """
 
-    source: str = MISSING
+    source: str = setting(MISSING, input_path=True)
     out: str = MISSING
     suite: Any = None
     to: str = "store"

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, replacing
 from pwm.core.progress import console
+from pwm.core.settings import setting
 from pwm.core.validation import require_writable
 from pwm.interop.tdmpc2_checkpoints import published_layout, to_published
 from pwm.models.world_model import load_world_model
@@ -27,7 +28,7 @@ class ExportConfig:
             tensors without content that older ones refuse.
     """
 
-    checkpoint: str = MISSING
+    checkpoint: str = setting(MISSING, input_path=True)
     out: str = MISSING
     placeholders: bool = False
 

@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, unfinished_path, write_atomically
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Suite, Task, get_suite
+from pwm.core.suites import Task, get_suite
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.interop.conversion import (
     RECORD_NAME,
@@ -25,12 +23,7 @@ from pwm.interop.conversion import (
     require_empty,
     require_same,
 )
-from pwm.interop.tdmpc2_data import (
-    PUBLISHED_FILES,
-    ChunkFormat,
-    PieceTable,
-    write_chunk,
-)
+from pwm.interop.tdmpc2_data import PUBLISHED_FILES, Pieces, write_chunk
 
 _FILE_BYTES = 2**31  # of a written data file, where the suite has no published number of files
 
@@ -43,11 +36,12 @@ def export_store(config: ConvertConfig) -> Path:
     tasks = shared_tasks(store, suite, names)
     steps = config.steps or min(task.episode_length for task in suite)
     out, unfinished = Path(config.out), unfinished_path(Path(config.out))
-    tables = [
-        PieceTable.of(store, task, suite.id(task.name), steps, config.limit) for task in tasks
-    ]
-    _require_fit(tables, steps, config)
-    count = _file_count(config, suite, tables, steps)
+    pieces = [Pieces.of(store, task, steps, config.limit) for task in tasks]
+    _require_fit(pieces, steps, config)
+    counts = [len(task.first_rows) for task in pieces]
+    size = sum(counts) * (steps + 1) * 4 * (suite.obs_dim + suite.action_dim + 3)
+    wanted = config.files or PUBLISHED_FILES.get(suite.name) or math.ceil(size / _FILE_BYTES)
+    count = min(wanted, max(counts))
     settings = {
         "made_by": "pwm convert",
         "data": store.digest,
@@ -62,52 +56,46 @@ def export_store(config: ConvertConfig) -> Path:
         console.print(f"{out} is whole already.")
         return out
     require_empty(out)
-    layout = ChunkFormat(suite, steps, _any_terminated(store, tasks))
-    shares = [
-        [(table, np.arange(number, len(table.first_rows), count)) for table in tables]
-        for number in range(count)
-    ]
+    terminated = _any_terminated(store, tasks)
     with _begin_files(unfinished, settings):
-        _write_files(unfinished, store, shares, layout)
+        for path, number in _files_to_write(unfinished, count):
+            entries = [(p.task, int(row)) for p in pieces for row in p.first_rows[number::count]]
+            write_chunk(path, store, entries, suite, steps, terminated)
         (unfinished / LOCK_NAME).unlink()
         publish(unfinished, out)
-    written = sum(len(table.first_rows) for table in tables)
     console.print(
-        f"{out}: {written:,} entries of {steps + 1} rows of {len(tasks)} tasks in {count} files, "
-        f"{sum(table.unfit for table in tables):,} episodes skipped."
+        f"{out}: {sum(counts):,} entries of {steps + 1} rows of {len(tasks)} tasks in {count} "
+        "files, "
+        f"{sum(task.unfit for task in pieces):,} episodes skipped."
     )
     if suite.name not in PUBLISHED_FILES:
         console.print(f"TD-MPC2's own trainer takes mt30 and mt80; these are ids of {suite.name}.")
     return out
 
 
-def _write_files(
-    unfinished: Path,
-    store: EpisodeStore,
-    shares: Sequence[Sequence[tuple[PieceTable, np.ndarray]]],
-    layout: ChunkFormat,
-) -> None:
+def _files_to_write(unfinished: Path, count: int) -> Iterator[tuple[Path, int]]:
+    """The files that are not there yet, with their numbers; a signal stops between two."""
     with progress_bar() as progress, StopSignals() as signals:
-        bar = progress.add_task("convert", total=len(shares), note="")
-        for number, share in enumerate(shares):
+        bar = progress.add_task("convert", total=count, note="")
+        for number in range(count):
             signals.raise_if_requested(
                 f"stopped; the {number} files written so far are kept in {unfinished}. The same "
                 "command goes on from there."
             )
             path = unfinished / f"chunk_{number}.pt"
             if not path.exists():
-                write_chunk(path, store, share, layout)
+                yield path, number
             progress.update(bar, advance=1, note=path.name)
 
 
-def _require_fit(tables: Sequence[PieceTable], steps: int, config: ConvertConfig) -> None:
-    unfit = [f"{table.unfit} of {table.task.name}" for table in tables if table.unfit]
+def _require_fit(pieces: Sequence[Pieces], steps: int, config: ConvertConfig) -> None:
+    unfit = [f"{task.unfit} of {task.task.name}" for task in pieces if task.unfit]
     if unfit and config.on_error == "stop":
         raise PwmError(
             f"the lengths of some episodes in {config.source} are no multiples of {steps} steps: "
             f"{', '.join(unfit)}; on_error=skip leaves them out, steps= sets another length."
         )
-    if not any(len(table.first_rows) for table in tables):
+    if not any(len(task.first_rows) for task in pieces):
         raise PwmError(f"{config.source} has no episode to convert.")
 
 
@@ -119,15 +107,6 @@ def _any_terminated(store: EpisodeStore, tasks: Sequence[Task]) -> bool:
             if store.rows(task.name, first, min(first + block, count))["terminated"].any():
                 return True
     return False
-
-
-def _file_count(
-    config: ConvertConfig, suite: Suite, tables: Sequence[PieceTable], steps: int
-) -> int:
-    pieces = [len(table.first_rows) for table in tables]
-    size = sum(pieces) * (steps + 1) * 4 * (suite.obs_dim + suite.action_dim + 3)
-    wanted = config.files or PUBLISHED_FILES.get(suite.name) or math.ceil(size / _FILE_BYTES)
-    return min(wanted, max(pieces))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``pwm import``: a published world model becomes one that everything here opens."""
+"""``pwm import``: a published checkpoint becomes a world model that every command opens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console
+from pwm.core.settings import setting
 from pwm.core.suites import get_suite
 from pwm.core.validation import require_writable
 from pwm.interop.tdmpc2_checkpoints import PublishedModel, read_published
@@ -31,7 +32,7 @@ class ImportConfig:
         out: the directory to make, for ``checkpoint=`` of other commands.
     """
 
-    checkpoint: str = MISSING
+    checkpoint: str = setting(MISSING, input_path=True)
     suite: Any = MISSING
     out: str = MISSING
 

@@ -56,7 +56,7 @@ def import_files(config: ConvertConfig) -> Path:
         _require_no_other(source, files, unfinished_path(out))
         with _unfinished_store(out, chosen, _SOURCE, {**settings, "files": files}) as (store, stop):
             _Conversion(config, suite, chosen, store).run(files, stop)
-    _summarize(EpisodeStore.open(out), suite)
+    _summarize_files(EpisodeStore.open(out), suite)
     return out
 
 
@@ -89,7 +89,7 @@ def import_minari(config: ConvertConfig) -> Path:
 
 
 def _finished(out: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of a conversion that is whole; nothing where it is still to do."""
+    """The record of a finished conversion, empty where it is still to do."""
     recorded = _recorded(out, key, settings)
     if recorded:
         console.print(f"{out} is whole already.")
@@ -99,7 +99,7 @@ def _finished(out: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _recorded(path: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of these settings in a store; nothing where there is no store or record yet."""
+    """A store's record of its conversion, empty where there is no store or record yet."""
     if not (path / MANIFEST_NAME).exists():
         return {}
     recorded = EpisodeStore.open(path).sources.get(key, {})
@@ -145,11 +145,7 @@ def _note_environment(source: MinariSource) -> None:
 
 def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter[str]) -> None:
     task = source.task
-    console.print(info(store))
-    console.print(
-        f"{store.path}: {counts['stored']:,} episodes, {store.record(task.name).rows:,} rows, "
-        f"{counts['skipped']:,} episodes skipped."
-    )
+    _summarize(store, "", counts["skipped"])
     if clipped := counts["clipped"]:
         console.print(f"{clipped:,} actions lay outside the action space and are clipped.")
     if longer := counts["longer"]:
@@ -180,21 +176,24 @@ def _require_no_other(source: Path, files: Mapping[str, str], path: Path) -> Non
         )
 
 
-def _summarize(store: EpisodeStore, suite: Suite) -> None:
-    console.print(info(store))
+def _summarize_files(store: EpisodeStore, suite: Suite) -> None:
     recorded = [d for key, d in store.sources.items() if key.startswith(f"{_SOURCE}/")]
     skipped = sum(sum(entry["skipped"].values()) for entry in recorded)
-    counts = [store.record(task.name) for task in store.suite]
-    console.print(
-        f"{store.path}: {sum(count.episodes for count in counts):,} episodes, "
-        f"{sum(count.rows for count in counts):,} rows from {len(recorded)} files, "
-        f"{skipped:,} episodes skipped."
-    )
+    _summarize(store, f" from {len(recorded)} files", skipped)
     published = PUBLISHED_FILES.get(suite.name, 0)
     if len(recorded) < published:
         console.print(f"The published {suite.name} set has {published} files.")
-    if empty := sum(not count.episodes for count in counts):
-        console.print(f"{empty} of {len(counts)} tasks have no episode in these files.")
+    if empty := sum(not store.count(task.name) for task in store.suite):
+        console.print(f"{empty} of {len(store.suite)} tasks have no episode in these files.")
+
+
+def _summarize(store: EpisodeStore, origin: str, skipped: int) -> None:
+    console.print(info(store))
+    counts = [store.record(task.name) for task in store.suite]
+    console.print(
+        f"{store.path}: {sum(count.episodes for count in counts):,} episodes, "
+        f"{sum(count.rows for count in counts):,} rows{origin}, {skipped:,} episodes skipped."
+    )
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ class _Conversion:
         chunk, key = self._chunk(name, fingerprint), _key(name)
         room = {task.name: self._room(task, chunk) for task in self.chosen}
         if self.config.verify and any(room.values()):
-            phases.begin("check MB", chunk.file.size / 1e6)
+            phases.begin("check MB", chunk.path.stat().st_size / 1e6)
             for count in chunk.file.verify():
                 phases.advance(count / 1e6)
         usable, skipped = self._usable(chunk, room, phases)

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,15 +33,6 @@ _METADATA = "metadata.json"
 _SUCCESS_KEYS = ("success", "is_success")
 _LONGEST_BEHAVIOUR = 64
 _BLOCK_BYTES = 2**26  # of observations that are committed at a time
-
-
-class MinariEpisode(NamedTuple):
-    """An episode as the dataset has it."""
-
-    id: int  # its number in the dataset
-    episode: Episode  # to store, if there is no fault
-    fault: str | None  # why it cannot be stored
-    clipped: int  # steps whose action lay outside the action space and was clipped
 
 
 class MinariSource:
@@ -67,6 +58,10 @@ class MinariSource:
         """
         from envs.gymnasium_task import check_spaces
 
+        try:
+            import minari  # noqa: F401
+        except ImportError as error:
+            raise PwmError("Minari datasets need minari: pip install 'pwm[minari]'.") from error
         path = _find(source.removeprefix(PREFIX))
         self.task = task
         self._storage, metadata = _open(path)
@@ -111,8 +106,8 @@ class MinariSource:
             env.close()
         return not (np.allclose(low, self._low) and np.allclose(high, self._high))
 
-    def read(self) -> Iterator[MinariEpisode]:
-        """The episodes in the dataset's order, one in memory at a time.
+    def read(self) -> Iterator[tuple[Episode, int]]:
+        """The episodes in their order, one in memory at a time, and how many actions were clipped.
 
         Raises:
             PwmError: if the files are damaged.
@@ -120,14 +115,14 @@ class MinariSource:
         numbers = range(self.episodes)
         try:
             described = iter(self._storage.get_episode_metadata(numbers))
-            for i, data in zip(numbers, self._storage.get_episodes(numbers), strict=True):
-                yield self._episode(i, data, next(described).get("seed"))
+            for data in self._storage.get_episodes(numbers):
+                yield self._episode(data, next(described).get("seed"))
         except (OSError, KeyError, ValueError, AssertionError) as error:
             raise PwmError(
                 f"dataset {self.description['dataset']} is damaged ({error}); fetch it again."
             ) from error
 
-    def _episode(self, number: int, data: dict[str, Any], seed: object) -> MinariEpisode:
+    def _episode(self, data: dict[str, Any], seed: object) -> tuple[Episode, int]:
         obs = flatten_steps(self._storage.observation_space, data["observations"])
         raw = np.asarray(data["actions"], np.float64)
         steps = len(raw)
@@ -143,7 +138,7 @@ class MinariSource:
             behaviour=self._behaviour,
             seed=seed if isinstance(seed, int) and seed < 2**63 else -1,
         )
-        return MinariEpisode(number, episode, episode.fault(self.task), int(outside.sum()))
+        return episode, int(outside.sum())
 
     def _success(self, infos: Any, steps: int) -> np.ndarray:
         """(T,) from infos that have an entry per step, or one more for the reset."""
@@ -187,24 +182,23 @@ def fill_store(
     waiting: list[Episode] = []
     with progress_bar() as progress:
         bar = progress.add_task("convert", total=source.episodes, note=task.name)
-        for item in source.read():
+        for number, (episode, clipped) in enumerate(source.read()):
             if counts["stored"] == limit:
                 break
             progress.advance(bar)
-            if item.fault is not None:
+            if fault := episode.fault(task):
                 if not skip_faults:
                     raise PwmError(
-                        f"episode {item.id} of dataset {source.description['dataset']} cannot be "
-                        f"stored: {item.fault}; on_error=skip leaves such episodes out and counts "
-                        "them."
+                        f"episode {number} of dataset {source.description['dataset']} cannot be "
+                        f"stored: {fault}; on_error=skip leaves such episodes out and counts them."
                     )
                 counts["skipped"] += 1
                 continue
-            longer = len(item.episode.action) > task.episode_length
-            counts.update({"stored": 1, "clipped": item.clipped, "longer": int(longer)})
+            longer = len(episode.action) > task.episode_length
+            counts.update({"stored": 1, "clipped": clipped, "longer": int(longer)})
             if counts["stored"] > done:
-                waiting.append(item.episode)
-            if sum(episode.obs.nbytes for episode in waiting) > _BLOCK_BYTES:
+                waiting.append(episode)
+            if sum(kept.obs.nbytes for kept in waiting) > _BLOCK_BYTES:
                 store.append(task.name, waiting, key)
                 waiting = []
                 signals.raise_if_requested(
@@ -242,7 +236,6 @@ def _find(name: str) -> Path:
     for path in (given / "data", given):
         if (path / _METADATA).is_file():
             return path
-    _require_minari()
     from minari.storage import get_dataset_path
 
     path = get_dataset_path(name) / "data"
@@ -254,20 +247,12 @@ def _find(name: str) -> Path:
     )
 
 
-def _require_minari() -> None:
-    try:
-        import minari  # noqa: F401
-    except ImportError as error:
-        raise PwmError("Minari datasets need minari: pip install 'pwm[minari]'.") from error
-
-
 def _open(path: Path) -> tuple[MinariStorage, dict[str, Any]]:
     """The files and their metadata, of a version and with spaces that are stated.
 
     Minari makes the environment that a dataset names where the dataset does not state its spaces.
     That would run whatever the file says, so such a dataset is refused.
     """
-    _require_minari()
     import minari
     from minari.dataset.minari_storage import MinariStorage
 

@@ -284,7 +284,7 @@ def _check_expressible(model: WorldModel) -> None:
 
 
 def _q_extras(parameters: Mapping[str, Tensor], num_q: int, placeholders: bool) -> dict[str, Any]:
-    """What TD-MPC2 saves beside the two ensembles, and asks for when it loads."""
+    """The entries that TD-MPC2 saves beside the two ensembles, and asks for when it loads."""
     extras: dict[str, Any] = {}
     for prefix in ("_Qs.params", "_detach_Qs_params", "_target_Qs_params"):
         extras[f"{prefix}.__batch_size"] = torch.Size([num_q])

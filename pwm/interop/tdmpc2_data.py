@@ -209,19 +209,15 @@ def _faults(
     yield "a termination that is neither 0 nor 1", ((flags != 0) & (flags != 1)).any(1)
 
 
-@dataclass(frozen=True)
-class PieceTable:
+class Pieces(NamedTuple):
     """Where the fixed-length pieces of a task's stored episodes begin."""
 
-    task: Task  # the task
-    id: int  # its id in the suite that is written
+    task: Task
     first_rows: np.ndarray  # (pieces,) rows of the store with their first observations
     unfit: int  # episodes whose length is no multiple of the piece's
 
     @classmethod
-    def of(
-        cls, store: EpisodeStore, task: Task, task_id: int, steps: int, limit: int | None
-    ) -> PieceTable:
+    def of(cls, store: EpisodeStore, task: Task, steps: int, limit: int | None) -> Pieces:
         """Cut a task's episodes, at most ``limit`` of them, into pieces of ``steps`` steps.
 
         A piece begins with the observation that the one before it ended with.
@@ -229,62 +225,49 @@ class PieceTable:
         table = store.episodes(task.name)[:limit]
         lengths = table["length"].astype(np.int64) - 1
         fits = lengths % steps == 0
-        pieces = lengths[fits] // steps
-        ends = np.cumsum(pieces)
-        number = np.arange(ends[-1] if len(ends) else 0)
-        within = number - np.repeat(ends - pieces, pieces)
-        first_rows = np.repeat(table["start"][fits], pieces) + within * steps
-        return cls(task, task_id, first_rows, int(np.count_nonzero(~fits)))
-
-
-class ChunkFormat(NamedTuple):
-    """What all data files of a set have in common."""
-
-    suite: Suite  # gives task ids and the padded sizes
-    steps: int  # T; an entry has T+1 rows
-    terminated: bool  # whether there is a field of that name
+        ends = zip(table["start"][fits], (table["start"] + lengths)[fits], strict=True)
+        rows = [np.arange(first, end, steps) for first, end in ends]
+        return cls(task, np.concatenate([np.zeros(0, np.int64), *rows]), int((~fits).sum()))
 
 
 def write_chunk(
     path: Path,
     store: EpisodeStore,
-    pieces: Sequence[tuple[PieceTable, np.ndarray]],
-    layout: ChunkFormat,
-) -> int:
+    entries: Sequence[tuple[Task, int]],
+    suite: Suite,
+    steps: int,
+    terminated: bool,
+) -> None:
     """Write one data file that TD-MPC2 loads: at every moment absent, the old one, or the new one.
 
     Args:
         path: the file.
-        store: where the episodes are.
-        pieces: of each task the table, and which of its pieces go into this file.
-        layout: what the files have in common.
-
-    Returns:
-        The number of pieces written.
+        store: has the episodes.
+        entries: of each the task, and the row of the store that it begins at.
+        suite: gives task ids and the padded sizes.
+        steps: T; an entry has T+1 rows.
+        terminated: whether there is a field of that name.
     """
     from tensordict import TensorDict
 
-    entries = [(table, row) for table, chosen in pieces for row in table.first_rows[chosen]]
-    shape, suite = (len(entries), layout.steps + 1), layout.suite
+    shape = (len(entries), steps + 1)
     fields = {
         "obs": np.zeros((*shape, suite.obs_dim), np.float32),
         "action": np.zeros((*shape, suite.action_dim), np.float32),
         "reward": np.zeros(shape, np.float32),
         "task": np.zeros(shape, np.int32),
     }
-    if layout.terminated:
+    if terminated:
         fields["terminated"] = np.zeros(shape, np.float32)
-    for number, (table, row) in enumerate(entries):
-        task = table.task
-        piece = store.rows(task.name, int(row), int(row) + shape[1])
-        fields["obs"][number, :, : task.obs_dim] = piece["obs"]
-        fields["action"][number, :, : task.action_dim] = piece["action"]
-        fields["task"][number] = table.id
+    for number, (task, row) in enumerate(entries):
+        rows = store.rows(task.name, row, row + steps + 1)
+        fields["obs"][number, :, : task.obs_dim] = rows["obs"]
+        fields["action"][number, :, : task.action_dim] = rows["action"]
+        fields["task"][number] = suite.id(task.name)
         for name in fields.keys() & {"reward", "terminated"}:
-            fields[name][number] = piece[name]
+            fields[name][number] = rows[name]
     for name in fields.keys() & {"action", "reward", "terminated"}:
         fields[name][:, 0] = np.nan
     tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
     with replacing(path) as file:
         torch.save(TensorDict(tensors, batch_size=shape), file)
-    return len(entries)

@@ -51,7 +51,7 @@ class TensorDictRecord:
 
 
 def _make_tensordict(kind: object, state: object) -> TensorDictRecord:
-    """What current tensordict releases pickle: a function of a class and its state."""
+    """Stands in for the function that current tensordict releases pickle, of a class and state."""
     made = TensorDictRecord()
     made.__setstate__(state)
     return made
@@ -164,11 +164,6 @@ class TorchFile:
         """
         for info in self._members.values():
             yield from map(len, self._blocks(info))
-
-    @property
-    def size(self) -> int:
-        """Bytes of all members."""
-        return sum(info.file_size for info in self._members.values())
 
 
 @contextmanager

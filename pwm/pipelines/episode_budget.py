@@ -37,7 +37,7 @@ def next_episode_budget(
 
 
 @dataclass
-class FillConfig:
+class StalledConfig:
     """An agent's training episodes for tasks on which growth has stalled at a low score.
 
     Each round that finds a task so adds as many, of one agent, which goes on to learn.

@@ -16,6 +16,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.locks import DirectoryLock
 from pwm.core.progress import console
+from pwm.core.settings import setting
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.evaluate import OUTCOMES, STRIPS, VIDEOS
 from pwm.models.policy_directory import put_policies
@@ -33,7 +34,7 @@ class GatherConfig:
         partial: gather the jobs that are done, though others are not.
     """
 
-    run: str = MISSING
+    run: str = setting(MISSING, input_path=True)
     partial: bool = False
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pwm.core.settings import setting
 from pwm.pipelines.job_records import FAILED, RUNNING, STATES, STOPPED, JobRecord, read_records
 
 
@@ -24,7 +25,7 @@ class StatusConfig:
         run: what was ``out=`` of ``pwm collect``, ``extract`` or ``evaluate`` with ``-m``.
     """
 
-    run: str = MISSING
+    run: str = setting(MISSING, input_path=True)
 
 
 def status(config: StatusConfig) -> None:

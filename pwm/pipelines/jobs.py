@@ -11,9 +11,9 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from pwm.core.errors import PwmError, explain_fault
 from pwm.core.files import make_directory
 from pwm.core.layout import JOBS
 from pwm.core.locks import DirectoryLock
+from pwm.core.renamed_settings import with_current_names
+from pwm.core.settings import require_inputs
 from pwm.core.signals import Interrupted, Terminated
 from pwm.core.suites import SUITES, get_suite
-from pwm.core.validation import from_plain, require_exists, require_writable
-from pwm.evaluation import evaluate
-from pwm.extraction import extract
+from pwm.core.validation import from_plain, require_writable
+from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.extraction.config import ExtractConfig
+from pwm.extraction.extract import extract
 from pwm.models.policy_directory import put_policies
 from pwm.pipelines.job_records import (
     DONE,
@@ -41,7 +44,7 @@ from pwm.pipelines.job_records import (
     read_records,
 )
 from pwm.runtime.run_dir import open_run, read_config, resolved_config
-from pwm.simulation import collect
+from pwm.simulation.collect import CollectConfig, collect
 
 _LOCK_PATIENCE = 2.0  # `pwm status` holds a lock for a moment
 _LOSS_PATIENCE = 60.0  # a lost process may work on for a while after its job was begun again
@@ -55,38 +58,19 @@ class JobKind:
         setting: what names the tasks.
         config: the type of its settings, with ``as_job`` and ``out``.
         function: what it does.
-        may_change: settings in which jobs that share ``out`` may differ from earlier ones.
-        inputs: settings that are paths to read.
         always: whether a job that has ended is begun again, since it looks for changed inputs.
     """
 
     setting: str
     config: type[Any]
     function: Callable[[Any], Any]
-    may_change: Collection[str]
-    inputs: Sequence[str]
     always: bool = False
 
 
 KINDS = {
-    "collect": JobKind(
-        "suite", collect.CollectConfig, collect.collect, collect.MAY_CHANGE, ("policy",)
-    ),
-    "extract": JobKind(
-        "tasks",
-        extract.ExtractConfig,
-        extract.extract,
-        extract.MAY_CHANGE,
-        ("checkpoint", "data", "init", "ensemble"),
-    ),
-    "evaluate": JobKind(
-        "tasks",
-        evaluate.EvaluateConfig,
-        evaluate.evaluate,
-        [field.name for field in fields(evaluate.EvaluateConfig)],
-        ("policy_directory", "data", "checkpoint"),
-        always=True,
-    ),
+    "collect": JobKind("suite", CollectConfig, collect),
+    "extract": JobKind("tasks", ExtractConfig, extract),
+    "evaluate": JobKind("tasks", EvaluateConfig, evaluate, always=True),
 }
 
 
@@ -116,7 +100,8 @@ class Jobs:
                 f"{run} has jobs of an unknown command '{command:.50}'; give another run=."
             )
         kind = KINDS[command]
-        config = from_plain(kind.config, read_config(run / JOBS))
+        settings, _ = with_current_names(kind.config, read_config(run / JOBS))
+        config = from_plain(kind.config, settings)
         order = {name: i for i, name in enumerate(get_suite(getattr(config, kind.setting)).names)}
         by_task = sorted(records.items(), key=lambda item: order.get(item[1].tasks[0], len(order)))
         return cls(run, command, replace(config, out=str(run)), dict(by_task))
@@ -236,14 +221,11 @@ def planned_jobs(
     """
     kind, run = KINDS[command], Path(config.out)
     config.validate()
-    for name in kind.inputs:
-        given = getattr(config, name)
-        for path in given if isinstance(given, list) else [given]:
-            require_exists(path)
+    require_inputs(config)
     require_writable(config.out)
     own = {job_directory(run, get_suite(spec).names): spec for spec in specs}
     _require_disjoint(run, own)
-    with open_run(run / JOBS, command, _widened(command, config), kind.may_change):
+    with open_run(run / JOBS, command, _widened(command, config)):
         for directory, spec in own.items():
             _announce(command, directory, spec)
         settings = resolved_config(config)
@@ -305,5 +287,6 @@ def _is_done(directory: Path, kind: JobKind, settings: Mapping[str, Any]) -> boo
     record = read_record(directory)
     if record is None or record.state != DONE or record.settings is None:
         return False
+    before, _ = with_current_names(kind.config, record.settings)
     ignored = {kind.setting, "out", "resume"}
-    return all(record.settings.get(k) == v for k, v in settings.items() if k not in ignored)
+    return all(before.get(k) == v for k, v in settings.items() if k not in ignored)

@@ -6,14 +6,16 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console
+from pwm.core.settings import Choices, block_types, require_inputs
 from pwm.core.suites import get_suite
-from pwm.core.validation import error_prefix, require_exists, require_writable
+from pwm.core.validation import error_prefix, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract
@@ -33,6 +35,8 @@ class QuickstartConfig:
         device: of pretraining and extraction.
     """
 
+    presets: ClassVar[Choices] = {"recipe": "quick"}
+
     out: str = MISSING
     seed: int = 0
     device: str = "auto"
@@ -44,17 +48,14 @@ class QuickstartConfig:
     def validate(self) -> None:
         """Raise PwmError for what any stage could not work with, before the first one begins."""
         require_writable(self.out)
-        stages = {name: getattr(self, name) for name in _INPUTS}
+        stages = {name: getattr(self, name) for name in block_types(QuickstartConfig)}
         for name, stage in stages.items():
             error_prefix(name, stage.validate)
         outputs = {stage.out for name, stage in stages.items() if name != "evaluate"}
         if len(outputs) < 3:
             raise PwmError("two stages have the same out=; give each its own directory.")
-        for name, inputs in _INPUTS.items():
-            for setting in inputs:
-                path = getattr(stages[name], setting)
-                if path not in outputs:
-                    error_prefix(name, require_exists, path)
+        for name, stage in stages.items():
+            error_prefix(name, require_inputs, stage, outputs)
         self._check_tasks()
 
     def _check_tasks(self) -> None:
@@ -69,15 +70,6 @@ class QuickstartConfig:
             if stage.tasks is not None and source:
                 for task in get_suite(stage.tasks):
                     error_prefix(f"{name}.tasks", suite.id, task.name)
-
-
-# The paths that each stage reads; those that an earlier stage makes are not there yet.
-_INPUTS = {
-    "collect": ("policy",),
-    "pretrain": ("data", "init"),
-    "extract": ("checkpoint", "data"),
-    "evaluate": ("policy_directory", "data", "checkpoint"),
-}
 
 
 def quickstart(config: QuickstartConfig) -> Path:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from omegaconf import MISSING
@@ -17,6 +17,7 @@ from torch import Tensor
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console, progress_bar
+from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
@@ -48,7 +49,7 @@ from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
 from pwm.runtime.training_checkpoints import load_latest, require_same_data
 
-INIT_MOMENTS = ("keep", "widen", "data")
+INIT_NORMALIZATION = ("keep", "widen", "data")
 
 
 @dataclass
@@ -85,7 +86,7 @@ class PretrainConfig(LearnerConfig):
         init: a world model to start from: a pretraining run, a checkpoint or an imported model.
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
             place of ``model``, ``normalize_obs`` and ``q_and_prior``.
-        init_moments: the normalization of observations that ``init`` has: ``keep`` it, or
+        init_normalization: the normalization of observations that ``init`` has: ``keep`` it, or
             ``widen`` it where the data have outgrown it
             (:func:`pwm.pretraining.normalization.widened_moments`), or take that of the ``data``,
             angles wrapped, as a new model does.
@@ -104,13 +105,15 @@ class PretrainConfig(LearnerConfig):
             skipped, before training stops.
     """
 
-    data: str = MISSING
+    presets: ClassVar[Choices] = {"model": "5M"}
+
+    data: str = setting(MISSING, input_path=True)
     out: str = MISSING
-    init: str | None = None
-    init_moments: str = "keep"
+    init: str | None = setting(None, input_path=True)
+    init_normalization: str = "keep"
     suite: Any = None
     seed: int = 0
-    device: str = "auto"
+    device: str = setting("auto", may_change=True)
     compile: str = "auto"
     precision: str = "auto"
     resume: str = "auto"
@@ -120,20 +123,20 @@ class PretrainConfig(LearnerConfig):
     q_and_prior: bool = False
 
     batch_size: int = 1024
-    accumulate: int = 1
-    parallel: str = "auto"
+    accumulate: int = setting(1, may_change=True)
+    parallel: str = setting("auto", may_change=True)
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
     balance: str = "task"
-    on_error: str = "stop"
-    data_device: str = "auto"
-    data_memory: float = DEFAULT_MEMORY / 2**30
+    on_error: str = setting("stop", may_change=True)
+    data_device: str = setting("auto", may_change=True)
+    data_memory: float = setting(DEFAULT_MEMORY / 2**30, may_change=True)
 
-    log_every: int = 50
+    log_every: int = setting(50, may_change=True)
     diagnose_every: int = 10_000
-    save_every: int = 5_000
-    keep_last: int = 2
-    max_skipped: int = 100
-    wandb_project: str | None = None
+    save_every: int = setting(5_000, may_change=True)
+    keep_last: int = setting(2, may_change=True)
+    max_skipped: int = setting(100, may_change=True)
+    wandb_project: str | None = setting(None, may_change=True)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -146,7 +149,7 @@ class PretrainConfig(LearnerConfig):
         require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
         require_at_least(self, 1, "max_skipped")
         require_seed(self, "seed")
-        require_choice(self, "init_moments", INIT_MOMENTS)
+        require_choice(self, "init_normalization", INIT_NORMALIZATION)
         require_choice(self, "parallel", PARALLEL)
         if self.parallel == "fsdp" and self.compile == "always":
             raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
@@ -229,7 +232,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
     with ExitStack() as held:
         with ranks.raise_together():
             if ranks.main:
-                held.enter_context(open_run(out, "pretrain", config, _MAY_CHANGE))
+                held.enter_context(open_run(out, "pretrain", config))
         torch.manual_seed(config.seed)
         model = _built(build, ranks) if given is None else given
         learner = _learner(model, config, device, ranks)
@@ -267,12 +270,6 @@ def _learner(
     )
 
 
-_MAY_CHANGE = (
-    "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
-    "on_error", "data_device", "data_memory", "accumulate", "parallel",
-)  # fmt: skip
-
-
 def _restore_or_begin(
     learner: WorldModelLearner, store: EpisodeStore, config: PretrainConfig, bad: BadData
 ) -> int:
@@ -284,9 +281,10 @@ def _restore_or_begin(
         learner.model.wrap_angles = wraps_angles(checkpoint.meta)
         return int(checkpoint.meta["step"])
     model = learner.model
-    if not model.normalize_obs or (config.init is not None and config.init_moments == "keep"):
+    how = "data" if config.init is None else config.init_normalization
+    if not model.normalize_obs or how == "keep":
         return 0
-    if config.init is not None and config.init_moments == "widen":
+    if how == "widen":
         before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()
         moments = widened_moments(store, model.suite, *before, bad, model.wrap_angles)
     else:

@@ -29,7 +29,7 @@ _DIRECTORIES = re.compile(r"(?<![\w.~])/(?:[\w.@+-]+/)+")
 class RunParts:
     """Where a run keeps the parts of a bundle."""
 
-    run: Path  # its directory
+    run: Path
     world_models: tuple[Path, ...]  # one per round, or the only one; the last one ships
     policies: tuple[Path, ...]  # likewise directories of policies
     data: Path  # the episode store
@@ -70,7 +70,7 @@ def ship_world_model(source: Path, out: Path) -> None:
 
 
 def newest_meta(world_model: Path) -> dict[str, Any]:
-    """What the newest checkpoint of a pretraining run, or one checkpoint, says of itself."""
+    """The meta of the newest checkpoint of a pretraining run, or of one checkpoint."""
     steps = list_steps(world_model / "checkpoints")
     return read_meta(steps[-1] if steps else world_model, KIND)
 

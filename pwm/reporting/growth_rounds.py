@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
-from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -20,6 +20,10 @@ from pwm.evaluation.statistics import Interval
 from pwm.reporting import plots, svg
 
 _NAME = "rounds.json"
+_CSV_HEADER = (
+    "round", "task", "episodes_added", "episodes", "rows", "normalized_score", "normalized_low",
+    "normalized_high", "return",
+)  # fmt: skip
 _BESIDE = "pwm-48M"  # the published method that is drawn beside
 
 
@@ -57,9 +61,6 @@ class Round:
         return cls(number, score.mean_normalized_score, score.mean_ci95, tasks)
 
 
-_ROUNDS = TypeAdapter(list[Round])
-
-
 def read_rounds(directory: Path) -> list[Round]:
     """The rounds that are complete, none where there is no record.
 
@@ -70,7 +71,7 @@ def read_rounds(directory: Path) -> list[Round]:
     if not file.is_file():
         return []
     try:
-        found = _ROUNDS.validate_python(json.loads(file.read_bytes())["rounds"])
+        found = msgspec.convert(json.loads(file.read_bytes())["rounds"], list[Round])
         if [entry.number for entry in found] != list(range(len(found))):
             raise ValueError("a round is missing")
     except (OSError, LookupError, TypeError, ValueError) as error:
@@ -108,29 +109,17 @@ def write_rounds(directory: Path, suite: str, rounds: Sequence[Round]) -> None:
         alt = f"{name}: score by round"
         drawing = plots.rounds_plot(values, ends[:, 0], ends[:, 1], marks, alt)
         write_atomically(curves / f"{name}.svg", svg.standalone(drawing).encode())
-    write_atomically(directory / "rounds.csv", _csv(rounds))
+    rows = [
+        (
+            *(entry.number, name, task.added, task.episodes, task.rows, task.normalized_score),
+            *(*(task.normalized_ci95 or (None, None)), task.episode_return),
+        )
+        for entry in rounds
+        for name, task in entry.tasks.items()
+    ]
+    write_atomically(directory / "rounds.csv", csv_table(_CSV_HEADER, rows))
     content = {"suite": suite, "rounds": [asdict(entry) for entry in rounds]}
     write_atomically(directory / _NAME, json.dumps(content, indent=1).encode())
-
-
-def _csv(rounds: Sequence[Round]) -> bytes:
-    rows = []
-    for entry in rounds:
-        for name, task in entry.tasks.items():
-            low, high = task.normalized_ci95 or (None, None)
-            row = {
-                "round": entry.number,
-                "task": name,
-                "episodes_added": task.added,
-                "episodes": task.episodes,
-                "rows": task.rows,
-                "normalized_score": task.normalized_score,
-                "normalized_low": low,
-                "normalized_high": high,
-                "return": task.episode_return,
-            }
-            rows.append(row)
-    return csv_table(rows)
 
 
 def rounds_table(rounds: Sequence[Round]) -> Table:

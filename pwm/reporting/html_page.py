@@ -159,7 +159,7 @@ def _groups(tasks: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _stages(run: Path) -> list[dict[str, Any]]:
-    """What the run's stages recorded of themselves."""
+    """Facts, settings and times that the run's stages recorded."""
     stages = []
     for folder, label in _STAGES.items():
         facts = optional_object(run / folder / "run.json")

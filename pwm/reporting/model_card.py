@@ -9,8 +9,10 @@ from typing import Any
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
+from pwm.core.renamed_settings import with_current_names
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import Results, read_json
+from pwm.extraction.config import ExtractConfig
 from pwm.models.world_model import KIND, load_world_model
 from pwm.reporting.bundle import RunParts, newest_meta, without_places
 from pwm.reporting.templating import render
@@ -122,12 +124,15 @@ def _world_model(shipped: Path, sources: Sequence[Path]) -> dict[str, Any] | Non
 def _policies(shipped: Path, sources: Sequence[Path]) -> dict[str, Any] | None:
     if not shipped.is_dir():
         return None
-    learners = [_config(path).get("learner") or {} for path in sources]
+    configs = [with_current_names(ExtractConfig, _config(path))[0] for path in sources]
+    learners = [config.get("learner") or {} for config in configs]
     last = learners[-1] if learners else {}
     return {
         "count": sum(1 for path in shipped.iterdir() if path.is_dir()),
         "iterations": sum(learner.get("iterations") or 0 for learner in learners),
-        "cloning_updates": sum(learner.get("clone_first") or 0 for learner in learners),
+        "cloning_updates": sum(
+            (learner.get("bc") or {}).get("warmup_steps") or 0 for learner in learners
+        ),
         "rounds": len(sources),
         "horizon": last.get("horizon"),
         "batch_size": last.get("batch_size"),

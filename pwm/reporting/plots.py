@@ -41,39 +41,32 @@ class Curve:
 
 
 @styled
-def curve_plot(curve: Curve, colour: str, alt: str) -> str:
-    """One learning curve with its last value written at its end.
+def curves_plot(curves: Sequence[Curve], alt: str) -> str:
+    """Learning curves, the last value written at the end: one, or each thin and the median bold.
 
     Args:
-        curve: what to draw; the axis is logarithmic where values are positive and span over 30x.
-        colour: a name in PALETTE.
+        curves: what to draw; the axis is logarithmic where values are positive and span over 30x.
         alt: a description.
     """
-    curve = curve.thinned()
-    ax = axes(right=0.86)
-    if len(curve.value):
-        ax.plot(curve.step, curve.value, color=COLOURS[colour], linewidth=1.6)
-        _log_if_wide(ax, curve.value)
-        _end_label(ax, curve.step[-1], curve.value[-1], colour)
-    _step_axis(ax)
-    return inline(ax.figure, alt)
-
-
-@styled
-def overlay_plot(curves: Sequence[Curve], alt: str) -> str:
-    """Learning curves of many tasks: each thin and grey, their median bold."""
     thinned = [c for c in (curve.thinned() for curve in curves) if len(c.value)]
     ax = axes(right=0.86)
-    for curve in thinned:
-        _thin_line(ax, curve.step, curve.value, 0.7, len(thinned))
     if thinned:
-        grid = max((curve.step for curve in thinned), key=len)
-        rows = [np.interp(grid, c.step, c.value, left=np.nan, right=np.nan) for c in thinned]
+        for curve in thinned if len(curves) > 1 else ():
+            _thin_line(ax, curve.step, curve.value, 0.7, len(thinned))
+        step = max((curve.step for curve in thinned), key=len)
+        rows = [np.interp(step, c.step, c.value, left=np.nan, right=np.nan) for c in thinned]
         median = _median(np.array(rows))
-        ax.plot(grid, median, color=COLOURS["extracted"], linewidth=1.8)
-        _log_if_wide(ax, np.concatenate([curve.value for curve in thinned]))
-        _end_label(ax, grid[-1], median[-1], "extracted")
-    _step_axis(ax)
+        ax.plot(step, median, color=COLOURS["extracted"], linewidth=1.8 if len(curves) > 1 else 1.6)
+        values = np.concatenate([curve.value for curve in thinned])
+        if values.min() > 0 and values.max() > 30 * values.min():
+            ax.set_yscale("log")
+            ax.yaxis.set_minor_locator(NullLocator())
+        _end_label(ax, step[-1], median[-1], "extracted")
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.set_xlabel("updates")
+    if ax.get_yscale() == "linear":
+        ax.yaxis.set_major_locator(MaxNLocator(4))
     return inline(ax.figure, alt)
 
 
@@ -217,20 +210,6 @@ def _thin_line(
 ) -> None:
     """One of many lines in grey."""
     ax.plot(x, y, color=COLOURS["muted"], linewidth=width, alpha=0.55 if lines <= 12 else 0.25)
-
-
-def _step_axis(ax: Axes) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.set_xlabel("updates")
-    if ax.get_yscale() == "linear":
-        ax.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def _log_if_wide(ax: Axes, values: np.ndarray) -> None:
-    if values.min() > 0 and values.max() > 30 * values.min():
-        ax.set_yscale("log")
-        ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _end_label(ax: Axes, x: float, y: float, colour: str) -> None:

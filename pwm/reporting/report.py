@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.progress import console
+from pwm.core.settings import setting
 from pwm.core.validation import require_writable
 from pwm.reporting.html_page import report
 from pwm.reporting.results_page import Sources, results_page
@@ -30,11 +31,11 @@ class ReportConfig:
         notes: a Markdown file whose text the results page takes in after its summary.
     """
 
-    run: Any = MISSING
+    run: Any = setting(MISSING, input_path=True)
     results: str | None = None
-    grow: Any = None
-    strips: str | None = None
-    notes: str | None = None
+    grow: Any = setting(None, input_path=True)
+    strips: str | None = setting(None, input_path=True)
+    notes: str | None = setting(None, input_path=True)
 
 
 def report_command(config: ReportConfig) -> Path:

@@ -1,4 +1,4 @@
-"""RESULTS.md: what several seeds of a suite reached, beside baselines and published figures."""
+"""RESULTS.md: scores of several seeds of a suite, beside baselines and published figures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pwm.evaluation.published_scores import (
     mark_rows,
     published_columns,
 )
+from pwm.evaluation.score_tables import fixed
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS
 from pwm.evaluation.statistics import Interval
 from pwm.reporting import plots, svg
@@ -36,7 +37,7 @@ _Table = list[list[str]]  # of which the first row is the head
 
 @dataclass(frozen=True)
 class Sources:
-    """What a page is made from."""
+    """The directories and files that a page is made from."""
 
     runs: tuple[Path, ...]  # evaluations of extracted policies, one per seed; of planners, any
     grown: tuple[Path, ...] = ()  # runs of ``pwm grow``, for curves by round
@@ -44,7 +45,7 @@ class Sources:
     notes: Path | None = None  # a Markdown file whose text the page takes in, or None
 
     def validate(self) -> None:
-        """Raise PwmError for what is not there."""
+        """Raise PwmError for a directory or file that is not there."""
         if not self.runs:
             raise PwmError("run= is empty; give the directories that `pwm evaluate` wrote into.")
         for path in (*self.runs, *self.grown):
@@ -52,9 +53,6 @@ class Sources:
                 raise PwmError(f"there is no run directory {path}; check the path.")
         if len(set(self.runs)) < len(self.runs):
             raise PwmError("run= names a directory twice; give every seed once.")
-        for path in self.grown:
-            if not read_rounds(path):
-                raise PwmError(f"{path} has no complete round of `pwm grow`; leave it out.")
         if self.strips is not None and not self.strips.is_dir():
             raise PwmError(f"there is no directory {self.strips} of strips; check the path.")
         if self.notes is not None and not self.notes.is_file():
@@ -65,9 +63,9 @@ def results_page(sources: Sources, page: Path, command: str) -> Path:
     """Write the page, and its pictures into a directory beside it, ``<page>_files``.
 
     Args:
-        sources: what it is made from.
+        sources: the evaluations, and what else it shows.
         page: the Markdown file.
-        command: what the page says that it was made by.
+        command: the command that made it, for the page.
 
     Raises:
         PwmError: if something is missing, malformed, or of other tasks than the rest.
@@ -76,6 +74,8 @@ def results_page(sources: Sources, page: Path, command: str) -> Path:
     seeds = Seeds.read(sources.runs)
     grown = {path: read_rounds(path) for path in sources.grown}
     for path, rounds in grown.items():
+        if not rounds:
+            raise PwmError(f"{path} has no complete round of `pwm grow`; leave it out.")
         if missing := set(seeds.tasks) - set(rounds[0].tasks):
             raise PwmError(
                 f"the rounds of {path} lack task {min(missing)}, which the runs have; give "
@@ -112,7 +112,7 @@ def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
 
 
 class _Content:
-    """Everything on the page that follows from the evaluations."""
+    """The part of the page that follows from the evaluations."""
 
     def __init__(self, seeds: Seeds) -> None:
         self.seeds, self.tasks = seeds, seeds.tasks
@@ -177,12 +177,12 @@ class _Content:
             published = self._part_published(part)
             each = (Pooled.of([results.policy.tasks]) for results in self.seeds.extracted)
             iqm, iqm_interval = extracted.iqm(tasks)
-            row = [f"**{part}**", str(len(tasks)), f"**{_fixed(extracted.mean(tasks))}**"]
+            row = [f"**{part}**", str(len(tasks)), f"**{fixed(extracted.mean(tasks))}**"]
             row += [_span(extracted.interval(tasks))]
-            row += [", ".join(_fixed(seed.mean(tasks)) for seed in each)]
-            row += [_fixed(iqm), _span(iqm_interval)]
-            row += [_fixed(self.methods[name].mean(tasks)) for name in own]
-            row += [_fixed(published[m].mean if m in published else None) for m in METHODS]
+            row += [", ".join(fixed(seed.mean(tasks)) for seed in each)]
+            row += [fixed(iqm), _span(iqm_interval)]
+            row += [fixed(self.methods[name].mean(tasks)) for name in own]
+            row += [fixed(published[m].mean if m in published else None) for m in METHODS]
             table.append(row)
         return _without_empty_columns(table)
 
@@ -194,19 +194,19 @@ class _Content:
         heads += [*(f"{column.label}, published" for column in self.published.values()), "differs"]
         table = [heads]
         for task in self.tasks:
-            published = (_fixed(c.scores.get(task)) for c in self.published.values())
+            published = (fixed(c.scores.get(task)) for c in self.published.values())
             table.append([task, *self._own(names, [task]), *published, self.marks[task]])
         in_mt80 = any(column.suite == "mt80" for column in self.published.values())
         for part, tasks in self.parts.items():
             beside = published_columns("mt80" if in_mt80 else "mt30", tasks, METHODS)
-            means = (_fixed(beside[m].mean if m in beside else None) for m in self.published)
+            means = (fixed(beside[m].mean if m in beside else None) for m in self.published)
             table.append([f"**{part}, mean**", *self._own(names, tasks, "**"), *means, ""])
         return _without_empty_columns(table)
 
     def _own(self, names: Sequence[str], tasks: Sequence[str], bold: str = "") -> list[str]:
         cells = []
         for name in names:
-            mean = _fixed(self.methods[name].mean(tasks))
+            mean = fixed(self.methods[name].mean(tasks))
             if name == EXTRACTED:
                 cells += [f"{bold}{mean}{bold}", _span(self.methods[name].interval(tasks))]
             else:
@@ -244,7 +244,7 @@ class _Content:
         for task in self.tasks:
             if (file := directory / f"{task}_0.jpg").is_file():
                 write_atomically(pictures / f"{task}.jpg", file.read_bytes())
-                found.append((task, _fixed(self.methods[EXTRACTED].mean([task]))))
+                found.append((task, fixed(self.methods[EXTRACTED].mean([task]))))
         return found
 
 
@@ -259,10 +259,6 @@ def _without_empty_columns(table: _Table) -> _Table:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-
-
-def _fixed(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _span(interval: Interval | None) -> str:

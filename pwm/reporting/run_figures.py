@@ -28,7 +28,7 @@ def pretraining_figures(run: Path) -> list[dict[str, Any]]:
         {
             "title": key,
             "main": "loss" in key,
-            "svg": Markup(plots.curve_plot(curves[key], "extracted", f"{key} while pretraining")),
+            "svg": Markup(plots.curves_plot([curves[key]], f"{key} while pretraining")),
         }
         for key in sorted(curves, key=lambda key: "loss" not in key)
     ]
@@ -47,12 +47,12 @@ def extraction_figures(run: Path, tasks: Sequence[str]) -> dict[str, Any] | None
     primary = next((name for name in _PRIMARY_CURVES if name in by_metric), next(iter(by_metric)))
     shown = by_metric.pop(primary)
     drawn = {
-        task: plots.curve_plot(shown[task], "extracted", f"{primary} on {task} by updates")
+        task: plots.curves_plot([shown[task]], f"{primary} on {task} by updates")
         for task in tasks
         if task in shown
     }
     overlays = {
-        metric: plots.overlay_plot(list(curves.values()), f"{metric} of every task, and the median")
+        metric: plots.curves_plot(list(curves.values()), f"{metric} of every task, and the median")
         for metric, curves in by_metric.items()
     }
     return {"primary": primary, "tasks": _panels(drawn), "overlays": _panels(overlays)}

@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import DirectoryLock
+from pwm.core.renamed_settings import tell_renames, with_current_names
+from pwm.core.settings import changeable
 from pwm.core.validation import require_resume, require_writable
 from pwm.core.versions import git_revision, versions
 
@@ -39,9 +41,7 @@ def require_output(config: Any) -> None:
 
 
 @contextmanager
-def open_run(
-    directory: Path, command: str, config: Any, may_change: Iterable[str] = ()
-) -> Iterator[Path]:
+def open_run(directory: Path, command: str, config: Any) -> Iterator[Path]:
     """Hold a run directory for writing, with the config and the versions recorded in it.
 
     Args:
@@ -49,9 +49,9 @@ def open_run(
         command: recorded, and part of the check on resuming.
         config: a structured config; written as ``config.yaml``. Its ``resume`` is ``"auto"`` to go
             on in a directory that was made with the same config, or ``"never"`` to refuse one that
-            holds a run. A setting that there was none of then counts as its default.
-        may_change: top-level keys in which a resumed run may differ, such as the number of workers;
-            ``resume`` and ``out`` always are, since a run's directory may be moved.
+            holds a run. A setting that there was none of then counts as its default, and one by
+            an old name as that of today. What is declared with ``may_change`` may differ, and so
+            may ``resume``, and ``out``, since a run's directory may be moved.
 
     Raises:
         PwmError: if another process writes there, or the directory holds another run.
@@ -60,8 +60,7 @@ def open_run(
     make_directory(directory)
     with DirectoryLock(directory):
         resolved = resolved_config(config)
-        defaults = resolved_config(type(config))
-        _check_same_run(directory, command, resolved, defaults, {"out", "resume", *may_change})
+        _check_same_run(directory, command, resolved, type(config))
         write_atomically(
             directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode()
         )
@@ -85,11 +84,7 @@ def resolved_config(config: Any) -> dict[Any, Any]:
 
 
 def _check_same_run(
-    directory: Path,
-    command: str,
-    config: dict[Any, Any],
-    defaults: dict[Any, Any],
-    may_change: set[str],
+    directory: Path, command: str, config: dict[Any, Any], config_type: type
 ) -> None:
     file = directory / _CONFIG
     if not file.is_file():
@@ -97,14 +92,16 @@ def _check_same_run(
     maker = read_run(directory).get("command", command)
     if maker != command:
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
-    before = read_config(directory)
-    new = _settings(config, may_change)
-    added = {key: value for key, value in _settings(defaults, may_change).items() if key in new}
-    old = added | _settings(before, may_change)
+    new = _settings(config)
+    added = {k: v for k, v in _settings(resolved_config(config_type)).items() if k in new}
+    before, renames = with_current_names(config_type, read_config(directory))
+    tell_renames(renames, str(file))
+    old = added | _settings(before)
+    may_change = {"out", "resume", *changeable(config_type)}
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not may_change & _with_blocks(key)
     ]
     if changed:
         raise PwmError(
@@ -113,17 +110,21 @@ def _check_same_run(
         )
 
 
-def _settings(config: dict[Any, Any], leave_out: set[str]) -> dict[str, Any]:
+def _settings(config: dict[Any, Any]) -> dict[str, Any]:
     """The innermost settings by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if name in leave_out:
-            continue
         if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": v for inner, v in _settings(value, set()).items()}
+            flat |= {f"{name}.{inner}": v for inner, v in _settings(value).items()}
         else:
             flat[str(name)] = value
     return flat
+
+
+def _with_blocks(key: str) -> set[str]:
+    """A dotted name, and those of the blocks that it lies in."""
+    parts = key.split(".")
+    return {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
 
 
 def _record(

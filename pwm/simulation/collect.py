@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
+from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.core.validation import (
@@ -77,17 +78,19 @@ class CollectConfig:
         sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
     """
 
+    presets: ClassVar[Choices] = {"launcher": "local", "collect": None}
+
     out: str
-    suite: Any = "quick"
-    episodes: Any = 100
+    suite: Any = setting("quick", may_change=True)
+    episodes: Any = setting(100, may_change=True)
     seed: int = 0
-    workers: int = 0
+    workers: int = setting(0, may_change=True)
     behaviour: str = "mixed"
-    policy: str | None = None
+    policy: str | None = setting(None, input_path=True)
     policy_noise: Any = 0.1
     policy_noise_correlation: Any = 0.0
-    worker_timeout: float = 120.0
-    max_faults: int = 5
+    worker_timeout: float = setting(120.0, may_change=True)
+    max_faults: int = setting(5, may_change=True)
     resume: str = "auto"
     mpc: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig)
     sac: SacConfig = field(default_factory=SacConfig)
@@ -135,10 +138,6 @@ class CollectConfig:
             _numbers("policy_noise", self.policy_noise, math.inf),
             _numbers("policy_noise_correlation", self.policy_noise_correlation, 1.0),
         )
-
-
-# Beside ``out`` and ``resume``, what may differ where one collection goes on with another.
-MAY_CHANGE = ("suite", "episodes", "workers", "worker_timeout", "max_faults")
 
 
 def collect(config: CollectConfig) -> Path:

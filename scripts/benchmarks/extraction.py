@@ -11,13 +11,13 @@ from benchmarks.rows import Row, interleaved
 from roofline import Ceilings, extraction_cost, model_size
 
 from pwm.core.suites import get_suite
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Acceleration
 
-ORIGINAL = {"critic_passes": 8, "critic_minibatches": 4}
+ORIGINAL = CriticConfig(iterations=8, batches=4)
 
 
 class Iteration:
@@ -59,7 +59,7 @@ def rows(device: str, repeats: int, ceilings: Ceilings) -> Iterator[Row]:
 
 
 def _on_a_cpu(repeats: int, ceilings: Ceilings) -> Iterator[Row]:
-    original = ActorCriticConfig(batch_size=128, **ORIGINAL)
+    original = ActorCriticConfig(batch_size=128, critic=ORIGINAL)
     shipped = ActorCriticConfig(batch_size=128)
     exact, fast = Acceleration("always", "float32"), Acceleration("always", "bfloat16")
     eager = Acceleration("never", "float32")
@@ -97,7 +97,7 @@ def _times(function: Callable[[], object], times: int) -> None:
 
 def _on_a_gpu(device: str, repeats: int, ceilings: Ceilings) -> Iterator[Row]:
     shipped, fast = ActorCriticConfig(), Acceleration("always", "bfloat16")
-    original = ActorCriticConfig(**ORIGINAL)
+    original = ActorCriticConfig(critic=ORIGINAL)
     eager = Acceleration("never", "float32")
     for model, many_required in (("5M", 4.0), ("48M", 1.5)):
         ours = Iteration(model, 1, shipped, fast, device)

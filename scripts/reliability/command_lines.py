@@ -113,7 +113,7 @@ def try_all(
     Args:
         mistakes: by topic, command lines with words that their messages must contain.
         inputs: paths by the names that stand in braces in both.
-        sample: also as a process: every so many.
+        sample: every how many-th is also tried as a process.
 
     Returns:
         One line for each that was not refused as it should be.

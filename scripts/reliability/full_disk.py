@@ -43,6 +43,7 @@ from pwm.core.suites import get_suite
 from pwm.evaluation.scores import Results
 from pwm.interop.tdmpc2_data import Chunk
 from pwm.models.world_model import load_world_model
+from pwm.reporting.templating import markdown_table
 from pwm.runtime.checkpoint import is_checkpoint
 
 PUBLISHED = ROOT / "tests" / "data" / "tdmpc2_mt30_tiny_old.pt"
@@ -69,7 +70,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Peace:
+class Undisturbed:
     """A run on an empty disk.
 
     Attributes:
@@ -85,18 +86,18 @@ class Peace:
 
 @dataclass
 class Tally:
-    """What became of a command on full disks."""
+    """Full disks under a command, and how it went on after them."""
 
     full: int = 0
     identical: int = 0
     wrong: list[str] = field(default_factory=list)
     named: Counter[str] = field(default_factory=Counter)
 
-    def row(self, label: str) -> str:
+    def row(self, label: str) -> list[str]:
         """A row of the table."""
         named = ", ".join(f"{name} {count}" for name, count in self.named.most_common())
         cells = (label, self.full, len(self.wrong), f"{self.identical} of {self.full}", named)
-        return f"| {' | '.join(map(str, cells))} |"
+        return [str(cell) for cell in cells]
 
 
 def cases(made: Mapping[str, Path]) -> list[Case]:
@@ -111,7 +112,7 @@ def cases(made: Mapping[str, Path]) -> list[Case]:
         f"data={made['data']}", f"checkpoint={made['model']}", "device=cpu", "pool=32",
         "group_size=1", "log_every=1", "save_every=10", "learner.iterations=40",
         "learner.batch_size=4", "learner.horizon=2", "learner.networks.actor=[8]",
-        "learner.networks.critic=[8]", "learner.critic_passes=1",
+        "learner.networks.critic=[8]", "learner.critic.iterations=1",
     )  # fmt: skip
     evaluate = (
         f"policy={made['policies']}", f"data={made['data']}", "tasks=[pendulum-swingup]",
@@ -182,7 +183,7 @@ def finish(process: ForkProcess) -> int | None:
     return process.exitcode
 
 
-def run_in_peace(case: Case, disk: Disk, log: Path) -> Peace:
+def run_undisturbed(case: Case, disk: Disk, log: Path) -> Undisturbed:
     """The command on an empty disk."""
     with disk.mounted() as out:
         _give(case, out)
@@ -192,18 +193,18 @@ def run_in_peace(case: Case, disk: Disk, log: Path) -> Peace:
             peak, changes = max(peak, used), changes + 1
         if finish(process):
             sys.exit(f"pwm {case.label} ended with {process.exitcode}:\n{log.read_text()}")
-        return Peace(_left(out), max(peak, disk.used) - before, changes)
+        return Undisturbed(_left(out), max(peak, disk.used) - before, changes)
 
 
 def try_full(
-    case: Case, disk: Disk, peace: Peace, at_once: bool, log: Path, rng: random.Random
+    case: Case, disk: Disk, whole: Undisturbed, at_once: bool, log: Path, rng: random.Random
 ) -> tuple[bool, str | None, str | None]:
     """One full disk.
 
     Args:
         case: the command.
         disk: what it writes to.
-        peace: an undisturbed run of it.
+        whole: an undisturbed run of it.
         at_once: whether the room is short from the beginning; else it goes at a random moment.
         log: for what it says.
         rng: draws the room or the moment.
@@ -215,11 +216,11 @@ def try_full(
     with disk.mounted() as out:
         _give(case, out)
         if at_once:
-            disk.fill(room=int(rng.random() * peace.peak))
+            disk.fill(room=int(rng.random() * whole.peak))
         process = begin(case, out, log)
         if not at_once:
-            some = itertools.islice(disk.watch(process), rng.randrange(max(peace.changes, 1)))
-            deque(some, maxlen=0)  # until then it works in peace
+            some = itertools.islice(disk.watch(process), rng.randrange(max(whole.changes, 1)))
+            deque(some, maxlen=0)  # until then it works undisturbed
             disk.fill()
         code = finish(process)
         disk.make_room()
@@ -228,8 +229,8 @@ def try_full(
         named, wrong = _judged(case, out, code, log.read_text())
         if finish(begin(case, out, log)):
             wrong = f"it does not go on: {log.read_text()}"
-        elif _left(out) != peace.files:
-            differ = {name for name, _ in set(_left(out).items()) ^ set(peace.files.items())}
+        elif _left(out) != whole.files:
+            differ = {name for name, _ in set(_left(out).items()) ^ set(whole.files.items())}
             wrong = f"other files: {', '.join(sorted(differ))}"
         return True, named, wrong
 
@@ -273,11 +274,11 @@ def _left(out: Path) -> dict[str, str]:
 
 def try_case(case: Case, disk: Disk, tries: int, log: Path, rng: random.Random) -> Tally:
     """Full disks under a command, in a few more tries than are wanted where some are not full."""
-    peace, tally = run_in_peace(case, disk, log), Tally()
+    whole, tally = run_undisturbed(case, disk, log), Tally()
     for number in range(4 * tries):
         if tally.full == tries:
             break
-        full, named, wrong = try_full(case, disk, peace, number % 2 == 0, log, rng)
+        full, named, wrong = try_full(case, disk, whole, number % 2 == 0, log, rng)
         tally.full += full
         tally.identical += full and wrong is None
         if named is not None:
@@ -330,12 +331,8 @@ def try_everything() -> None:
             label: try_case(known[label], disk, given.tries, work / "log.txt", rng)
             for label in labels
         }
-    print(
-        "| command | full disks | ended otherwise than said | went on to the same files | named |"
-    )
-    print("| --- | --- | --- | --- | --- |")
-    for label, tally in tallies.items():
-        print(tally.row(label))
+    head = ["command", "full disks", "ended otherwise than said", "went on to the same files"]
+    print(markdown_table([[*head, "named"], *(tallies[name].row(name) for name in tallies)]))
     for label, tally in tallies.items():
         for wrong in tally.wrong:
             print(f"{label}: {wrong}", file=sys.stderr)

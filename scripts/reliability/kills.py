@@ -1,4 +1,4 @@
-"""Kill commands at random moments, give them again, and compare with runs left in peace.
+"""Kill commands at random moments, give them again, and compare with undisturbed runs.
 
     python scripts/reliability/kills.py                      # 125 kills, about half an hour
     python scripts/reliability/kills.py --kills 8 --cases pretrain,extract
@@ -7,7 +7,7 @@ Every kill is SIGKILL to a real `pwm` process. In most the moment is drawn from 
 took the lock on its directory, when it reads or writes; in one of five from its start on. After
 each, all that is saved is read back with its checksums, and must be at least what was there before.
 Then the same command is given again, until one is left to end; that makes a round, and its files
-are compared byte for byte with those of the run left in peace. Prints a Markdown table, and exits
+are compared byte for byte with those of the undisturbed run. Prints a Markdown table, and exits
 with 1 if anything was lost or differed.
 """
 
@@ -35,6 +35,7 @@ from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import OUTCOMES
 from pwm.evaluation.scores import DECISION_TIMES
+from pwm.reporting.templating import markdown_table
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
 from pwm.runtime.training_checkpoints import list_steps
 
@@ -54,7 +55,7 @@ class Case:
     Attributes:
         name: the command's.
         words: its settings, apart from out=.
-        holds: the directories that it locks while it works, relative to the round's.
+        holds: the directories that it locks while it works, relative to that of the round.
         saved: how much of it is safe on disk; raises PwmError or AssertionError for damage.
     """
 
@@ -89,16 +90,17 @@ class Case:
 
 @dataclass
 class Tally:
-    """What became of a command's kills."""
+    """Kills of a command, and how it went on after them."""
 
     kills: int = 0
     rounds: int = 0
     identical: int = 0
     lost: list[str] = field(default_factory=list)
 
-    def row(self, name: str) -> str:
+    def row(self, name: str) -> list[str]:
         """A row of the table."""
-        return f"| {name} | {self.kills} | {len(self.lost)} | {self.identical} of {self.rounds} |"
+        identical = f"{self.identical} of {self.rounds}"
+        return [name, str(self.kills), str(len(self.lost)), identical]
 
 
 def saved_episodes(out: Path) -> int:
@@ -149,7 +151,7 @@ def cases(inputs: Path) -> list[Case]:
     extract = (
         f"data={data}", f"checkpoint={world_model}", "device=cpu", "pool=256", "group_size=1",
         "log_every=1", "save_every=25", "learner.iterations=250", "learner.batch_size=16",
-        "learner.horizon=4", "learner.critic_passes=1", "learner.clone_weight=0.1", *networks,
+        "learner.horizon=4", "learner.critic.iterations=1", "learner.bc.weight=0.1", *networks,
     )  # fmt: skip
     evaluate = (
         f"policy={inputs / 'policies'}", "baselines=[random]", "episodes=20", "batch=2",
@@ -174,7 +176,7 @@ def contents(out: Path) -> dict[str, str]:
     }
 
 
-def run_in_peace(case: Case, directory: Path) -> tuple[dict[str, str], float, float]:
+def run_undisturbed(case: Case, directory: Path) -> tuple[dict[str, str], float, float]:
     """The files of an undisturbed run, and the seconds before and after it took its lock."""
     directory.mkdir(parents=True)
     began = time.monotonic()
@@ -192,8 +194,8 @@ def _require_success(case: Case, code: int, directory: Path) -> None:
 
 
 def kill_rounds(case: Case, directory: Path, kills: int, rng: random.Random) -> Tally:
-    """Rounds of a command until it was killed so many times."""
-    expected, opening, working = run_in_peace(case, directory / "peace")
+    """Rounds of a command until it was killed ``kills`` times."""
+    expected, opening, working = run_undisturbed(case, directory / "undisturbed")
     tally = Tally()
     while tally.kills < kills:
         work = directory / f"round_{tally.rounds}"
@@ -273,10 +275,8 @@ def main() -> None:
         tallies = {case.name: kill_rounds(case, out / case.name, share, rng) for case in chosen}
     for fault in (fault for tally in tallies.values() for fault in tally.lost):
         print(f"lost: {fault}", file=sys.stderr)
-    print("| command | SIGKILLs | with loss or damage | rounds with identical files |")
-    print("| --- | --- | --- | --- |")
-    for name, tally in tallies.items():
-        print(tally.row(name))
+    head = ["command", "SIGKILLs", "with loss or damage", "rounds with identical files"]
+    print(markdown_table([head, *(tally.row(name) for name, tally in tallies.items())]))
     if any(tally.lost or tally.identical < tally.rounds for tally in tallies.values()):
         sys.exit(1)
 

@@ -39,6 +39,7 @@ from pwm.models.actor_critic import load_critic
 from pwm.models.policy import load_policy
 from pwm.models.world_model import KIND, load_world_model
 from pwm.reporting.html_page import report
+from pwm.reporting.templating import markdown_table
 from pwm.runtime.checkpoint import load_checkpoint
 from pwm.runtime.metrics import MetricsLogger
 from pwm.runtime.run_dir import open_run
@@ -257,18 +258,11 @@ def targets(directory: Path) -> list[Target]:
 
 
 def print_table(tallies: Mapping[str, Tally]) -> None:
-    """A row a kind of file and one for all."""
-    print("| file | tried | read correctly | refused with a sentence | failures |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, tally in tallies.items():
-        print(
-            f"| {name} | {tally.tried} | {tally.read} | {tally.refused} | {len(tally.failures)} |"
-        )
-    sums = [
-        sum(getattr(t, part) for t in tallies.values()) for part in ("tried", "read", "refused")
-    ]
-    failures = sum(len(tally.failures) for tally in tallies.values())
-    print(f"| **all** | {' | '.join(map(str, sums))} | {failures} |")
+    """Print one row per kind of file, and one for all."""
+    counts = {n: (t.tried, t.read, t.refused, len(t.failures)) for n, t in tallies.items()}
+    counts["**all**"] = tuple(map(sum, zip(*counts.values(), strict=True)))
+    head = ["file", "tried", "read correctly", "refused with a sentence", "failures"]
+    print(markdown_table([head, *([name, *map(str, row)] for name, row in counts.items())]))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def make_samples(directory: Path) -> dict[str, Path]:
         f"extract data={found['data']} checkpoint={found['model']} out={found['policies']} "
         "device=cpu pool=32 log_every=1 learner.iterations=2 learner.batch_size=4 "
         "learner.horizon=2 learner.networks.actor=[8] learner.networks.critic=[8] "
-        "learner.networks.critics=2 learner.critic_passes=1 learner.critic_minibatches=2"
+        "learner.networks.critics=2 learner.critic.iterations=1 learner.critic.batches=2"
     )
     return found
 

@@ -36,7 +36,7 @@ class Disk:
             subprocess.run(["umount", str(self.path)], check=True)
 
     def fill(self, room: int = 0) -> None:
-        """Leave room for so many bytes, whatever others write meanwhile."""
+        """Leave ``room`` bytes free, whatever others write meanwhile."""
         with open(self._ballast, "ab") as file:
             while (free := self._free() - room) > 0:
                 size = os.fstat(file.fileno()).st_size

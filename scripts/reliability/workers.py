@@ -1,4 +1,4 @@
-"""Make workers die, hang and fail at random moments, and compare with runs left in peace.
+"""Make workers die, hang and fail at random moments, and compare with undisturbed runs.
 
     python scripts/reliability/workers.py                 # 60 faults, some minutes
     python scripts/reliability/workers.py --faults 10 --commands collect
@@ -6,7 +6,7 @@
 `pwm collect` and `pwm evaluate` run in real processes. Their workers are killed (SIGKILL), stopped
 (SIGSTOP, so that they hang), or their simulation is made unstable, so that MuJoCo's warning becomes
 an error. What the command counts as faults, and goes on from, is counted here. When it has ended
-the store, or the results, are compared byte for byte with those of a run left in peace. Prints a
+the store, or the results, are compared byte for byte with those of an undisturbed run. Prints a
 Markdown table, and exits with 1 if a command failed or anything differed.
 """
 
@@ -38,6 +38,7 @@ from unstable_env import unstable_task
 from pwm.core.suites import Task, get_task
 from pwm.models.actor_critic import ActorCriticSize, Actors
 from pwm.models.policy import Policy
+from pwm.reporting.templating import markdown_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -52,7 +53,7 @@ _STEP_SECONDS = 10.0
 
 @dataclass
 class Tally:
-    """What became of a command's workers.
+    """Faults of a command's workers, and how it went on after them.
 
     Attributes:
         faults: that the command survived, by kind.
@@ -64,11 +65,11 @@ class Tally:
     rounds: int = 0
     identical: int = 0
 
-    def row(self, command: str) -> str:
+    def row(self, command: str) -> list[str]:
         """A row of the table."""
         kinds = (self.faults[kind] for kind in ("died", "hung", "failed"))
         cells = [command, *kinds, self.faults.total(), f"{self.identical} of {self.rounds}"]
-        return f"| {' | '.join(map(str, cells))} |"
+        return [str(cell) for cell in cells]
 
 
 def commands(work: Path, token: Path) -> dict[str, list[str]]:
@@ -148,7 +149,7 @@ def disturb(
 
 
 def _workers(pid: int, begun: float) -> list[psutil.Process]:
-    """Worker processes that had so much processor time, and are not stopped."""
+    """Worker processes that had more processor time than ``begun``, and are not stopped."""
     found = []
     try:
         for child in psutil.Process(pid).children():
@@ -170,10 +171,10 @@ def files(command: str, out: Path) -> dict[str, str]:
 def fault_rounds(
     words: Sequence[str], work: Path, token: Path, faults: int, pause: float, rng: random.Random
 ) -> Tally:
-    """Runs of a command until it has survived so many faults."""
+    """Runs of a command until it has survived ``faults`` faults."""
     command, tally, begun = words[0], Tally(), seconds_to_begin()
-    finish(start(words, work / command / "peace"), words)
-    expected = files(command, work / command / "peace")
+    finish(start(words, work / command / "undisturbed"), words)
+    expected = files(command, work / command / "undisturbed")
     while tally.faults.total() < faults:
         out = work / command / f"round_{tally.rounds}"
         process = start(words, out)
@@ -203,10 +204,9 @@ def main() -> None:
         tallies = {
             name: fault_rounds(known[name], work, token, share, given.pause, rng) for name in names
         }
-    print("| command | workers that died | hung | failed | survived | runs with identical files |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, tally in tallies.items():
-        print(tally.row(name))
+    head = ["command", "workers that died", "hung", "failed", "survived"]
+    head.append("runs with identical files")
+    print(markdown_table([head, *(tally.row(name) for name, tally in tallies.items())]))
     if any(tally.identical < tally.rounds for tally in tallies.values()):
         sys.exit(1)
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs import changed
 from pwm.core.suites import get_suite
 from pwm.data.windows.batch import Batch
 from pwm.extraction.config import ActorCriticConfig
@@ -31,17 +32,14 @@ UPDATES, WINDOWS, HORIZON = 50, 12, 4
 EXTRACTIONS = {
     "plain": {},
     "paper": {
-        "critic_passes": 3,
-        "scale_values": True,
+        "critic": {"iterations": 3, "scale_values": True},
         "detach_actor_input": False,
         "return_decay": 0.9,
         "reward_units": "real",
     },
     "remedies": {
-        "clone_weight": 1.0,
-        "clone_weight_final": 0.1,
-        "clone_first": 10,
-        "real_value_share": 0.3,
+        "bc": {"weight": 1.0, "weight_final": 0.1, "warmup_steps": 10},
+        "critic": {"real_ratio": 0.3},
     },
 }
 
@@ -79,8 +77,9 @@ def pretraining(q_and_prior: bool) -> Groups:
 
 
 def extraction(changes: dict) -> Groups:
-    warmup = changes.get("clone_first", 0)
-    config = ActorCriticConfig(
+    warmup = changes.get("bc", {}).get("warmup_steps", 0)
+    config = changed(
+        ActorCriticConfig(),
         iterations=UPDATES - warmup,
         batch_size=8,
         horizon=HORIZON,
@@ -102,7 +101,7 @@ def extraction(changes: dict) -> Groups:
     for step in range(UPDATES):
         learner.set_progress(step)
         shown = None
-        if config.clones:
+        if config.bc.needs_demonstrations:
             shown = Demonstrations(rand(SIZE.latent_dim), rand(SUITE.action_dim) * 2 - 1)
         if step < warmup:
             learner.bc_update(shown)

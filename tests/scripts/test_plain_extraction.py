@@ -9,7 +9,7 @@ import torch
 from benchmarks.plain_extraction import PlainExtraction
 
 from pwm.core.suites import get_suite
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs, Noise
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
@@ -22,8 +22,7 @@ CONFIG = ActorCriticConfig(
     batch_size=16,
     horizon=5,
     networks=ActorCriticSize(actor=[24, 16], critic=[24], critics=3),
-    critic_passes=2,
-    critic_minibatches=2,
+    critic=CriticConfig(iterations=2, batches=2),
 )
 
 
@@ -41,7 +40,9 @@ def draw_noise(config: ActorCriticConfig, action_dim: int) -> Noise:
     """What the reference draws from the global stream in an iteration."""
     states = config.horizon * config.batch_size
     action = torch.randn(config.horizon, 1, config.batch_size, action_dim)
-    return Noise(action, torch.stack([torch.randperm(states) for _ in range(config.critic_passes)]))
+    return Noise(
+        action, torch.stack([torch.randperm(states) for _ in range(config.critic.iterations)])
+    )
 
 
 def difference(detach: bool, acceleration: Acceleration) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pwm.core.suites import get_suite
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs, Noise
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
@@ -107,7 +107,7 @@ def test_extraction_ends_in_the_weights_of_the_library(detach):
         batch_size=c.batch_size,
         horizon=c.horizon,
         networks=ActorCriticSize(actor=[24, 16], critic=[24, 16]),
-        critic_minibatches=c.critic_batches,
+        critic=CriticConfig(batches=c.critic_batches),
         detach_actor_input=detach,
     )
     learner = ActorCriticLearner(model, model.suite.tasks, config, seed=0)

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from roofline import Cost, extraction_cost, pretraining_cost
 
-from pwm.extraction.config import ActorCriticConfig
+from configs import changed
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 
-CONFIG = ActorCriticConfig(batch_size=8, horizon=4, critic_minibatches=2)
+CONFIG = ActorCriticConfig(batch_size=8, horizon=4, critic=CriticConfig(batches=2))
 
 
 def test_a_critic_pass_costs_its_products():
     """Forward and gradient of weights in every layer, gradient of inputs in all but the first."""
     more, less = (
-        extraction_cost("1M", dataclasses.replace(CONFIG, critic_passes=passes), 2)
+        extraction_cost("1M", changed(CONFIG, critic={"iterations": passes}), 2)
         for passes in (5, 3)
     )
     latent, samples, ensemble = 128, 2 * 4 * 8, 3

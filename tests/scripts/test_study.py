@@ -18,12 +18,12 @@ STUDIES = Path(command.__file__).parent / "studies"
 STUDY = {
     "tasks": ["pendulum-swingup"],
     "base": "device=cpu pool=32 learner.batch_size=8 learner.horizon=2 "
-    "learner.critic_minibatches=2 learner.networks.actor=[8] learner.networks.critic=[8] "
+    "learner.critic.batches=2 learner.networks.actor=[8] learner.networks.critic=[8] "
     "learner.iterations=500",
     "world_models": {"second one": "seed=1", "longer": "steps=30"},
     "variants": {
         "plain": None,
-        "cloning, H 3": "learner.clone_weight=0.3 learner.horizon=3",
+        "cloning, H 3": "learner.bc.weight=0.3 learner.horizon=3",
         "ensemble": {"world_model": "longer", "ensemble": ["second one"]},
     },
 }

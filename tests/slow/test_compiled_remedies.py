@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pwm.core.suites import get_suite
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, BCConfig, CriticConfig
 from pwm.extraction.inputs import Demonstrations, Inputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
@@ -19,10 +19,8 @@ CONFIG = ActorCriticConfig(
     batch_size=16,
     horizon=5,
     networks=ActorCriticSize(actor=[24, 16], critic=[24], critics=3),
-    critic_passes=2,
-    critic_minibatches=2,
-    clone_weight=0.5,
-    real_value_share=0.3,
+    critic=CriticConfig(iterations=2, batches=2, real_ratio=0.3),
+    bc=BCConfig(weight=0.5),
 )
 
 

@@ -33,7 +33,7 @@ from pwm.evaluation.mppi import (
 )
 from pwm.evaluation.mppi_agent import MPPIAgent
 from pwm.evaluation.scores import Results
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
 from pwm.models.actor_critic import ActorCriticSize, Actors, load_critic
@@ -117,7 +117,11 @@ def save_policies(
     model: WorldModel, out: Path, tasks: Sequence[Task] = (SMALL, LARGE), **settings: Any
 ) -> ActorCriticLearner:
     config = ActorCriticConfig(
-        batch_size=8, horizon=4, networks=NETWORKS, scale_values=True, **settings
+        batch_size=8,
+        horizon=4,
+        networks=NETWORKS,
+        critic=CriticConfig(scale_values=True),
+        **settings,
     )
     learner = ActorCriticLearner(model, tasks, config, seed=3)
     for parameter in [*learner.actors.mean.parameters(), *learner.critics.parameters()]:

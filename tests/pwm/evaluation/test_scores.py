@@ -245,7 +245,7 @@ def test_malformed_results_say_so_in_one_sentence(tmp_path: Path, text: str, mes
 def test_a_task_without_a_number_is_named_as_malformed(tmp_path: Path) -> None:
     data = small_results().to_json()
     for wrong, words in (
-        ([1.0], r"lack 'tasks\.mw-reach\.return_ci95"),
+        ([1.0], r"wrong value \(tasks\.mw-reach\.return_ci95"),
         (["a", 1.0], "wrong value"),
     ):
         data["tasks"]["mw-reach"]["return_ci95"] = wrong
@@ -288,7 +288,7 @@ def test_table_shows_every_task_method_and_the_mean() -> None:
     assert "90.0" in row and "50.0" in row and "2.5" in row
     mean = next(line for line in text.splitlines() if line.startswith("mean"))
     assert mean.split()[1] == "70.0"
-    assert "v Meta-World v3 (published v2)" in " ".join(text.split())
+    assert "v = Meta-World v3 (published v2)" in " ".join(text.split())
 
 
 def test_tables_of_the_longest_names_fit_80_columns() -> None:

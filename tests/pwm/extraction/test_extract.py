@@ -183,7 +183,7 @@ def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
     "place",
     [
         "pwm.extraction.extract.load_world_model",
-        "pwm.extraction.extract.StatePool.draw",
+        "pwm.extraction.task_group.StatePool.draw",
         "pwm.extraction.extract.save_step",
     ],
 )
@@ -365,8 +365,8 @@ def remedies(toy, tmp_path_factory) -> list[str]:
     other = tmp_path_factory.mktemp("other") / "run"
     assert main(toy.pretrain(other, "seed=1", "model.latent_dim=8", "steps=8")) == 0
     return [
-        f"ensemble=[{other}]", "learner.clone_temperature=0.5", "learner.real_value_share=0.3",
-        "learner.real_value_steps=4", "learner.clone_first=4",
+        f"ensemble=[{other}]", "learner.bc.awr_temperature=0.5", "learner.critic.real_ratio=0.3",
+        "learner.critic.real_steps=4", "learner.bc.warmup_steps=4",
     ]  # fmt: skip
 
 
@@ -441,7 +441,7 @@ def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, c
     [
         ("learner.detach_actor_input=true",),
         ("learner.detach_actor_input=false", "learner.reward_units=real"),
-        ("learner.horizon=8", "learner.scale_values=true"),
+        ("learner.horizon=8", "learner.critic.scale_values=true"),
     ],
 )
 def test_what_the_paper_leaves_open_can_be_chosen_on_a_model_with_q(
@@ -484,16 +484,17 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("log_every=0", "log_every=0"),
         ("save_every=0", "save_every=0"),
         ("seed=-1", "seed=-1"),
-        ("learner.critic_minibatches=5", "must divide"),
+        ("learner.critic.batches=5", "must divide"),
+        ("learner.critic.iterations=0", "critic: iterations=0 must be at least 1"),
         ("learner.reward_units=euros", "symlog or real"),
         ("learner.horizon=0", "horizon=0"),
-        ("learner.clone_best=2", "clone_best=2"),
-        ("learner.clone_temperature=0", "clone_temperature=0"),
-        ("learner.clone_first=-1", "clone_first=-1"),
-        ("learner.clone_lr=-1", "clone_lr=-1"),
-        ("learner.disagreement_weight=-1", "disagreement_weight=-1"),
-        ("learner.real_value_share=1.5", "real_value_share=1.5"),
-        ("learner.real_value_steps=0", "real_value_steps=0"),
+        ("learner.bc.top_fraction=2", "bc: top_fraction=2"),
+        ("learner.bc.awr_temperature=0", "bc: awr_temperature=0"),
+        ("learner.bc.warmup_steps=-1", "bc: warmup_steps=-1"),
+        ("learner.bc.lr=-1", "bc: lr=-1"),
+        ("learner.ensemble.uncertainty_coef=-1", "ensemble: uncertainty_coef=-1"),
+        ("learner.critic.real_ratio=1.5", "critic: real_ratio=1.5"),
+        ("learner.critic.real_steps=0", "critic: real_steps=0"),
         ("ensemble=[nowhere]", "not a checkpoint"),
         ("finetune.batch_size=0", "batch_size=0"),
         ("finetune.learner.lr=-1", "lr=-1"),
@@ -537,9 +538,9 @@ def test_data_of_other_sizes_are_refused(toy, toy_world_model, tmp_path):
 
 def test_a_run_with_other_settings_is_refused(toy, toy_world_model, finished, capsys):
     before = tensor_files(finished)
-    assert main(toy.extract(toy_world_model, finished, "learner.actor_lr=0.5")) == 1
+    assert main(toy.extract(toy_world_model, finished, "learner.optim.actor_lr=0.5")) == 1
     message = capsys.readouterr().err
-    assert "learner.actor_lr: 0.0005 -> 0.5" in message
+    assert "learner.optim.actor_lr: 0.0005 -> 0.5" in message
     assert tensor_files(finished) == before
 
 

@@ -19,7 +19,7 @@ from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import save_checkpoint
 
 SIZE = ModelSize(encoder_dim=16, mlp_dim=128, latent_dim=128, task_dim=8)
-CONFIG = ActorCriticConfig(batch_size=128, horizon=8, critic_passes=1)
+CONFIG = ActorCriticConfig(batch_size=128, horizon=8)
 TASKS = get_suite("mt30").tasks[:7]
 NAMES = [task.name for task in TASKS]
 

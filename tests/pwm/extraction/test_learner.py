@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from configs import changed
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
 from pwm.extraction import imagination
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.imagination import Imagined, ImaginedRollout
 from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
 from pwm.extraction.learner import ActorCriticLearner
@@ -36,8 +37,7 @@ CONFIG = ActorCriticConfig(
     horizon=4,
     discount=0.9,
     networks=ActorCriticSize(actor=[6, 5], critic=[5], critics=2),
-    critic_passes=2,
-    critic_minibatches=3,
+    critic=CriticConfig(iterations=2, batches=3),
     detach_actor_input=False,
 )
 
@@ -52,10 +52,10 @@ def make_model(seed: int = 0, **sizes) -> WorldModel:
 
 
 def make_learner(
-    tasks=SUITE.tasks, seed: int = 0, model=None, ensemble=(), **changes
+    tasks=SUITE.tasks, seed: int = 0, model=None, models=(), **changes
 ) -> ActorCriticLearner:
-    config = dataclasses.replace(CONFIG, **changes)
-    learner = ActorCriticLearner(model or make_model(), tasks, config, seed, ensemble=ensemble)
+    config = changed(CONFIG, **changes)
+    learner = ActorCriticLearner(model or make_model(), tasks, config, seed, ensemble=models)
     with torch.no_grad():  # fresh networks are so near zero that little can be seen
         for k, task in enumerate(learner.tasks):
             torch.manual_seed(SUITE.id(task.name) + 100)
@@ -270,12 +270,12 @@ def one_iteration(learner: ActorCriticLearner) -> tuple[dict[str, Tensor], Tenso
 
 
 def test_gradients_are_clipped_task_by_task():
-    free = make_learner(actor_clip=1e9, critic_clip=1e9)
+    free = make_learner(optim={"actor_grad_norm": 1e9, "critic_grad_norm": 1e9})
     metrics, *_ = one_iteration(free)
     norms = metrics["actor_grad_norm"]
     torch.testing.assert_close(norms, grad_norms(free.actors, 3))
     limit = norms.sort().values[:2].mean().item()
-    clipped = make_learner(actor_clip=limit, critic_clip=1e-4)
+    clipped = make_learner(optim={"actor_grad_norm": limit, "critic_grad_norm": 1e-4})
     metrics, *_ = one_iteration(clipped)
     torch.testing.assert_close(metrics["actor_grad_norm"], norms)
     torch.testing.assert_close(grad_norms(clipped.actors, 3), norms.clamp(max=limit))
@@ -286,7 +286,7 @@ def test_gradients_are_clipped_task_by_task():
 @pytest.mark.parametrize("scale_values", [False, True])
 def test_critics_learn_td_lambda_targets_of_the_least_member(scale_values):
     """The first critic loss and mean target, sample by sample from the definition."""
-    learner = make_learner(scale_values=scale_values, critic_passes=1, critic_minibatches=1)
+    learner = make_learner(critic={"scale_values": scale_values, "iterations": 1, "batches": 1})
     config, gamma, lam = learner.config, learner.config.discount, learner.config.lam
     start = make_starts(config.batch_size)
     noise = learner.noise()
@@ -315,7 +315,9 @@ def test_critics_learn_td_lambda_targets_of_the_least_member(scale_values):
 
 
 def test_critics_approach_their_targets():
-    learner = make_learner(actor_lr=0.0, critic_lr=1e-2, lr_final=1e-2, discount=0.5)
+    learner = make_learner(
+        optim={"actor_lr": 0.0, "critic_lr": 1e-2, "lr_final": 1e-2}, discount=0.5
+    )
     start, noise = make_starts(CONFIG.batch_size), learner.noise()
     losses = []
     for _ in range(100):
@@ -350,7 +352,7 @@ def test_returns_are_normalized_by_their_running_deviation():
 
 
 def test_cloning_adds_the_mean_squared_distance_of_used_dimensions():
-    learner = make_learner(clone_weight=0.7, clone_weight_final=0.7)
+    learner = make_learner(bc={"weight": 0.7, "weight_final": 0.7})
     learner.set_progress(0)
     starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
     shape = (3, CONFIG.batch_size, 2)
@@ -384,7 +386,7 @@ def ensemble_starts(count: int = CONFIG.batch_size) -> tuple[Tensor, ...]:
 
 
 def test_cloning_alone_approaches_what_was_shown_and_leaves_all_else():
-    learner = make_learner(clone_first=150, clone_lr=2e-2, lr_final=1e-3)
+    learner = make_learner(bc={"warmup_steps": 150, "lr": 2e-2}, optim={"lr_final": 1e-3})
     before = {name: t.clone() for name, t in learner.critics.state_dict().items()}
     log_std, moments = learner.actors.log_std.detach().clone(), learner.return_moments.clone()
     starts = make_starts(CONFIG.batch_size)
@@ -406,8 +408,8 @@ def test_cloning_alone_approaches_what_was_shown_and_leaves_all_else():
 @pytest.mark.parametrize("reward_units", ["symlog", "real"])
 def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
     """Rewards and actor gradients against every model's rollout of its own, step by step."""
-    changes = {"reward_units": reward_units, "disagreement_weight": 1.5}
-    learner = make_learner(ensemble=make_ensemble(), **changes)
+    changes = {"reward_units": reward_units, "ensemble": {"uncertainty_coef": 1.5}}
+    learner = make_learner(models=make_ensemble(), **changes)
     start, starts_there = make_starts(CONFIG.batch_size), ensemble_starts()
     noise = learner.noise().action
     ours = learner.imagine(start, noise, starts_there).rewards
@@ -431,7 +433,7 @@ def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
 
 
 def test_models_that_agree_are_one_model():
-    learner = make_learner(ensemble=[make_model()], disagreement_weight=5.0)
+    learner = make_learner(models=[make_model()], ensemble={"uncertainty_coef": 5.0})
     starts, noise = make_starts(CONFIG.batch_size), learner.noise().action
     loss, imagined, _ = objective(learner, starts, noise, ensemble_start_latents=(starts,))
     plain, alone, _ = objective(make_learner(), starts, noise)
@@ -451,8 +453,8 @@ def make_transitions() -> Transitions:
 def test_critics_learn_from_recorded_transitions_in_proportion():
     """The first critic loss is a mix of the imagined one and one-step errors by definition."""
     start, real = make_starts(CONFIG.batch_size), make_transitions()
-    changes = {"critic_passes": 1, "critic_minibatches": 1}
-    plain, mixed = make_learner(**changes), make_learner(real_value_share=0.3, **changes)
+    once = {"iterations": 1, "batches": 1}
+    plain, mixed = make_learner(critic=once), make_learner(critic={"real_ratio": 0.3, **once})
     noise, _ = plain.noise(), mixed.noise()
     plain.set_progress(0), mixed.set_progress(0)
     with torch.no_grad():
@@ -465,7 +467,7 @@ def test_critics_learn_from_recorded_transitions_in_proportion():
 
 @pytest.mark.parametrize("k", range(3))
 def test_with_all_remedies_a_task_learns_the_same_alone_and_in_a_stack(k):
-    given = {"real_value_share": 0.5, "clone_weight": 0.3, "ensemble": make_ensemble()}
+    given = {"critic": {"real_ratio": 0.5}, "bc": {"weight": 0.3}, "models": make_ensemble()}
     stack, alone = make_learner(**given), make_learner(SUITE.tasks[k : k + 1], **given)
     start, starts_there, real = (
         make_starts(CONFIG.batch_size),
@@ -499,8 +501,8 @@ def test_the_frozen_model_gets_no_gradient():
 
 def test_schedules():
     learner = make_learner(
-        iterations=10, actor_lr=1e-3, critic_lr=2e-3, lr_final=1e-4,
-        clone_weight=1.0, clone_weight_final=0.5,
+        iterations=10, optim={"actor_lr": 1e-3, "critic_lr": 2e-3, "lr_final": 1e-4},
+        bc={"weight": 1.0, "weight_final": 0.5},
     )  # fmt: skip
     weights = []
     for iteration in (0, 10, 5):
@@ -514,8 +516,8 @@ def test_schedules():
 
 def test_cloning_alone_has_a_schedule_of_its_own_before_that_of_the_iterations():
     learner = make_learner(
-        iterations=10, actor_lr=1e-3, lr_final=1e-4, clone_first=4, clone_lr=9e-3,
-        clone_weight=1.0, clone_weight_final=0.5,
+        iterations=10, optim={"actor_lr": 1e-3, "lr_final": 1e-4},
+        bc={"warmup_steps": 4, "lr": 9e-3, "weight": 1.0, "weight_final": 0.5},
     )  # fmt: skip
     rates, weights = [], []
     for step in (0, 2, 4, 9, 14):
@@ -569,20 +571,20 @@ def test_one_tasks_critic_can_be_taken_out():
         {"iterations": 0},
         {"batch_size": 0},
         {"horizon": 0},
-        {"critic_minibatches": 5},
-        {"critic_minibatches": 0},
-        {"critic_passes": -1},
-        {"discount": 1.0, "scale_values": True},
+        {"critic": {"batches": 5}},
+        {"critic": {"batches": 0}},
+        {"critic": {"iterations": 0}},
+        {"discount": 1.0, "critic": {"scale_values": True}},
         {"discount": 1.5},
         {"discount": -0.1},
         {"lam": 1.1},
-        {"actor_lr": -1e-3},
-        {"critic_lr": float("nan")},
-        {"betas": [0.9]},
-        {"betas": [0.9, 1.0]},
-        {"actor_clip": 0.0},
-        {"clone_best": 0.0},
-        {"clone_weight": -1.0},
+        {"optim": {"actor_lr": -1e-3}},
+        {"optim": {"critic_lr": float("nan")}},
+        {"optim": {"betas": [0.9]}},
+        {"optim": {"betas": [0.9, 1.0]}},
+        {"optim": {"actor_grad_norm": 0.0}},
+        {"bc": {"top_fraction": 0.0}},
+        {"bc": {"weight": -1.0}},
         {"return_decay": 0.0},
         {"return_decay": 1.1},
         {"networks": ActorCriticSize(actor=[8, 0], critic=[8])},
@@ -591,10 +593,15 @@ def test_one_tasks_critic_can_be_taken_out():
 )
 def test_settings_that_cannot_work_are_refused_in_a_sentence(changes):
     with pytest.raises(PwmError) as caught:
-        dataclasses.replace(CONFIG, **changes).validate()
+        changed(CONFIG, **changes).validate()
     message = str(caught.value)
     assert "\n" not in message
-    assert any(name in message for name in changes) or "networks" in changes
+    (named, value) = next(iter(changes.items()))
+    assert (
+        all(name in message for name in (named, *value))
+        if isinstance(value, dict)
+        else (any(name in message for name in changes) or "networks" in changes)
+    )
 
 
 def test_the_default_settings_are_valid():
@@ -635,9 +642,9 @@ def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
     learner = ActorCriticLearner(
         PointMass(),
         SUITE.tasks,
-        dataclasses.replace(
-            CONFIG, iterations=120, batch_size=16, actor_lr=5e-3, critic_lr=5e-3, horizon=8,
-            critic_minibatches=4, detach_actor_input=detach,
+        changed(
+            CONFIG, iterations=120, batch_size=16, horizon=8, detach_actor_input=detach,
+            optim={"actor_lr": 5e-3, "critic_lr": 5e-3}, critic={"batches": 4},
         ),
         seed=0,
     )  # fmt: skip
@@ -656,7 +663,7 @@ def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
 
 
 def test_learns_nothing_at_learning_rate_zero():
-    learner = make_learner(actor_lr=0.0, critic_lr=0.0, lr_final=0.0)
+    learner = make_learner(optim={"actor_lr": 0.0, "critic_lr": 0.0, "lr_final": 0.0})
     before = {k: v.clone() for k, v in learner.actors.state_dict().items()}
     iterate(learner, make_starts(), 0, 3)
     assert all(torch.equal(before[k], v) for k, v in learner.actors.state_dict().items())

@@ -27,7 +27,12 @@ def networks(out: Path, task: str) -> dict[str, torch.Tensor]:
 def test_an_extraction_begins_with_the_weights_of_an_earlier_one(
     toy, toy_world_model, earlier, tmp_path
 ):
-    still = ["learner.actor_lr=0", "learner.critic_lr=0", "learner.lr_final=0", "seed=7"]
+    still = [
+        "learner.optim.actor_lr=0",
+        "learner.optim.critic_lr=0",
+        "learner.optim.lr_final=0",
+        "seed=7",
+    ]
     words = toy.extract(toy_world_model, tmp_path / "warm", f"init={earlier}", *still)
     assert main(words) == 0
     assert main(toy.extract(toy_world_model, tmp_path / "cold", *still)) == 0
@@ -55,7 +60,7 @@ def test_it_goes_on_learning_and_can_be_resumed(toy, toy_world_model, earlier, t
         ("learner.networks.actor=[4]", "its networks is"),
         ("learner.discount=0.9", "its discount is 0.99, and 0.9 is asked for"),
         ("learner.reward_units=real", "its reward_units is symlog"),
-        ("learner.scale_values=true", "its scale of values is 1.0"),
+        ("learner.critic.scale_values=true", "its scale of values is 1.0"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_anything_is_written(

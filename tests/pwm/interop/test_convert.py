@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -646,12 +646,12 @@ def to_files(tmp_path) -> ConvertConfig:
 def stop_before(monkeypatch, number: int, signum: int) -> None:
     original, calls = pwm.interop.export_data.write_chunk, 0
 
-    def stopped(*arguments: Any) -> int:
+    def stopped(*arguments: Any) -> None:
         nonlocal calls
         if calls == number:
             os.kill(os.getpid(), signum)
         calls += 1
-        return original(*arguments)
+        original(*arguments)
 
     monkeypatch.setattr("pwm.interop.export_data.write_chunk", stopped)
 
@@ -721,14 +721,14 @@ def test_a_second_conversion_into_the_same_place_is_refused(to, to_files, small_
 
 
 def test_a_result_that_cannot_get_its_name_is_kept(to_files, tmp_path, monkeypatch):
-    original = pwm.interop.export_data._write_files
+    original = pwm.interop.export_data._files_to_write
 
-    def write(*arguments: Any) -> None:
-        original(*arguments)
+    def files(*arguments: Any) -> Iterator[tuple[Path, int]]:
+        yield from original(*arguments)
         Path(to_files.out).mkdir()
         (Path(to_files.out) / "other").touch()
 
-    monkeypatch.setattr("pwm.interop.export_data._write_files", write)
+    monkeypatch.setattr("pwm.interop.export_data._files_to_write", files)
     with pytest.raises(PwmError, match="is whole and cannot be renamed"):
         convert(to_files)
     assert len(list((tmp_path / "f.unfinished").glob("*.pt"))) == 3

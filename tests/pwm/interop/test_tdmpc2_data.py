@@ -10,7 +10,7 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, get_suite
 from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore
-from pwm.interop.tdmpc2_data import Chunk, ChunkFormat, PieceTable, find_files, write_chunk
+from pwm.interop.tdmpc2_data import Chunk, Pieces, find_files, write_chunk
 
 MT30, MT80 = SUITES["mt30"], SUITES["mt80"]
 IDS = [2, 35, 2]  # walker-run (24 and 6), mw-button-press-wall (39 and 4), walker-run
@@ -199,20 +199,20 @@ def test_pieces_and_unknown_success_have_no_score(tmp_path):
 
 def test_episodes_are_cut_into_pieces_that_share_a_row(tmp_path):
     store = coded_store(tmp_path / "s", {"small": [4, 6, 2, 3]})
-    table = PieceTable.of(store, SMALL, 0, steps=2, limit=None)
+    table = Pieces.of(store, SMALL, steps=2, limit=None)
     # episodes begin at rows 0, 5, 12 and 15; the last has three steps
     assert table.first_rows.tolist() == [0, 2, 5, 7, 9, 12]
     assert table.unfit == 1
-    assert PieceTable.of(store, SMALL, 0, steps=2, limit=1).first_rows.tolist() == [0, 2]
-    assert not len(PieceTable.of(store, SUITE["large"], 1, steps=2, limit=None).first_rows)
+    assert Pieces.of(store, SMALL, steps=2, limit=1).first_rows.tolist() == [0, 2]
+    assert not len(Pieces.of(store, SUITE["large"], steps=2, limit=None).first_rows)
 
 
 def test_a_written_file_is_what_td_mpc2_loads(tmp_path):
     store = coded_store(tmp_path / "s", {"small": [4, 2], "large": [2]})
-    tables = [PieceTable.of(store, task, i, 2, None) for i, task in enumerate(SUITE)]
-    pieces = [(table, np.arange(len(table.first_rows))) for table in tables]
+    pieces = [Pieces.of(store, task, 2, None) for task in SUITE]
+    entries = [(piece.task, int(row)) for piece in pieces for row in piece.first_rows]
     path = tmp_path / "chunk_0.pt"
-    assert write_chunk(path, store, pieces, ChunkFormat(SUITE, 2, terminated=False)) == 4
+    write_chunk(path, store, entries, SUITE, 2, terminated=False)
     loaded = torch.load(path, weights_only=False)
     assert loaded.shape == (4, 3)
     assert {name: (v.dtype, tuple(v.shape)) for name, v in loaded.items()} == {
@@ -243,8 +243,7 @@ def test_terminations_are_written_where_asked_for(tmp_path):
     with EpisodeStore.create(tmp_path / "s", SUITE) as store:
         store.add_source("t", {})
         store.append("small", [episode], "t")
-        table = PieceTable.of(store, SMALL, 0, 2, None)
-        write_chunk(tmp_path / "a.pt", store, [(table, np.array([0]))], ChunkFormat(SUITE, 2, True))
+        write_chunk(tmp_path / "a.pt", store, [(SMALL, 0)], SUITE, 2, terminated=True)
     flags = torch.load(tmp_path / "a.pt", weights_only=False)["terminated"]
     assert flags[0, 0].isnan()
     assert flags[0, 1:].tolist() == [0, 1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pwm.pipelines.episode_budget import FillConfig, next_episode_budget
+from pwm.pipelines.episode_budget import StalledConfig, next_episode_budget
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_least_does_not_exceed_what_is_asked_for():
     ],
 )
 def test_an_agent_fills_in_where_a_low_score_has_stalled(scores, episodes):
-    fill = FillConfig(episodes=20, after=2, below=50.0)
-    assert fill.wanted(scores, improvement=2.0) == episodes
+    stalled = StalledConfig(episodes=20, after=2, below=50.0)
+    assert stalled.wanted(scores, improvement=2.0) == episodes

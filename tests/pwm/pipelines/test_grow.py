@@ -25,7 +25,7 @@ from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import load_critic
 from pwm.models.policy import load_policy
 from pwm.models.world_model import load_world_model
-from pwm.pipelines.grow import FirstRound, GrowConfig, RoundSettings
+from pwm.pipelines.growth_config import FirstRound, GrowConfig, RoundSettings
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.growth_rounds import Round, TaskRound, read_rounds
@@ -40,7 +40,7 @@ WORDS = [
     "pretrain.model.mlp_dim=16", "pretrain.model.latent_dim=16", "pretrain.model.num_bins=21",
     "extract.learner.iterations=6", "extract.learner.batch_size=8", "extract.learner.horizon=3",
     "extract.learner.networks.actor=[8]", "extract.learner.networks.critic=[8]",
-    "collect.workers=1", "extract.learner.critic_minibatches=2", "extract.pool=64",
+    "collect.workers=1", "extract.learner.critic.batches=2", "extract.pool=64",
     "evaluate.episodes=2", "evaluate.workers=1",
 ]  # fmt: skip
 
@@ -134,8 +134,8 @@ def test_each_round_is_recorded_and_drawn(grown):
 def test_a_round_begins_with_the_weights_of_the_one_before(grown, tmp_path, monkeypatch):
     """Where a second round learns nothing, it has the first's world model and the best policies."""
     still = [
-        "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_moments=keep",
-        "extract.learner.actor_lr=0", "extract.learner.critic_lr=0", "extract.learner.lr_final=0",
+        "pretrain.lr=0", "pretrain.lr_final=0", "pretrain.init_normalization=keep",
+        "extract.learner.optim={actor_lr: 0, critic_lr: 0, lr_final: 0}",
     ]  # fmt: skip
     settings = settings_of([*WORDS, *still], read_rounds(grown)[:1], monkeypatch)
     monkeypatch.chdir(grown.parent)
@@ -189,8 +189,8 @@ def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-FILL = [
-    "improvement=1000", "fill.episodes=2", "fill.after=1", "fill.below=101",
+STALLED = [
+    "improvement=1000", "stalled.episodes=2", "stalled.after=1", "stalled.below=101",
     "collect.sac.random_episodes=1", "collect.sac.net_arch=[8]", "collect.sac.batch_size=8",
     "collect.sac.train_freq=50",
 ]  # fmt: skip
@@ -200,7 +200,7 @@ FILL = [
 def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch, capsys):
     shutil.copytree(grown, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    words = [*WORDS, *FILL, "rounds=3"]
+    words = [*WORDS, *STALLED, "rounds=3"]
     with monkeypatch.context() as patch:  # after the policies' episodes of both tasks
         stopping(patch, EpisodeStore, "append", 3, signal.SIGINT)
         assert main(words) == 128 + signal.SIGINT
@@ -221,8 +221,8 @@ def test_one_agent_a_task_goes_on_from_round_to_round(monkeypatch):
     before = [a_round(number, 10.0) for number in range(3)]
     collections = []
     for rounds in (before[:2], before):
-        _, filling = settings_of([*WORDS, *FILL], rounds, monkeypatch).collections()
-        collections.append(filling)
+        _, of_agents = settings_of([*WORDS, *STALLED], rounds, monkeypatch).collections()
+        collections.append(of_agents)
     third, fourth = collections
     assert third.episodes == dict.fromkeys(TASKS, 2)
     assert fourth == replace(third, episodes=dict.fromkeys(TASKS, 4))
@@ -243,11 +243,17 @@ def a_round(number: int, score: float) -> Round:
 
 
 def test_stages_are_wired_from_round_to_round(monkeypatch):
-    words = [*WORDS, "extract.learner.clone_weight=0.4", "clone_decay=0.5", "episodes=8", "least=2"]
+    words = [
+        *WORDS,
+        "extract.learner.bc.weight=0.4",
+        "bc_decay=0.5",
+        "episodes=8",
+        "min_episodes=2",
+    ]
     first = settings_of(words, [], monkeypatch)
     assert [c.behaviour for c in first.collections()] == ["ou", "scripted"]
     assert (first.pretrain.init, first.extract.init) == (None, None)
-    assert first.extract.learner.clone_weight == 0.4
+    assert first.extract.learner.bc.weight == 0.4
     before = [a_round(0, 10.0), a_round(1, 60.0), a_round(2, 40.0)]
     fourth = settings_of(words, before, monkeypatch)
     (collection,) = fourth.collections()
@@ -258,7 +264,7 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert fourth.extract.init == "run/best"
     assert fourth.extract.out == fourth.evaluate.policy == "run/round_03/policies"
     assert fourth.extract.data == fourth.pretrain.data == collection.out == "run/data"
-    assert fourth.extract.learner.clone_weight == 0.4 / 8
+    assert fourth.extract.learner.bc.weight == 0.4 / 8
     seeds = [s.pretrain.seed for s in (first, fourth)]
     seeds += [c.seed for s in (first, fourth) for c in s.collections()]
     assert len(set(seeds)) == 5
@@ -280,16 +286,16 @@ def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
         ("first.ou=-3", "first: ou=-3 must be at least 0"),
         ("first.scripted=0 first.ou=0", "first: it has no episode"),
         ("rounds=0", "rounds=0 must be at least 1"),
-        ("clone_decay=2", "clone_decay=2.0 must be between 0 and 1"),
+        ("bc_decay=2", "bc_decay=2.0 must be between 0 and 1"),
         ("pretrain.out=run/model", "must differ by round"),
         ("pretrain.init=nowhere", "pretrain: there is no nowhere"),
         ("pretrain.horizon.lengths=[600]", "pretrain: a horizon of 600 steps does not fit"),
         ("extract.learner.iterations=0", "extract: iterations=0"),
         ("collect.policy_noise=-1", "collect: policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate: episodes=0"),
-        ("fill.behaviour=ou", "fill: unknown behaviour 'ou'"),
-        ("fill.after=0", "fill: after=0 must be at least 1"),
-        ("fill.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
+        ("stalled.behaviour=ou", "stalled: unknown behaviour 'ou'"),
+        ("stalled.after=0", "stalled: after=0 must be at least 1"),
+        ("stalled.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
     ],
 )
 def test_mistakes_are_refused_before_the_first_stage(word, message, tmp_path, monkeypatch, capsys):

@@ -34,10 +34,10 @@ def extract_and_evaluate(made: Path, out: Path, *overrides: str) -> dict[str, fl
         "extract", f"data={made}/data", f"checkpoint={made}/world_model", f"out={out}/policies",
         "device=cpu", "pool=4096", "learner.iterations=300", "learner.batch_size=64",
         "learner.horizon=16", "learner.networks.actor=[64,32]", "learner.networks.critic=[64]",
-        "learner.networks.critics=2", "learner.actor_lr=2e-3", "learner.critic_lr=2e-3",
-        "learner.lr_final=2e-4", "learner.critic_passes=1", "learner.critic_minibatches=4",
-        "learner.scale_values=true", "learner.return_decay=0.99",
-        "learner.detach_actor_input=false", "learner.clone_weight=0", *overrides,
+        "learner.networks.critics=2", "learner.optim.actor_lr=2e-3", "learner.optim.critic_lr=2e-3",
+        "learner.optim.lr_final=2e-4", "learner.critic.iterations=1", "learner.critic.batches=4",
+        "learner.critic.scale_values=true", "learner.return_decay=0.99",
+        "learner.detach_actor_input=false", "learner.bc.weight=0", *overrides,
     ]  # fmt: skip
     evaluate = [
         "evaluate", f"policy={out}/policies", f"out={out}", f"data={made}/data", "episodes=4",

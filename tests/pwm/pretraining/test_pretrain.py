@@ -17,11 +17,12 @@ import torch
 import pwm
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
+from pwm.core.settings import changeable
 from pwm.data.store import EpisodeStore
 from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments
-from pwm.pretraining.pretrain import _MAY_CHANGE, HorizonSchedule, PretrainConfig
+from pwm.pretraining.pretrain import HorizonSchedule, PretrainConfig
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps
@@ -35,7 +36,7 @@ def final_checkpoint(run: Path, step: int = 24) -> dict[str, bytes | dict]:
     content: dict[str, bytes | dict] = {f.name: f.read_bytes() for f in path.glob("*.safetensors")}
     index = json.loads((path / "checkpoint.json").read_bytes())
     del index["checksum"]
-    for name in ("out", *_MAY_CHANGE):
+    for name in ("out", *changeable(PretrainConfig)):
         del index["meta"]["config"][name]
     return {**content, "index": index}
 
@@ -555,7 +556,7 @@ def test_a_model_trained_on_keeps_its_moments_or_takes_those_of_the_data(
     )
     from_earlier = (f"init={tmp_path / 'earlier'}", "steps=12")
     for how, wraps in (("keep", False), ("widen", False), ("data", True)):
-        words = toy.pretrain(tmp_path / how, *from_earlier, f"init_moments={how}")
+        words = toy.pretrain(tmp_path / how, *from_earlier, f"init_normalization={how}")
         assert main(words) == 0
         trained = load_world_model(tmp_path / how)
         assert trained.wrap_angles == wraps
@@ -565,7 +566,7 @@ def test_a_model_trained_on_keeps_its_moments_or_takes_those_of_the_data(
             moments = tuple(map(torch.from_numpy, found))
         assert torch.equal(trained.obs_mean, moments[0])
         assert torch.equal(trained.obs_scale, moments[1])
-    interrupted = toy.pretrain(tmp_path / "again", *from_earlier, "init_moments=data")
+    interrupted = toy.pretrain(tmp_path / "again", *from_earlier, "init_normalization=data")
     with monkeypatch.context() as patch:
         signal_at(patch, 6, signal.SIGINT)
         assert main(interrupted) == 130

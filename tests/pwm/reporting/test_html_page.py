@@ -201,7 +201,7 @@ def test_page_shows_published_figures_with_what_differs(quick: tuple[Path, Resul
     reach, pendulum = (page.row(name, CELLS) for name in ("mw-reach", "pendulum-swingup"))
     assert (reach[10], reach[12], reach[16]) == ("80.0", "80.0", "mdve")
     assert (pendulum[10], pendulum[16]) == ("88.8", "mde")
-    assert "e 6 episodes (published 10)" in page.text
+    assert "e = 6 episodes (published 10)" in page.text
     assert "Meta-World v2 where this project runs v3" in page.text
     assert "48M parameters" in page.text
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pwm.core.errors import PwmError
+from pwm.core.settings import setting
 from pwm.core.versions import git_revision, versions
 from pwm.runtime.run_dir import open_run, read_run
 
@@ -14,21 +15,22 @@ from pwm.runtime.run_dir import open_run, read_run
 class Inner:
     width: int = 4
     rate: float = 1e-5
+    prefetch: int = setting(2, may_change=True)
 
 
 @dataclass
 class Config:
     seed: int = 3
     name: str | None = None
-    workers: int = 1
+    workers: int = setting(1, may_change=True)
     out: str = "."
     resume: str = "auto"
     inner: Inner = field(default_factory=Inner)
     layers: list[int] = field(default_factory=lambda: [8, 8])
 
 
-def run(directory, config=None, command="test", may_change=("workers",)):
-    with open_run(directory, command, config or Config(), may_change) as path:
+def run(directory, config=None, command="test"):
+    with open_run(directory, command, config or Config()) as path:
         return path
 
 
@@ -37,7 +39,7 @@ def test_a_run_records_its_settings_versions_and_seed(tmp_path):
     config = yaml.safe_load((tmp_path / "a" / "b" / "config.yaml").read_text())
     assert config == {
         "seed": 3, "name": None, "workers": 1, "out": ".", "resume": "auto",
-        "inner": {"width": 4, "rate": 1e-5}, "layers": [8, 8],
+        "inner": {"width": 4, "rate": 1e-5, "prefetch": 2}, "layers": [8, 8],
     }  # fmt: skip
     record = read_run(tmp_path / "a" / "b")
     assert record["command"] == "test"
@@ -51,7 +53,7 @@ def test_a_run_records_its_settings_versions_and_seed(tmp_path):
 def test_the_same_settings_go_on(tmp_path):
     run(tmp_path)
     run(tmp_path, Config())
-    run(tmp_path, Config(workers=9))  # one of may_change
+    run(tmp_path, Config(workers=9, inner=Inner(prefetch=9)))
     run(tmp_path.rename(tmp_path.parent / "moved"), Config(out="moved"))
 
 
