@@ -179,7 +179,7 @@ import sys, types
 print("imported")
 sys.modules["torch"] = types.ModuleType("torch")
 import envs
-vector = envs.make_vector_env([PENDULUM], seed=0)
+vector = envs.make_vector_env(["pendulum-swingup"], seed=0)
 print(vector.reset()[0].shape)
 """
 
