@@ -65,8 +65,7 @@ def export_store(config: ConvertConfig) -> Path:
         publish(unfinished, out)
     console.print(
         f"{out}: {sum(counts):,} entries of {steps + 1} rows of {len(tasks)} tasks in {count} "
-        "files, "
-        f"{sum(task.unfit for task in pieces):,} episodes skipped."
+        f"files, {sum(task.unfit for task in pieces):,} episodes skipped."
     )
     if suite.name not in PUBLISHED_FILES:
         console.print(f"TD-MPC2's own trainer takes mt30 and mt80; these are ids of {suite.name}.")

@@ -21,13 +21,17 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    safe_globals,
+)
 
 from pwm.core.errors import PwmError
 
@@ -126,8 +130,10 @@ class TorchFile:
         infos = self._members.values()
         stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
         sizes = {i.file_size for i in infos if i.filename.startswith(f"{self._root}data/")}
+        registered = get_safe_globals()  # under the same names, if tensordict is imported
+        clear_safe_globals()
         try:
-            with _only_stand_ins():
+            with safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
                 content = torch.load(self.path, "cpu", weights_only=True, mmap=stored)
             for tensor in _tensors(content):
                 if not tensor.is_meta and tensor.untyped_storage().nbytes() not in sizes:
@@ -135,6 +141,8 @@ class TorchFile:
         except Exception as error:  # what garbage makes an unpickler raise is not enumerable
             reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().split("\n")[0]
             raise PwmError(f"{self.path} is damaged: {reason:.200}; {_AGAIN}.") from error
+        finally:
+            add_safe_globals(registered)
         return content
 
     def _read(self, name: str) -> bytes:
@@ -164,22 +172,6 @@ class TorchFile:
         """
         for info in self._members.values():
             yield from map(len, self._blocks(info))
-
-
-@contextmanager
-def _only_stand_ins() -> Iterator[None]:
-    """Within, torch.load takes the names of tensordict for the records of this module.
-
-    A tensordict that is imported has registered its own classes under these names.
-    """
-    before = get_safe_globals()
-    clear_safe_globals()
-    add_safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()])
-    try:
-        yield
-    finally:
-        clear_safe_globals()
-        add_safe_globals(before)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -105,9 +105,8 @@ def write_rounds(directory: Path, suite: str, rounds: Sequence[Round]) -> None:
             beside = published.mean if name == "mean" else published.scores.get(name)
         values = np.array([score for score, _ in scores])
         ends = np.array([interval or (score, score) for score, interval in scores])
-        marks = {} if beside is None else {"PWM 48M, published": beside}
         alt = f"{name}: score by round"
-        drawing = plots.rounds_plot(values, ends[:, 0], ends[:, 1], marks, alt)
+        drawing = plots.rounds_plot(values, ends[:, 0], ends[:, 1], beside, alt)
         write_atomically(curves / f"{name}.svg", svg.standalone(drawing).encode())
     rows = [
         (

@@ -108,15 +108,15 @@ def horizon_plot(
 
 @styled
 def rounds_plot(
-    values: np.ndarray, low: np.ndarray, high: np.ndarray, marks: dict[str, float], alt: str
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, mark: float | None, alt: str
 ) -> str:
-    """A score by round with its interval, and published scores as dashed lines.
+    """A score by round with its interval, and PWM's published score as a dashed line.
 
     Args:
         values: (rounds,) scores 0..100.
         low: (rounds,) lower ends of their intervals.
         high: (rounds,) upper ends.
-        marks: published scores by label.
+        mark: the published score, or None.
         alt: a description.
     """
     ax = axes(right=0.88)
@@ -124,11 +124,11 @@ def rounds_plot(
     ax.fill_between(x, low, high, color=COLOURS["extracted"], alpha=0.15, linewidth=0)
     ax.plot(x, values, color=COLOURS["extracted"], linewidth=1.6, marker="o", markersize=3)
     _end_label(ax, x[-1], values[-1], "extracted")
-    for i, (label, value) in enumerate(marks.items()):
-        ax.axhline(value, color=COLOURS["published_a"], linewidth=1, linestyle="--")
+    if mark is not None:
+        ax.axhline(mark, color=COLOURS["published_a"], linewidth=1, linestyle="--")
         ax.annotate(
-            f"-- {label} {_number(value)}",
-            (0.98, 0.05 + 0.1 * i),  # scores that grow leave this corner empty
+            f"-- PWM 48M, published {_number(mark)}",
+            (0.98, 0.05),  # scores that grow leave this corner empty
             xycoords="axes fraction",
             ha="right",
             color=COLOURS["published_a"],
