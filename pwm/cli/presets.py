@@ -25,8 +25,9 @@ _PACKAGE = re.compile(r"^# *@package +(\S+)", re.MULTILINE)
 
 # Run directories are ours, so Hydra keeps out of the working directory and of the log.
 _QUIET = {"output_subdir": None, "run": {"dir": "."}, "job": {"chdir": False}}
-_registered: set[str] = set()  # groups
 _NO_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+
+_registered: set[str] = set()  # groups, by whichever command was last
 
 
 @dataclass(frozen=True)
