@@ -10,9 +10,10 @@ from __future__ import annotations
 import gymnasium
 
 from envs.core import SimulatorEnv, TaskEnv
+from envs.make import make_env
 from envs.rendering import render_backend
 from envs.vector import TaskVectorEnv, make_vector_env
-from pwm.core.suites import SUITES, Task, get_task
+from pwm.core.suites import SUITES
 
 __all__ = [
     "SimulatorEnv",
@@ -23,39 +24,6 @@ __all__ = [
     "register_tasks",
     "render_backend",
 ]
-
-
-def make_env(task: str | Task, seed: int | None = None, render_mode: str | None = None) -> TaskEnv:
-    """Makes one environment with the task's own, unpadded spaces.
-
-    Observations are float32 of shape ``(obs_dim,)``, actions lie in [-1, 1] with shape
-    ``(action_dim,)``. A step is a decision step (in the suites two simulator control steps,
-    rewards summed). An episode is truncated after the task's episode length; only a
-    user-defined task may terminate it before.
-
-    Args:
-        task: a task name such as ``"walker-run"`` or ``"mw-push"``, the path of a file that
-            describes one (:mod:`pwm.core.task_files`), or a task.
-        seed: starts the random stream as ``reset(seed=seed)`` would; None takes entropy.
-        render_mode: ``"rgb_array"`` for ``render()`` to return ``(240, 320, 3)`` uint8 frames.
-
-    Raises:
-        PwmError: for an unknown task or render mode, a seed out of range, when rendering is
-            asked for and no OpenGL backend works, or when a user-defined task's environment cannot
-            be made or has other sizes than the task.
-    """
-    spec = task if isinstance(task, Task) else get_task(task)
-    if spec.domain == "gymnasium":
-        from envs.gymnasium_task import GymnasiumEnv
-
-        return GymnasiumEnv(spec, seed, render_mode)
-    if spec.domain == "dmcontrol":
-        from envs.dmcontrol import DmControlEnv
-
-        return DmControlEnv(spec, seed, render_mode)
-    from envs.metaworld import MetaWorldEnv
-
-    return MetaWorldEnv(spec, seed, render_mode)
 
 
 def register_tasks() -> None:

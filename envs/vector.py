@@ -112,7 +112,7 @@ class _Slot(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._last[0], info
 
     def _begin(self, seed: int | None) -> tuple[np.ndarray, dict[str, Any]]:
-        from envs import make_env
+        from envs.make import make_env
 
         self._env = self._env or make_env(self._task, self._seed)
         return self._env.reset(seed=seed)
