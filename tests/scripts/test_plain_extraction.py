@@ -78,6 +78,7 @@ def test_an_iteration_is_that_of_the_plain_equations(detach):
     assert critic < 2e-6
 
 
+@pytest.mark.slow
 def test_a_compiled_iteration_is_that_of_the_plain_equations():
     actor, critic = difference(True, Acceleration("always", "float32"))
     assert actor < 2e-6

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faulty_env import Harm, faulty_task, wait_until
+from faulty_env import Harm, faulty_task
+from forked import forked_command
 
 from envs import make_env
 from pwm.cli.main import main
@@ -136,15 +136,6 @@ def test_what_was_played_is_not_played_again(toy, policies, evaluated, capsys):
     assert len((evaluated / OUTCOMES).read_bytes()) > len(before)
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pwm.cli", *command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
 def save_policy(task: Task, path: Path) -> Path:
     """Untrained, of three observations and one action."""
     torch.manual_seed(0)
@@ -155,7 +146,6 @@ def save_policy(task: Task, path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_stopped_or_killed_it_goes_on_where_it_was(tmp_path):
     policy = save_policy(faulty_task(tmp_path / "none", length=400), tmp_path / "policy")
     out = tmp_path / "stopped"
@@ -165,15 +155,15 @@ def test_stopped_or_killed_it_goes_on_where_it_was(tmp_path):
         return (out / OUTCOMES).read_bytes().count(b"\n") if (out / OUTCOMES).exists() else 0
 
     for how, least in ((signal.SIGKILL, 1), (signal.SIGTERM, 5)):
-        process = start(command)
-        wait_until(lambda least=least: lines() >= least)
+        process = forked_command(command, tmp_path / "log", group=True)
+        process.wait_until(lambda least=least: lines() >= least)
         if how == signal.SIGKILL:
             process.kill()
         else:
             os.killpg(process.pid, how)  # as a terminal does: to the workers too
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
-        assert (b"the same command goes on" in said) == (how != signal.SIGKILL)
+        assert process.wait() == (-how if how == signal.SIGKILL else 128 + how)
+        said = " ".join(process.printed.split())
+        assert ("the same command goes on" in said) == (how != signal.SIGKILL)
         assert not (out / "results.json").exists()
     before = lines()
     assert main(command) == 0
@@ -193,11 +183,11 @@ def faulty(tmp_path) -> Path:
 
 
 def test_simulators_that_raise_die_or_give_nan_are_run_again(faulty, tmp_path):
-    config = EvaluateConfig(str(faulty), str(tmp_path / "plain"), episodes=8, batch=2, workers=2)
+    config = EvaluateConfig(str(faulty), str(tmp_path / "plain"), episodes=8, batch=2, workers=1)
     plain = evaluate(config)
     for kind in ("nan", "raise", "die"):
         (tmp_path / f"token.{kind}").touch()
-    assert evaluate(replace(config, out=str(tmp_path / "faulty"))) == plain
+    assert evaluate(replace(config, out=str(tmp_path / "faulty"), workers=2)) == plain
     assert not list(tmp_path.glob("token.*"))
     rates = json.loads((tmp_path / "faulty" / "throughput.json").read_text())
     assert rates["faults"] == {"failed": 2, "died": 1}

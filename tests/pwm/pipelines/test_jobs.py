@@ -3,15 +3,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_env import wait_until
+from forked import forked_command
+from short_tasks import short_tasks
 
-import pwm
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.locks import DirectoryLock
@@ -30,8 +28,6 @@ from pwm.pipelines.job_records import (
 from pwm.pipelines.jobs import KINDS, Jobs, job_specs
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
 from pwm.runtime.training_checkpoints import list_steps
-
-ROOT = Path(pwm.__file__).parent.parent
 
 
 def jobs_of(words: list[str], tasks: str, *more: str, setting: str = "tasks") -> list[str]:
@@ -134,17 +130,19 @@ def test_a_suites_name_means_a_job_of_each_of_its_tasks():
     "added",
     [
         ("{pendulum-swingup: 1, cartpole-balance: 2}",),
-        pytest.param(("1", "{pendulum-swingup: 52, cartpole-balance: 3}"), marks=pytest.mark.slow),
+        ("1", "{pendulum-swingup: 52, cartpole-balance: 3}"),
     ],
     ids=["once", "and more"],
 )
 def test_gathered_stores_are_the_bytes_of_one_process(added, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
-    tasks = "pendulum-swingup,cartpole-balance"
+    names = ("pendulum-swingup", "cartpole-balance")
+    tasks = ",".join(names)
     for episodes in added:
         more = [f"episodes={episodes}", "workers=1", "behaviour=random"]
-        assert main(["collect", f"suite=[{tasks}]", f"out={one}", *more]) == 0
-        assert main(["collect", "-m", f"suite={tasks}", f"out={many}", *more]) == 0
+        with short_tasks(names, 50):
+            assert main(["collect", f"suite=[{tasks}]", f"out={one}", *more]) == 0
+            assert main(["collect", "-m", f"suite={tasks}", f"out={many}", *more]) == 0
         assert main(["gather", f"run={many}"]) == 0
         files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
         assert len(files) == 6
@@ -219,15 +217,11 @@ def test_a_killed_job_goes_on_where_it_was(toy, toy_world_model, one, tmp_path):
     first, second = toy.tasks
     words = toy.extract(toy_world_model, tmp_path, "group_size=1")
     command = jobs_of(words, f"{first},{second}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pwm.cli", *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    )
+    process = forked_command(command, tmp_path / "log")
     checkpoints = tmp_path / "jobs" / first / "out" / "groups" / first / "checkpoints"
-    wait_until(lambda: list_steps(checkpoints))
+    process.wait_until(lambda: list_steps(checkpoints))
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     assert states(tmp_path) == {first: STOPPED, second: WAITING}
     assert main(command) == 0
     assert_same_policies(one, tmp_path, toy.tasks)
