@@ -7,6 +7,9 @@ imports no simulator: the first environment that is made does.
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import gymnasium
 
 from envs.core import SimulatorEnv, TaskEnv
@@ -32,6 +35,18 @@ def register_tasks() -> None:
         name = f"pwm/{task.name}"
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point="envs:make_env", kwargs={"task": task.name})
+
+
+def __getattr__(name: str) -> Any:
+    """The name that TaskVectorEnv had before, with a warning."""
+    if name != "ProcessVectorEnv":
+        raise AttributeError(f"module 'envs' has no attribute '{name}'")
+    warnings.warn(
+        "envs.ProcessVectorEnv goes with version 0.3; use envs.TaskVectorEnv.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return TaskVectorEnv
 
 
 register_tasks()

@@ -144,13 +144,17 @@ class _Slot(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 def make_vector_env(
-    tasks: Sequence[str | Task], n: int = 1, seed: int | None = None
+    tasks: Sequence[str | Task],
+    n: int = 1,
+    workers: int | None = None,
+    seed: int | None = None,
 ) -> TaskVectorEnv:
     """Makes ``n`` environments of each task, stepped together, each in a process of its own.
 
     Args:
         tasks: as for ``make_env``; slots ``i * n`` to ``i * n + n - 1`` run the i-th.
         n: environments per task.
+        workers: has no effect any more, and goes with version 0.3.
         seed: slot ``i`` starts its random stream at ``seed + i``; None takes entropy.
 
     Raises:
@@ -160,5 +164,11 @@ def make_vector_env(
         raise PwmError(f"a vector environment needs a list of task names, got {tasks!r}.")
     if n < 1:
         raise PwmError(f"a vector environment needs at least one environment per task, got n={n}.")
+    if workers is not None:
+        warnings.warn(
+            "workers= of make_vector_env has no effect: each environment has a process of its own.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     named = [task if isinstance(task, Task) else get_task(task) for task in tasks]
     return TaskVectorEnv([task for task in named for _ in range(n)], seed)

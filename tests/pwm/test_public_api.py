@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import envs
 import pwm
 from pwm.cli.main import COMMANDS
 
@@ -54,3 +55,10 @@ def test_documented_modules_of_before_still_import_and_say_what_to_use(old, name
     with pytest.warns(DeprecationWarning, match="use `from pwm import"):
         module = importlib.import_module(old)
     assert all(getattr(module, name) is getattr(pwm, name) for name in names)
+
+
+def test_the_vector_environment_of_before_warns_and_works():
+    with pytest.warns(DeprecationWarning, match="use envs.TaskVectorEnv"):
+        assert envs.ProcessVectorEnv is envs.TaskVectorEnv
+    with pytest.warns(DeprecationWarning, match="workers="):
+        envs.make_vector_env(["pendulum-swingup"], n=1, workers=2).close()

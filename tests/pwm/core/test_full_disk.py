@@ -11,8 +11,8 @@ import full_disk
 import numpy as np
 import pytest
 from forked import result_of_fork
+from mounted_disk import enter_namespace, mount, require_mounting
 from samples import make_results
-from small_disk import enter_namespace, mount, require_mounting
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically

@@ -17,8 +17,8 @@ import pytest
 from forked import Forked, result_of_fork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mounted_disk import enter_namespace, mount, require_mounting
 from rich.console import Console
-from small_disk import enter_namespace, mount, require_mounting
 from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manifest
 
 from pwm.core.errors import PwmError
