@@ -143,7 +143,7 @@ def test_gathered_stores_are_the_bytes_of_one_process(added, tmp_path):
         with short_tasks(names, 50):
             assert main(["collect", f"suite=[{tasks}]", f"out={one}", *more]) == 0
             assert main(["collect", "-m", f"suite={tasks}", f"out={many}", *more]) == 0
-        assert main(["gather", f"run={many}"]) == 0
+            assert main(["gather", f"run={many}"]) == 0
         files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
         assert len(files) == 6
         for file in files:
