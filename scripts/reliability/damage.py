@@ -7,7 +7,7 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -148,15 +148,6 @@ def places(node: Any) -> list[tuple[Any, Any]]:
 
 def _written(value: Any) -> bytes:
     return json.dumps(value).encode()
-
-
-def either(*ways: Callable[[Path, Random], None]) -> Callable[[Path, Random], None]:
-    """A way that is one of some, by chance."""
-
-    def damage(path: Path, random: Random) -> None:
-        random.choice(ways)(path, random)
-
-    return damage
 
 
 def same(first: Path, second: Path) -> bool:

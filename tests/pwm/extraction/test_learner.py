@@ -93,9 +93,6 @@ def objective(
 # --- the gradient of the actor loss through the world model --------------------------------------
 
 
-CHECKED = 7  # every so many parameters; no layer is so wide
-
-
 class Problem:
     """A learner in float64 with fixed starts and noise, and its loss as a function of the actor."""
 
@@ -116,7 +113,7 @@ class Problem:
         self.scale = metrics["return_scale"]
         self.latents = imagined.latents.detach()
         gradients = torch.autograd.grad(loss.sum(), self.parameters)
-        return torch.cat([gradient.flatten() for gradient in gradients])[::CHECKED]
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
     @torch.no_grad()
     def loss(self, actor_inputs: Tensor | None) -> float:
@@ -136,17 +133,18 @@ class Problem:
         return float((-total.mean(1) / self.scale).sum())
 
     def numeric(self, actor_inputs: Tensor | None, step: float = 1e-6) -> Tensor:
-        """Central differences in every seventh parameter."""
+        """Central differences in every single parameter."""
         slopes = []
-        entries = [(p.data.view(-1), i) for p in self.parameters for i in range(p.numel())]
-        for flat, i in entries[::CHECKED]:
-            before = flat[i].item()
-            flat[i] = before + step
-            above = self.loss(actor_inputs)
-            flat[i] = before - step
-            below = self.loss(actor_inputs)
-            flat[i] = before
-            slopes.append((above - below) / (2 * step))
+        for parameter in self.parameters:
+            flat = parameter.data.view(-1)
+            for i in range(len(flat)):
+                before = flat[i].item()
+                flat[i] = before + step
+                above = self.loss(actor_inputs)
+                flat[i] = before - step
+                below = self.loss(actor_inputs)
+                flat[i] = before
+                slopes.append((above - below) / (2 * step))
         return torch.tensor(slopes, dtype=torch.float64)
 
 

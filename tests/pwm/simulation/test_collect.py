@@ -42,6 +42,7 @@ def collected(tmp_path_factory):
     return collect(CollectConfig(out=str(out), suite=TASKS, episodes=EPISODES, seed=5, workers=1))
 
 
+@pytest.mark.spawned  # as a user's workers are
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(collected, tmp_path):
     two = collect(CollectConfig(str(tmp_path / "two"), TASKS, episodes=EPISODES, seed=5, workers=2))
     assert digest(two) == digest(collected)
