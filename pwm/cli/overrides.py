@@ -7,7 +7,7 @@ code reads. They are refused, with the nearest setting where a name is unknown.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from pwm.cli.presets import Presets, in_order
 from pwm.core.errors import PwmError
 from pwm.core.processes import is_main_rank
 from pwm.core.renamed_settings import Renames, current_name, tell_renames, with_current_names
-from pwm.core.settings import block_type
+from pwm.core.settings import block_type, innermost
 from pwm.core.validation import nearest
 
 SWEEPS = ("--multirun", "-m")
@@ -98,7 +98,7 @@ class Schema:
             settings, within = with_current_names(kind, value)
             if within or name in self.presets.groups:  # or Hydra takes it for a choice
                 renames += [(f"{name}.{old}", f"{name}.{new}") for old, new in within]
-                return [f"{name}.{k}={json.dumps(v)}" for k, v in _innermost(settings)], renames
+                return [f"{name}.{k}={json.dumps(v)}" for k, v in innermost(settings)], renames
         return [word.replace(key, name, 1)], renames
 
     def split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -311,14 +311,6 @@ def _keys(node: DictConfig, prefix: str) -> list[str]:
         if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
             keys += _keys(node[key], f"{prefix}{key}.")
     return keys
-
-
-def _innermost(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _innermost(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _described(kind: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +54,15 @@ def all_may_change(config: type[T]) -> type[T]:
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         field.metadata = MappingProxyType({**field.metadata, _CHANGES: True})
     return config
+
+
+def innermost(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of nested plain data that are no blocks, by dotted name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from innermost(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @cache

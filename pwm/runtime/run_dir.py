@@ -22,7 +22,7 @@ from pwm.core.files import make_directory, write_atomically
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import DirectoryLock
 from pwm.core.renamed_settings import tell_renames, with_current_names
-from pwm.core.settings import changeable
+from pwm.core.settings import changeable, innermost
 from pwm.core.validation import require_resume, require_writable
 from pwm.core.versions import git_revision, versions
 
@@ -92,11 +92,11 @@ def _check_same_run(
     maker = read_run(directory).get("command", command)
     if maker != command:
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
-    new = _settings(config)
-    added = {k: v for k, v in _settings(resolved_config(config_type)).items() if k in new}
+    new = dict(innermost(config))
+    added = {k: v for k, v in innermost(resolved_config(config_type)) if k in new}
     before, renames = with_current_names(config_type, read_config(directory))
     tell_renames(renames, str(file))
-    old = added | _settings(before)
+    old = added | dict(innermost(before))
     may_change = {"out", "resume", *changeable(config_type)}
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
@@ -108,17 +108,6 @@ def _check_same_run(
             f"{directory} holds a run with other settings ({'; '.join(changed)}); repeat those "
             "settings to go on with it, or give another out=."
         )
-
-
-def _settings(config: dict[Any, Any]) -> dict[str, Any]:
-    """The innermost settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": v for inner, v in _settings(value).items()}
-        else:
-            flat[str(name)] = value
-    return flat
 
 
 def _with_blocks(key: str) -> set[str]:
