@@ -12,16 +12,20 @@ from typing import Any
 
 import gymnasium
 
-from envs.core import SimulatorEnv, TaskEnv
-from envs.make import make_env
-from envs.rendering import render_backend
-from envs.vector import TaskVectorEnv, make_vector_env
 from pwm.core.suites import SUITES
 
+from .core import SimulatorEnv, TaskEnv
+from .gymnasium_task import GymnasiumEnv, check_spaces
+from .make import make_env
+from .rendering import render_backend
+from .vector import TaskVectorEnv, make_vector_env
+
 __all__ = [
+    "GymnasiumEnv",
     "SimulatorEnv",
     "TaskEnv",
     "TaskVectorEnv",
+    "check_spaces",
     "make_env",
     "make_vector_env",
     "register_tasks",
@@ -34,7 +38,7 @@ def register_tasks() -> None:
     for task in SUITES["mt80"]:
         name = f"pwm/{task.name}"
         if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point="envs:make_env", kwargs={"task": task.name})
+            gymnasium.register(name, entry_point=f"{__name__}:make_env", kwargs={"task": task.name})
 
 
 def __getattr__(name: str) -> Any:

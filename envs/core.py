@@ -10,9 +10,10 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs.rendering import Renderer, render_backend
 from pwm.core.errors import PwmError, SimulatorError
 from pwm.core.suites import Task
+
+from .rendering import Renderer, render_backend
 
 if TYPE_CHECKING:
     import mujoco

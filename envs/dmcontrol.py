@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.core import Action, Observation, SimulatorEnv
-from envs.rendering import simulator_import
 from pwm.core.suites import Task
+
+from .core import Action, Observation, SimulatorEnv
+from .rendering import simulator_import
 
 with simulator_import():
     import mujoco
     from dm_control import suite
 
-    from envs.custom import CUSTOM_TASKS
+    from .custom import CUSTOM_TASKS
 
 if TYPE_CHECKING:
     from dm_control.rl import control

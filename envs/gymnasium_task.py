@@ -10,9 +10,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
-from envs.core import Action, Observation, TaskEnv
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
+
+from .core import Action, Observation, TaskEnv
 
 
 class GymnasiumEnv(TaskEnv):

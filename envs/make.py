@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from envs.core import TaskEnv
+from pwm.core.errors import PwmError
 from pwm.core.suites import Task, get_task
+
+from .core import SimulatorEnv, TaskEnv
 
 
 def make_env(task: str | Task, seed: int | None = None, render_mode: str | None = None) -> TaskEnv:
@@ -27,13 +29,23 @@ def make_env(task: str | Task, seed: int | None = None, render_mode: str | None 
     """
     spec = task if isinstance(task, Task) else get_task(task)
     if spec.domain == "gymnasium":
-        from envs.gymnasium_task import GymnasiumEnv
+        from .gymnasium_task import GymnasiumEnv
 
         return GymnasiumEnv(spec, seed, render_mode)
-    if spec.domain == "dmcontrol":
-        from envs.dmcontrol import DmControlEnv
+    return _simulator(spec)(spec, seed, render_mode)
 
-        return DmControlEnv(spec, seed, render_mode)
-    from envs.metaworld import MetaWorldEnv
 
-    return MetaWorldEnv(spec, seed, render_mode)
+def _simulator(task: Task) -> type[SimulatorEnv]:
+    try:
+        if task.domain == "dmcontrol":
+            from .dmcontrol import DmControlEnv
+
+            return DmControlEnv
+        from .metaworld import MetaWorldEnv
+
+        return MetaWorldEnv
+    except ModuleNotFoundError as error:
+        raise PwmError(
+            f"{task.name} is played in a simulator, and {error.name} is not installed; "
+            "pip install 'pwm-worldmodels[sim]'."
+        ) from error

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.core import Action, Observation, SimulatorEnv
-from envs.rendering import simulator_import
 from pwm.core.suites import Task
+
+from .core import Action, Observation, SimulatorEnv
+from .rendering import simulator_import
 
 with simulator_import():
     import mujoco

@@ -16,10 +16,11 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
-from envs.core import TaskEnv, check_seed
 from pwm.core.errors import PwmError
 from pwm.core.processes import fresh_interpreters
 from pwm.core.suites import Task, get_task
+
+from .core import TaskEnv, check_seed
 
 
 class TaskVectorEnv(AsyncVectorEnv):
@@ -112,7 +113,7 @@ class _Slot(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._last[0], info
 
     def _begin(self, seed: int | None) -> tuple[np.ndarray, dict[str, Any]]:
-        from envs.make import make_env
+        from .make import make_env
 
         self._env = self._env or make_env(self._task, self._seed)
         return self._env.reset(seed=seed)

@@ -6,8 +6,8 @@ domain unless the domain's file says otherwise. A control step's reward is in 0.
 
 from __future__ import annotations
 
-from envs.custom import ball_in_cup, cheetah, hopper, pendulum, reacher, walker
-from envs.custom.base import TaskLoader
+from . import ball_in_cup, cheetah, hopper, pendulum, reacher, walker
+from .base import TaskLoader
 
 CUSTOM_TASKS: dict[str, TaskLoader] = {
     **walker.TASKS,

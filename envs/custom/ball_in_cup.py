@@ -9,7 +9,7 @@ from dm_control.suite import ball_in_cup
 from dm_control.suite.base import Task
 from dm_control.utils.rewards import tolerance
 
-from envs.custom.base import loader
+from .base import loader
 
 _OUTSIDE_PROBABILITY = 0.1
 

@@ -8,7 +8,7 @@ from math import inf
 from dm_control.suite import cheetah
 from dm_control.utils.rewards import tolerance
 
-from envs.custom.base import Random, loader
+from .base import Random, loader
 
 
 def _height(physics: cheetah.Physics, body: str) -> float:

@@ -7,7 +7,7 @@ from math import inf
 from dm_control.suite import pendulum
 from dm_control.utils.rewards import tolerance
 
-from envs.custom.base import loader
+from .base import loader
 
 
 class _Spin(pendulum.SwingUp):

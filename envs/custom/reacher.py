@@ -8,7 +8,7 @@ from pathlib import Path
 from dm_control.rl import control
 from dm_control.suite import common, reacher
 
-from envs.custom.base import loader
+from .base import loader
 
 _XML = Path(__file__).with_name("reacher_three.xml")
 

@@ -8,7 +8,7 @@ from math import inf
 from dm_control.suite import walker
 from dm_control.utils.rewards import tolerance
 
-from envs.custom.base import loader
+from .base import loader
 
 
 class _Backwards(walker.PlanarWalker):

@@ -85,7 +85,9 @@ def run_jobs(
 def _require_plugin(launcher: str | None) -> None:
     plugin, extra = _PLUGINS.get(launcher or "", (None, None))
     if plugin is not None and find_spec(f"hydra_plugins.{plugin}") is None:
-        raise PwmError(f"launcher={launcher} is not installed; give `pip install 'pwm[{extra}]'`.")
+        raise PwmError(
+            f"launcher={launcher} is not installed; give `pip install 'pwm-worldmodels[{extra}]'`."
+        )
 
 
 def _word(setting: str, value: Any) -> str:

@@ -8,14 +8,16 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from pwm import __version__
+
 _SIMULATORS = ("gymnasium", "dm-control", "metaworld", "mujoco")
-_PACKAGES = ("pwm", "torch", "numpy", "tensordict", *_SIMULATORS)
+_PACKAGES = ("torch", "numpy", "tensordict", *_SIMULATORS)
 
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on, of those installed."""
-    found = {}
+    found = {"pwm": __version__}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -22,14 +22,14 @@ _JPEG_QUALITY = 80
 
 def require_video() -> None:
     """Raise PwmError if imageio is missing or no OpenGL backend works."""
-    from envs import render_backend
+    from pwm.envs import render_backend
 
     try:
         import imageio.v3  # noqa: F401
         import imageio_ffmpeg  # noqa: F401
     except ImportError as error:
         raise PwmError(
-            "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm[video]'."
+            "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm-worldmodels[video]'."
         ) from error
     render_backend()
 
@@ -131,7 +131,7 @@ def _count_frames(path: Path) -> int:
 
 def _film(agent: AnyAgent, task: Task, seed: int, steps: Sequence[int] | None = None) -> np.ndarray:
     """The frames of an episode, all of them or those after some numbers of steps, and its last."""
-    from envs import make_env
+    from pwm.envs import make_env
 
     env = make_env(task, render_mode="rgb_array")
     try:

@@ -56,12 +56,14 @@ class MinariSource:
         Raises:
             PwmError: if Minari is not installed, there is no such dataset, or it does not fit.
         """
-        from envs.gymnasium_task import check_spaces
+        from pwm.envs import check_spaces
 
         try:
             import minari  # noqa: F401
         except ImportError as error:
-            raise PwmError("Minari datasets need minari: pip install 'pwm[minari]'.") from error
+            raise PwmError(
+                "Minari datasets need minari: pip install 'pwm-worldmodels[minari]'."
+            ) from error
         path = _find(source.removeprefix(PREFIX))
         self.task = task
         self._storage, metadata = _open(path)
@@ -97,7 +99,7 @@ class MinariSource:
         Raises:
             PwmError: if the environment cannot be made.
         """
-        from envs.gymnasium_task import GymnasiumEnv
+        from pwm.envs import GymnasiumEnv
 
         env = GymnasiumEnv(self.task)
         try:

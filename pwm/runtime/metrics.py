@@ -86,7 +86,8 @@ def require_wandb(project: str | None) -> None:
             import wandb  # noqa: F401
         except ImportError as error:
             raise PwmError(
-                "W&B logging was asked for, but wandb is not installed; pip install 'pwm[wandb]'."
+                "W&B logging was asked for, but wandb is not installed; "
+                "pip install 'pwm-worldmodels[wandb]'."
             ) from error
 
 

@@ -84,7 +84,7 @@ def require_learner(behaviour: str, config: SacConfig) -> None:
     library, module, extra = _library(behaviour, config)
     if find_spec(module) is None:
         setting = f"behaviour={behaviour} with sac.backend={config.backend}"
-        raise PwmError(f"{setting} needs {library}; pip install 'pwm[{extra}]'.")
+        raise PwmError(f"{setting} needs {library}; pip install 'pwm-worldmodels[{extra}]'.")
 
 
 def require_prior(store: EpisodeStore, config: SacConfig) -> None:

@@ -19,7 +19,7 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     """
 
     def __init__(self, task: Task, caller: Caller, part: int = 0) -> None:
-        from envs import make_env
+        from pwm.envs import make_env
 
         self._caller, self._part = caller, part
         super().__init__(make_env(task))
@@ -40,7 +40,7 @@ def require_environments(tasks: Iterable[Task]) -> None:
 
     Those of the suites are this project's own and are not tried.
     """
-    from envs import make_env
+    from pwm.envs import make_env
 
     for task in tasks:
         if task.domain == "gymnasium":

@@ -29,10 +29,10 @@ if __name__ == "__main__":
 from benchmarks.rows import Row, interleaved
 from omegaconf import OmegaConf
 
-from envs import make_env
 from pwm.cli.main import config_directory
 from pwm.core.suites import SUITES, Task
 from pwm.core.worker_pool import WorkerPool
+from pwm.envs import make_env
 from pwm.evaluation.agents import SavedPolicies
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import EvalRun, run_episodes

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from envs import make_env
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
+from pwm.envs import make_env
 
 
 @dataclass

@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import make_env
 from pwm.core.suites import Task, get_task
+from pwm.envs import make_env
 
 _STOCK = get_task("pendulum-swingup")
 

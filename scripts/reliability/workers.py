@@ -45,7 +45,7 @@ ROOT = HERE.parents[1]
 _KINDS = ("die", "die", "die", "hang", "fail")
 _COMPARED = {"collect": None, "evaluate": ("results.json", "results.csv")}
 _BEGINNING = (  # what a worker does before its first step
-    "import pwm.models.actor_critic, pwm.core.worker_pool; from envs import make_env; "
+    "import pwm.models.actor_critic, pwm.core.worker_pool; from pwm.envs import make_env; "
     "make_env('mw-drawer-close').reset(seed=0)"
 )
 _STEP_SECONDS = 10.0

@@ -263,5 +263,5 @@ def test_settings_of_workers_that_cannot_work_are_refused(wrong, message):
 def test_videos_without_the_library_say_what_to_install(policies, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert main(words(policies, tmp_path / "out", "video=1", "episodes=1")) == 1
-    assert "pip install 'pwm[video]'" in capsys.readouterr().err
+    assert "pip install 'pwm-worldmodels[video]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
