@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -40,24 +42,49 @@ def _no_leaks():
     torch.set_default_dtype(dtype)
 
 
-@pytest.fixture(autouse=True)
-def _forked_workers(request, monkeypatch):
-    """Workers begin with what this process has imported, unless a test is marked ``spawned``.
+class ForkedStart:
+    """Workers begin with what this process has imported.
 
     A user's workers begin with nothing, and then take seconds to import torch and simulators.
     """
-    if sys.platform != "linux" or request.node.get_closest_marker("spawned"):
-        return
-    start = worker_pool._Worker._start
 
-    def fork(worker: worker_pool._Worker) -> None:
+    active = sys.platform == "linux"
+    _workers: ClassVar = weakref.WeakSet()
+    _work = staticmethod(worker_pool._work)
+    _start = worker_pool._Worker._start
+
+    @classmethod
+    def start(cls, worker: worker_pool._Worker) -> None:
+        if not cls.active:
+            return cls._start(worker)
         import envs.dmcontrol
         import envs.metaworld  # noqa: F401 - once for all workers
 
-        start(worker)
+        cls._workers.add(worker)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker_pool, "_CONTEXT", multiprocessing.get_context("fork"))
+            patch.setattr(worker_pool, "_work", cls._forked_work)
+            return cls._start(worker)
 
-    monkeypatch.setattr(worker_pool, "_CONTEXT", multiprocessing.get_context("fork"))
-    monkeypatch.setattr(worker_pool._Worker, "_start", fork)
+    @classmethod
+    def _forked_work(cls, *arguments: Any) -> None:
+        for worker in cls._workers:  # inherited; open, they would hide that the caller hangs up
+            worker.connection.close()
+        cls._work(*arguments)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_pool._Worker, "_start", lambda worker: ForkedStart.start(worker))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _spawned_workers(request, monkeypatch):
+    """Those of a test that is marked ``spawned`` start as a user's do."""
+    if request.node.get_closest_marker("spawned"):
+        monkeypatch.setattr(ForkedStart, "active", False)
 
 
 @pytest.fixture
