@@ -147,7 +147,7 @@ def save_policy(task: Task, path: Path) -> Path:
 
 
 def test_stopped_or_killed_it_goes_on_where_it_was(tmp_path):
-    policy = save_policy(faulty_task(tmp_path / "none", length=400), tmp_path / "policy")
+    policy = save_policy(faulty_task(tmp_path / "none", length=120), tmp_path / "policy")
     out = tmp_path / "stopped"
     command = words(policy, out, "episodes=12", "batch=1", "workers=1")
 
@@ -173,7 +173,7 @@ def test_stopped_or_killed_it_goes_on_where_it_was(tmp_path):
     entries = [json.loads(line.split(b" ", 1)[1]) for line in (out / OUTCOMES).open("rb")]
     assert len({entry["key"] for entry in entries}) == len(entries) == 2 * 12 > before
     rates = json.loads((out / "throughput.json").read_text())
-    assert rates["steps"] == 400 * (len(entries) - before)
+    assert rates["steps"] == 120 * (len(entries) - before)
 
 
 @pytest.fixture

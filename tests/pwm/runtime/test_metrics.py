@@ -112,7 +112,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
 
 def test_asking_for_wandb_without_it_is_explained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(PwmError, match=r"pip install 'pwm\[wandb\]'"):
+    with pytest.raises(PwmError, match=r"pip install 'pwm-worldmodels\[wandb\]'"):
         MetricsLogger(tmp_path, wandb_project="mine")
 
 

@@ -321,8 +321,8 @@ def test_mistakes_are_refused_at_the_door(words, message, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("backend", "message"),
     [
-        ("torch", r"backend=torch needs stable-baselines3; pip install 'pwm\[sac\]'"),
-        ("jax", r"backend=jax needs sbx-rl; pip install 'pwm\[sbx\]'"),
+        ("torch", r"backend=torch needs stable-baselines3; pip install 'pwm-worldmodels\[sac\]'"),
+        ("jax", r"backend=jax needs sbx-rl; pip install 'pwm-worldmodels\[sbx\]'"),
     ],
 )
 def test_a_missing_library_is_named(backend, message, tmp_path, monkeypatch):
