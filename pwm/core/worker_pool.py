@@ -169,7 +169,7 @@ class _Worker:
 class WorkerPool:
     """Runs jobs in spawned processes with one thread each, and again where a process fails.
 
-    Workers end when the caller does, even if it is killed, which alone gets SIGINT and SIGTERM.
+    Workers end when the caller does, even if it is killed, which alone gets signals to stop.
 
     Args:
         workers: processes; each is started when there is a job for it.

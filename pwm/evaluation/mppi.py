@@ -20,7 +20,6 @@ from torch.func import functional_call
 from pwm.core.errors import PwmError
 from pwm.core.validation import (
     require_at_least,
-    require_at_most,
     require_finite,
     require_positive,
 )
@@ -59,11 +58,14 @@ class PlannerConfig:
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 1, "horizon", "samples", "elites", "iterations", "max_rows")
-        require_at_most(self, self.samples, "elites", "policy_trajectories")
         require_at_least(self, 0, "policy_trajectories")
+        for name in ("elites", "policy_trajectories"):
+            if (count := getattr(self, name)) > self.samples:
+                raise PwmError(f"{name}={count} must be at most samples={self.samples}.")
         require_finite(self, "temperature")
-        require_positive(self, "min_std")
-        require_at_least(self, self.min_std, "max_std")
+        require_positive(self, "min_std", "max_std")
+        if self.min_std > self.max_std:
+            raise PwmError(f"min_std={self.min_std} must be at most max_std={self.max_std}.")
 
 
 class TerminalValue(Protocol):
