@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -10,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
-from pwm.core.errors import PwmError
+from pwm.core.errors import PwmError, SimulatorError, what_was_raised
 from pwm.core.suites import Task
 
 from .core import Action, Observation, TaskEnv
@@ -47,21 +49,54 @@ class GymnasiumEnv(TaskEnv):
         self._seed = seed
 
     def _begin(self) -> Observation:
-        observation, _ = self._env.reset(seed=self._seed)
+        with self._named("reset"):
+            observation, _ = self._env.reset(seed=self._seed)
         self._seed = None
-        return np.array(observation, np.float32)
+        return self._observed(observation)
 
     def _advance(self, action: Action) -> tuple[Observation, float, float]:
         total = 0.0
         action = np.asarray(action, np.float32)
         for _ in range(self.task.action_repeat):
-            observation, reward, terminated, truncated, info = self._env.step(action)
-            total += float(reward)
+            with self._named("step"):
+                observation, reward, terminated, truncated, info = self._env.step(action)
+            total += self._number(reward)
             if terminated or truncated:
                 break
         self._ends = bool(terminated), bool(truncated)
         success = info.get("success", info.get("is_success", False))
-        return np.array(observation, np.float32), total, float(bool(success))
+        return self._observed(observation), total, float(bool(success))
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """What the environment raises becomes a sentence that names the environment."""
+        try:
+            yield
+        except PwmError:
+            raise
+        except Exception as error:
+            raise SimulatorError(
+                f"environment {self.task.env_id} failed in {what}() ({what_was_raised(error)})."
+            ) from error
+
+    def _observed(self, observation: Any) -> Observation:
+        found = np.array(observation, np.float32)
+        if found.shape != self._zeros.shape:
+            raise PwmError(
+                f"environment {self.task.env_id} gave an observation of {found.size} numbers, and "
+                f"its observation_space has {self.task.obs_dim}; correct one of the two."
+            )
+        return found
+
+    def _number(self, reward: Any) -> float:
+        """A reward that is a number, or an array that holds one alone."""
+        values = np.asarray(reward)
+        if values.size != 1 or values.dtype.kind not in "biuf":
+            raise PwmError(
+                f"environment {self.task.env_id} gave a reward {reward!s:.100} of shape "
+                f"{values.shape}; step() must return one number as its reward."
+            )
+        return float(values.item())
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """As :meth:`TaskEnv.step`; it ends early with the episode, which may be terminated."""
@@ -75,7 +110,21 @@ class GymnasiumEnv(TaskEnv):
         """The current frame, (height, width, 3) uint8, or None without a render mode."""
         if self.render_mode is None:
             return None
-        return np.asarray(self._env.render())
+        try:
+            frame = np.asarray(self._env.render())
+        except Exception as error:
+            raise PwmError(
+                f"environment {self.task.env_id} cannot draw a frame ({what_was_raised(error)}); "
+                "install what it draws with (pygame for several of Gymnasium's), or go without "
+                "videos and strips."
+            ) from error
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise PwmError(
+                f"environment {self.task.env_id} drew a frame of shape {frame.shape} and type "
+                f"{frame.dtype}; with render_mode='rgb_array' render() must return (height, width, "
+                "3) uint8, or go without videos and strips."
+            )
+        return frame
 
     def close(self) -> None:
         """Closes the environment."""
@@ -90,10 +139,12 @@ def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(
             task.env_id, max_episode_steps=-1, disable_env_checker=True, **arguments
         )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
+    except (Exception, SystemExit) as error:  # its module and its constructor are a user's code
+        given = "" if render_mode is None else f" with render_mode='{render_mode}'"
         raise PwmError(
             f"task '{task.name}' needs the Gymnasium environment {task.env_id}, which cannot be "
-            f"made ({error}); correct env_id or env_kwargs, or install its package."
+            f"made{given} ({what_was_raised(error)}); correct env_id, env_kwargs or the environment"
+            " itself, or install its package."
         ) from error
 
 

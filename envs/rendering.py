@@ -30,6 +30,8 @@ WIDTH = 320
 
 _BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
 
+_DEVICE = "MUJOCO_EGL_DEVICE_ID"  # of several GPUs, the one that MuJoCo renders on
+
 _PROBE = """
 from mujoco import MjModel, MjrContext
 from mujoco.{backend} import GLContext
@@ -61,6 +63,12 @@ def render_backend() -> str:
     for backend in candidates:
         if _works(backend):
             return backend
+    device = os.environ.get(_DEVICE)
+    if device is not None and "egl" in candidates and _works("egl", without=_DEVICE):
+        raise PwmError(
+            f"{_DEVICE}={device} is set, and no such device can render here, though another "
+            "can; set it to one that is there, or unset it."
+        )
     raise PwmError(
         f"rendering was asked for but no OpenGL backend works (tried {', '.join(candidates)}); "
         "on Debian or Ubuntu install EGL with `apt-get install libegl1 libgl1-mesa-dri` or "
@@ -68,11 +76,15 @@ def render_backend() -> str:
     )
 
 
-def _works(backend: str) -> bool:
+def _works(backend: str, without: str = "") -> bool:
+    """Whether a process makes a context, in this environment or one without a variable."""
     nowhere = subprocess.DEVNULL
-    with environment_variables(MUJOCO_GL="disabled"):
-        command = [sys.executable, "-c", _PROBE.format(backend=backend)]
-        return subprocess.call(command, stdin=nowhere, stdout=nowhere, stderr=nowhere) == 0
+    variables = {name: value for name, value in os.environ.items() if name != without}
+    command = [sys.executable, "-c", _PROBE.format(backend=backend)]
+    variables["MUJOCO_GL"] = "disabled"
+    return (
+        subprocess.call(command, env=variables, stdin=nowhere, stdout=nowhere, stderr=nowhere) == 0
+    )
 
 
 class Renderer:

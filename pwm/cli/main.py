@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pwm.core.errors import PwmError, explain_fault
 from pwm.core.processes import is_main_rank
-from pwm.core.signals import Interrupted, Terminated, sigterm_unwinds
+from pwm.core.signals import Interrupted, Terminated, signals_unwind
 from pwm.core.validation import nearest
 
 if TYPE_CHECKING:
@@ -149,14 +149,14 @@ def config_directory() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit code.
 
-    0 on success, 1 for a mistake or fault that one sentence explains, 128 + signal after SIGINT
-    or SIGTERM.
+    0 on success, 1 for a mistake or fault that one sentence explains, 128 + signal after SIGINT,
+    SIGTERM, SIGUSR1 or SIGUSR2.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        with sigterm_unwinds():
+        with signals_unwind():
             _dispatch(words)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as in `pwm --help | head`
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "there.",
             file=sys.stderr,
         )
-        return 143 if isinstance(stop, Terminated) else 130
+        return 128 + (stop.signum if isinstance(stop, Terminated) else signal.SIGINT)
     except Exception as error:
         sentence = str(error) if isinstance(error, PwmError) else explain_fault(error)
         if debug or sentence is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
+from pathlib import Path
 
 
 class PwmError(Exception):
@@ -16,6 +18,14 @@ class PwmError(Exception):
 
 class SimulatorError(PwmError):
     """A simulator failed, which it may not do again when the episode is run anew."""
+
+
+def what_was_raised(error: BaseException) -> str:
+    """The kind and text of an exception of other people's code, and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from types import ModuleType
 
+from pwm.core.signals import STOPPING
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -45,13 +47,14 @@ def environment_variables(**values: str) -> Iterator[None]:
 def fresh_interpreters() -> Iterator[None]:
     """A process spawned inside gets blocked signals, one BLAS thread and no main module.
 
-    The caller alone gets SIGINT and SIGTERM, and decides what is finished first. Its main module,
-    which a spawned process imports unless it has no file, may import torch or lack the ``__name__``
-    guard. joblib's way of starting processes, which its own workers pass on, does not apply.
+    The caller alone gets the signals of `STOPPING`, and decides what is finished first. Its main
+    module, which a spawned process imports unless it has no file, may import torch or lack the
+    ``__name__`` guard. joblib's way of starting processes, which its own workers pass on, does not
+    apply.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     main = sys.modules["__main__"]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     sys.modules["__main__"] = ModuleType("__main__")
     multiprocessing.set_start_method("spawn", force=True)
     try:

@@ -1,6 +1,13 @@
-"""One look for every progress bar: what, how far, how fast, how long yet."""
+"""One look for every progress bar: what, how far, how fast, how long yet.
+
+Where no terminal shows it, as in a log file, a line says so now and then.
+"""
 
 from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -9,6 +16,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -16,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 console = Console(stderr=True)
+SECONDS_BETWEEN_LINES = 30.0  # where no terminal shows a bar
 
 
 class RateColumn(ProgressColumn):
@@ -27,9 +36,48 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.1f}/s", style="progress.data.speed")
 
 
+class LoggedProgress(Progress):
+    """Prints a line of a task that goes on, at most every SECONDS_BETWEEN_LINES."""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self._told = time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As of the bar."""
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """As of the bar."""
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        task = self._tasks[task_id]
+        if task.finished or time.monotonic() - self._told < SECONDS_BETWEEN_LINES:
+            return
+        self._told = time.monotonic()
+        self.console.print(_line(task), soft_wrap=True, markup=False, highlight=False)
+
+
+def _line(task: Task) -> str:
+    total = "" if task.total is None else f"/{task.total:,.0f}"
+    parts = [f"{task.description} {task.completed:,.0f}{total}"]
+    if task.speed is not None:
+        parts.append(f"{task.speed:,.1f}/s")
+    parts.append(f"{timedelta(seconds=int(task.elapsed or 0))} so far")
+    if task.time_remaining is not None:
+        parts.append(f"{timedelta(seconds=int(task.time_remaining))} left")
+    if task.fields.get("note"):
+        parts.append(str(task.fields["note"]))
+    return ", ".join(parts)
+
+
 def progress_bar() -> Progress:
     """A bar with count, rate, elapsed and remaining time, and a free ``note`` per task."""
-    return Progress(
+    kind = Progress if console.is_terminal else LoggedProgress
+    return kind(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import os
@@ -101,6 +102,20 @@ def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
         check(*arguments)
     except PwmError as error:
         raise PwmError(f"{name}: {error}") from error
+
+
+def require_valid(block: str, config: Any) -> None:
+    """Raise what ``config.validate`` raises, with the block of settings that the config is of.
+
+    A message that begins with one of its settings, as ``batch_size=0 must be ...``, then begins
+    with the name that a command line takes, as ``learner.batch_size=0 must be ...``.
+    """
+    try:
+        config.validate()
+    except PwmError as error:
+        first = str(error).partition("=")[0].partition(".")[0]
+        joint = "." if first in {field.name for field in dataclasses.fields(config)} else ": "
+        raise PwmError(f"{block}{joint}{error}") from error
 
 
 def from_plain(kind: type[T], values: Any) -> T:

@@ -169,7 +169,7 @@ class _Worker:
 class WorkerPool:
     """Runs jobs in spawned processes with one thread each, and again where a process fails.
 
-    Workers end when the caller does, even if it is killed, which alone gets SIGINT and SIGTERM.
+    Workers end when the caller does, even if it is killed, which alone gets signals to stop.
 
     Args:
         workers: processes; each is started when there is a job for it.
@@ -259,10 +259,12 @@ class WorkerPool:
         times = self._faults_of[job]
         what = f"a worker {kind} at {part} ({reason})"
         if times >= self._max_faults:
+            remedy = "mend the environment" if kind == _FAILED else "try fewer workers"
+            short = "" if kind == _FAILED else " if memory is short"
             raise PwmError(
                 f"{what}, fault {times} of max_faults={self._max_faults} there; what is finished "
-                "is kept, and the same command goes on from there: try fewer workers if memory is "
-                "short, or leave the task out."
+                f"is kept, and the same command goes on from there: {remedy}{short}, or leave the "
+                "task out."
             )
         self._notify(f"{what}; it is replaced, and runs that again (fault {times} there).")
         worker.replace()

@@ -25,6 +25,7 @@ from pwm.core.validation import (
     require_resume,
     require_seed,
     require_share,
+    require_valid,
 )
 from pwm.core.worker_pool import WorkerPool
 from pwm.data.inspection import unscorable
@@ -49,7 +50,7 @@ from pwm.evaluation.scores import (
     score_data,
     write_csv,
 )
-from pwm.evaluation.videos import require_video, write_strips, write_videos
+from pwm.evaluation.videos import require_frames, require_video, write_strips, write_videos
 from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
 from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path
@@ -141,8 +142,8 @@ class EvaluateConfig:
             raise PwmError(f"{PLANNER_ACTOR} needs extracted policies; give them as policies=DIR.")
         if self.policies is not None and self.policy not in PLANNERS:
             raise PwmError("policies= goes with policy=planner+actor; policy= already names some.")
-        self.planner.validate()
-        self.cloning.validate()
+        require_valid("planner", self.planner)
+        require_valid("cloning", self.cloning)
         require_at_least(self, 1, "episodes", "batch", "max_faults")
         require_at_least(self, 0, "video", "strip")
         require_seed(self, "seed")
@@ -216,6 +217,8 @@ class _Inputs:
     def require_fit(self) -> None:
         """Raise PwmError for what a method would lack when its turn comes, perhaps hours later."""
         require_environments(self.suite)
+        if self.config.video or self.config.strip:
+            require_frames(self.suite)
         for name in self.config.planners:
             self.guide(name)
         wanted = set(self.config.baselines)

@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pwm.core.errors import PwmError
-from pwm.core.validation import require_finite
+from pwm.core.validation import (
+    require_at_least,
+    require_finite,
+    require_positive,
+)
 from pwm.models.actor_critic import Actors, Critics, TaskCritic, load_critic
 from pwm.models.math import expected_bin, symexp
 from pwm.models.policy import Policy
@@ -53,21 +57,15 @@ class PlannerConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        if min(self.horizon, self.samples, self.elites, self.iterations, self.max_rows) < 1:
-            raise PwmError(
-                "the planner's horizon, samples, elites, iterations and max_rows must all be at "
-                "least 1."
-            )
-        if self.elites > self.samples or not 0 <= self.policy_trajectories <= self.samples:
-            raise PwmError(
-                f"the planner's elites={self.elites} and policy_trajectories="
-                f"{self.policy_trajectories} must be at most samples={self.samples}."
-            )
-        require_finite(self, "temperature", "max_std")
-        if not 0 < self.min_std <= self.max_std:
-            raise PwmError(
-                f"the planner needs 0 < min_std <= max_std, got {self.min_std} and {self.max_std}."
-            )
+        require_at_least(self, 1, "horizon", "samples", "elites", "iterations", "max_rows")
+        require_at_least(self, 0, "policy_trajectories")
+        for name in ("elites", "policy_trajectories"):
+            if (count := getattr(self, name)) > self.samples:
+                raise PwmError(f"{name}={count} must be at most samples={self.samples}.")
+        require_finite(self, "temperature")
+        require_positive(self, "min_std", "max_std")
+        if self.min_std > self.max_std:
+            raise PwmError(f"min_std={self.min_std} must be at most max_std={self.max_std}.")
 
 
 class TerminalValue(Protocol):

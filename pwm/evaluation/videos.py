@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,20 @@ def require_video() -> None:
             "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm-worldmodels[video]'."
         ) from error
     render_backend()
+
+
+def require_frames(tasks: Iterable[Task]) -> None:
+    """Raise PwmError for the first user-defined task whose environment cannot draw a frame."""
+    from envs import make_env
+
+    for task in tasks:
+        if task.domain == "gymnasium":
+            env = make_env(task, render_mode="rgb_array")
+            try:
+                env.reset(seed=0)
+                env.render()
+            finally:
+                env.close()
 
 
 def write_videos(

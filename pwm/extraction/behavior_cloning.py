@@ -16,7 +16,7 @@ from pwm.core.suites import Suite, Task
 from pwm.core.validation import require_at_least, require_positive
 from pwm.data.start_states import StatePool
 from pwm.data.store import EpisodeStore
-from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks
+from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks, require_widths
 from pwm.models.policy import Policy
 from pwm.pretraining.normalization import observation_moments
 from pwm.runtime.checkpoint import is_checkpoint, read_meta
@@ -44,7 +44,7 @@ class CloningConfig:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 1, "updates", "batch_size", "pool")
         require_positive(self, "lr")
-        ActorCriticSize(self.hidden, []).validate()
+        require_widths(self, "hidden")
 
 
 def clone(

@@ -12,13 +12,13 @@ from pwm.core.renamed_settings import refuse_old_names
 from pwm.core.settings import Choices, setting
 from pwm.core.suites import get_suite
 from pwm.core.validation import (
-    error_prefix,
     require_at_least,
     require_choice,
     require_positive,
     require_resume,
     require_seed,
     require_share,
+    require_valid,
 )
 from pwm.data.problems import ON_ERROR
 from pwm.models.actor_critic import (
@@ -28,8 +28,8 @@ from pwm.models.actor_critic import (
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.device import resolve_device
-from pwm.runtime.metrics import require_wandb
 from pwm.runtime.run_dir import require_output
+from pwm.runtime.wandb_run import require_wandb
 
 
 @dataclass
@@ -193,13 +193,12 @@ class ActorCriticConfig:
         require_at_least(self, 1, "iterations", "batch_size", "horizon")
         require_positive(self, "return_decay")
         require_share(self, "discount", "lam", "return_decay")
-        for block in ("optim", "critic", "bc", "ensemble"):
-            error_prefix(block, getattr(self, block).validate)
+        for block in ("networks", "optim", "critic", "bc", "ensemble"):
+            require_valid(block, getattr(self, block))
         if self.critic.scale_values and self.discount == 1:
             raise PwmError(
                 "critic.scale_values needs a discount below 1, since it divides by 1 - discount."
             )
-        self.networks.validate()
         samples = self.batch_size * self.horizon
         if samples % self.critic.batches:
             raise PwmError(
@@ -279,9 +278,9 @@ class ExtractConfig:
         resolve_device(self.device)
         if self.tasks is not None:
             get_suite(self.tasks)
-        self.learner.validate()
+        require_valid("learner", self.learner)
         require_at_least(self, 1, "finetune.batch_size")
-        self.finetune.learner.validate()
+        require_valid("finetune.learner", self.finetune.learner)
         require_output(self)
 
     def as_job(self) -> ExtractConfig:

@@ -27,7 +27,7 @@ from pwm.runtime.acceleration import FirstStep
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
 from pwm.runtime.metrics import MetricsLogger
-from pwm.runtime.run_dir import open_run
+from pwm.runtime.run_dir import open_run, resolved_config
 from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
 
 
@@ -122,7 +122,7 @@ def _extract_group(group: Group, out: Path) -> None:
         group.load(checkpoint)
         step = int(checkpoint.meta["step"])
     make_directory(directory)
-    logger = MetricsLogger(directory, step, config.wandb_project)
+    logger = MetricsLogger(directory, step, config.wandb_project, resolved_config(config))
     label = group.tasks[0].name if len(group.tasks) == 1 else f"{len(group.tasks)} tasks"
     with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")

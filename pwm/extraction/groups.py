@@ -105,7 +105,9 @@ def bytes_a_task(
     kept = 6 * sum(nets.actor) + sum(_kept_a_step(world.size) for world in (model, *ensemble))
     rollout = config.horizon * config.batch_size * kept
     states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
-    parameters = 6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic)
+    parameters = (
+        6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic, default=1)
+    )
     return 4 * (rollout + states + parameters)
 
 

@@ -41,7 +41,7 @@ def import_checkpoint(config: ImportConfig) -> Path:
     """Import a published TD-MPC2 or PWM world model.
 
     Every size is inferred from the file. Q ensemble and policy prior come along where the file has
-    them. Observations are not normalized, as in the authors' code.
+    them. Observations are normalized where an agent of PWM has running moments of them (obs_rms).
 
     Returns:
         The directory, which :func:`pwm.load_world_model` opens.
@@ -68,6 +68,8 @@ def import_checkpoint(config: ImportConfig) -> Path:
         _require_free(out)  # still
         save_checkpoint(out, KIND, {"model": found.state}, meta)
     console.print(f"{path.name} is a model of {_describe(found)}; imported into {out}.")
+    for note in found.notes:
+        console.print(note)
     return out
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of TD-MPC2 and PWM: their key layouts, and the sizes that their shapes tell.
 
-A checkpoint is one ``torch.save`` of ``{"model": state dict}`` or of the state dict itself. Three
-layouts are in circulation, and all hold the same networks::
+A checkpoint is one ``torch.save`` of ``{"model": state dict}``, of the state dict itself or of an
+agent that has one. Three layouts are in circulation once keys are plain
+(:mod:`pwm.interop.checkpoint_keys`), and all hold the same networks::
 
     here          tdmpc2-old             tdmpc2-new                     pwm
     task_emb      _task_emb              _task_emb                      _task_emb
@@ -26,11 +27,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, Suite
+from pwm.interop.checkpoint_keys import model_entries
+from pwm.interop.pickled_records import running_moments
 from pwm.interop.torch_archive import TorchFile
 from pwm.models.actor_critic import action_masks
 from pwm.models.sizes import size_name
@@ -38,7 +42,6 @@ from pwm.models.world_model import ModelSize, WorldModel
 
 Layout = Literal["tdmpc2-old", "tdmpc2-new", "pwm"]
 
-_STATE_KEYS = ("model", "world_model")  # what TD-MPC2 and what PWM save the state dict under
 _NAMES = ("weight", "bias", "ln.weight", "ln.bias")
 _NETWORKS = {
     "task_emb": "_task_emb",
@@ -49,6 +52,8 @@ _NETWORKS = {
     "q_ensemble": "_Qs.params",
     "q_target": "_target_Qs_params",
 }
+_LEFT_OUT = {"_termination": "termination head"}  # networks that a world model here lacks
+_RMS_EPSILON, _RMS_CLIP = 1e-5, 5  # of PWM's normalization by running moments
 _LOG_STD = {"log_std_min": -10, "log_std_dif": 12}
 _REPEATED = re.compile(
     r"_detach_Qs(_params|\.params|\.module)\..*|_target_Qs\.(params\.\d+\.\D.*|module\..*)"
@@ -64,6 +69,7 @@ class PublishedModel:
     size_name: str  # ``1M`` to ``317M``, or ``custom``
     skeleton: WorldModel  # the model without weights (on the meta device)
     state: dict[str, Tensor]  # its weights, float32
+    notes: tuple[str, ...] = ()  # sentences on what was left out or made up
 
 
 def read_published(path: Path, suite: Suite) -> PublishedModel:
@@ -76,15 +82,17 @@ def read_published(path: Path, suite: Suite) -> PublishedModel:
     file = TorchFile(path)
     for _ in file.verify():  # weights are mapped, so a flipped bit would go unnoticed
         pass
-    entries = _state_dict(file)
+    notes: list[str] = []
+    entries = _completed(_without_heads(_state_dict(file), notes), notes)
     layout = _layout(entries)
     has_q = any(key.startswith(("_pi.", "_Qs.params.", "_target_Qs")) for key in entries)
     size, obs_dim, action_dim = _sizes(path, entries, layout)
     tasks = len(entries["_task_emb.weight"]) if size.task_dim else None
     _check_suite(path, suite, tasks, obs_dim, action_dim)
+    moments = _observation_moments(file, suite, notes)
     with torch.device("meta"):
-        skeleton = WorldModel(size, suite, has_q)
-    keys = {name: published_key(name, layout) for name in skeleton.state_dict()}
+        skeleton = WorldModel(size, suite, has_q, bool(moments), wrap_angles=not moments)
+    keys = {n: published_key(n, layout) for n in skeleton.state_dict() if n not in moments}
     _require(path, entries, keys.values())
     known = {*keys.values(), "_action_masks", *_LOG_STD}
     if unknown := [k for k in entries if k not in known and not _REPEATED.fullmatch(k)]:
@@ -92,36 +100,83 @@ def read_published(path: Path, suite: Suite) -> PublishedModel:
             f"{path} has {_listed(unknown)}, which no model of its sizes has; it is another kind "
             "of model, or one of a newer version."
         )
-    state = {name: _weights(path, entries, key) for name, key in keys.items()}
+    state = _apart({name: _weights(path, entries, key) for name, key in keys.items()}) | moments
     for name, expected in skeleton.state_dict().items():
-        if state[name].shape != expected.shape:
+        if name in keys and state[name].shape != expected.shape:
             raise PwmError(
                 f"{path} has {keys[name]} of shape {tuple(state[name].shape)}, and "
                 f"{tuple(expected.shape)} fits its other sizes."
             )
     _check_buffers(path, entries, suite)
-    return PublishedModel(layout, size_name(size, has_q), skeleton.eval(), state)
+    return PublishedModel(layout, size_name(size, has_q), skeleton.eval(), state, tuple(notes))
 
 
-def _state_dict(file: TorchFile) -> Mapping[str, Any]:
-    content = file.content
-    if isinstance(content, dict):
-        for key in _STATE_KEYS:
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-        keys = [key for key in content if isinstance(key, str)]
-        if any(key.startswith("_encoder.rgb.") for key in keys):
-            raise PwmError(
-                f"{file.path} has a pixel encoder (_encoder.rgb); only models of state observations"
-                " can be imported."
-            )
-        if any(key.startswith(("_encoder.", "_dynamics.", "_reward.")) for key in keys):
-            return {key: content[key] for key in keys}
-    raise PwmError(
-        f"{file.path} is no checkpoint of TD-MPC2 or PWM: it has none of _encoder, _dynamics and "
-        "_reward; give a published world model."
+def _state_dict(file: TorchFile) -> dict[str, Any]:
+    entries = model_entries(file.path, file.content)
+    if entries is None:
+        raise PwmError(
+            f"{file.path} is no checkpoint of TD-MPC2 or PWM: it has none of _encoder, _dynamics "
+            "and _reward; give a published world model."
+        )
+    if any(key.startswith("_encoder.rgb.") for key in entries):
+        raise PwmError(
+            f"{file.path} has a pixel encoder (_encoder.rgb); only models of state observations"
+            " can be imported."
+        )
+    return entries
+
+
+def _without_heads(entries: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The entries but for networks that a world model here does not have."""
+    for head, what in _LEFT_OUT.items():
+        kept = {k: value for k, value in entries.items() if not k.startswith(f"{head}.")}
+        if len(kept) < len(entries):
+            notes.append(f"Its {what} is left out.")
+        entries = kept
+    return entries
+
+
+def _completed(entries: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The entries with a target Q ensemble, which is the Q ensemble where the file has none."""
+    own = {key: value for key, value in entries.items() if key.startswith("_Qs.params.")}
+    if not own or any(key.startswith("_target_Qs") for key in entries):
+        return entries
+    notes.append("It has no target Q networks; they begin as copies of its Q networks.")
+    old = _layout(entries) == "tdmpc2-old"
+    target = "_target_Qs.params." if old else "_target_Qs_params."
+    copies = {key.replace("_Qs.params.", target): value for key, value in own.items()}
+    return entries | copies
+
+
+def _observation_moments(file: TorchFile, suite: Suite, notes: list[str]) -> dict[str, Tensor]:
+    """Mean and scale of observations, (tasks, obs_dim) each, of an agent that normalizes them."""
+    agent = file.content if isinstance(file.content, dict) else {}
+    if agent.get("rew_rms") is not None:
+        notes.append("It was trained on normalized rewards (rew_rms), and predicts such.")
+    if agent.get("obs_rms") is None:
+        return {}
+    found = running_moments(agent["obs_rms"])
+    if found is None:
+        raise PwmError(
+            f"{file.path} normalizes observations by an obs_rms without a mean and a var of "
+            "numbers, which is not read; save it with them."
+        )
+    mean, var = found
+    finite = bool(np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all())
+    if mean.shape != (suite.obs_dim,) or var.shape != mean.shape or not finite:
+        raise PwmError(
+            f"{file.path} has obs_rms with mean of shape {mean.shape} and variance of shape "
+            f"{var.shape}, where finite moments of the suite's {suite.obs_dim} entries belong."
+        )
+    notes.append(
+        f"Its obs_rms is the normalization of observations; it clipped them to +-{_RMS_CLIP}, which"
+        " is not done here."
     )
+    scale = np.sqrt(var + _RMS_EPSILON)
+    return {
+        name: torch.as_tensor(np.tile(values, (len(suite), 1)), dtype=torch.float32)
+        for name, values in (("obs_mean", mean), ("obs_scale", scale))
+    }
 
 
 def published_key(name: str, layout: Layout) -> str:
@@ -159,6 +214,17 @@ def _weights(path: Path, entries: Mapping[str, Any], key: str) -> Tensor:
     if not finite:
         raise PwmError(f"{path} has {key} with values that are no finite numbers.")
     return value.detach().float()
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which no two lie in the same memory, as a checkpoint here needs them."""
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            state[name] = tensor.clone()
+        seen.add(place)
+    return state
 
 
 def _sizes(path: Path, entries: Mapping[str, Any], layout: Layout) -> tuple[ModelSize, int, int]:

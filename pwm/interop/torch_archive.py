@@ -2,7 +2,8 @@
 
 Such a file is a ZIP archive of one pickle and one member per storage. A pickle may name any
 importable function and call it, so the names in it are read first, without unpickling, and a file
-that has one which is not in NAMES is refused by that name. Then ``torch.load`` reads it with
+that has one which is neither in NAMES nor of a class that has a stand-in
+(:mod:`pwm.interop.pickled_records`) is refused by that name. Then ``torch.load`` reads it with
 ``weights_only``, where a TensorDict is an inert record of this module, and with storages that are
 memory-mapped, so that a file larger than memory can be read piece by piece.
 
@@ -34,6 +35,7 @@ from torch.serialization import (
 )
 
 from pwm.core.errors import PwmError
+from pwm.interop.pickled_records import BYTES, Record, is_inert, stand_in
 
 _MAX_PICKLE_BYTES = 2**26  # names and shapes only; published files have less than 2**15
 _READ_BYTES = 2**22
@@ -91,6 +93,7 @@ NAMES = {
     *(f"torch.{dtype}" for dtype in _DTYPES),
     *(f"torch.{kind}Storage" for kind in _DTYPES.values()),
     *_STAND_INS,
+    BYTES,
 }
 """What a pickle may name."""
 
@@ -101,8 +104,8 @@ class TorchFile:
     Attributes:
         path: the file.
         content: what was saved, of mappings, lists, tuples, plain values and tensors, with
-            `TensorDictRecord` for a TensorDict. Tensors are memory-mapped; changing one does not
-            change the file.
+            `TensorDictRecord` for a TensorDict and `Record` for other objects. Tensors are
+            memory-mapped; changing one does not change the file.
         fingerprint: 16 hexadecimal digits that follow from the names, sizes and CRC-32 sums of
             all members; equal for files of equal content.
     """
@@ -122,18 +125,20 @@ class TorchFile:
             raise PwmError(f"{self.path} is {order}-endian and this machine is not.")
         if self._members[f"{self._root}data.pkl"].file_size > _MAX_PICKLE_BYTES:
             raise PwmError(f"{self.path} is no file of tensors: its pickle is too large.")
-        if forbidden := _forbidden_names(self._read("data.pkl")):
+        names = _names(self._read("data.pkl"))
+        if forbidden := _forbidden(names):
             raise PwmError(_why_forbidden(self.path, forbidden))
-        self.content = self._load()
+        self.content = self._load({name for name in names if is_inert(name)})
 
-    def _load(self) -> Any:
+    def _load(self, inert: set[str]) -> Any:
         infos = self._members.values()
         stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
         sizes = {i.file_size for i in infos if i.filename.startswith(f"{self._root}data/")}
         registered = get_safe_globals()  # under the same names, if tensordict is imported
         clear_safe_globals()
         try:
-            with safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
+            stand_ins = _STAND_INS | {name: stand_in(name) for name in inert}
+            with safe_globals([(made, name) for name, made in stand_ins.items()]):
                 content = torch.load(self.path, "cpu", weights_only=True, mmap=stored)
             for tensor in _tensors(content):
                 if not tensor.is_meta and tensor.untyped_storage().nbytes() not in sizes:
@@ -175,16 +180,23 @@ class TorchFile:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors within some content."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, TensorDictRecord):
-        yield from _tensors(value.state)
-    elif isinstance(value, dict):
-        yield from _tensors([*value.values()])
-    elif isinstance(value, list | tuple | set):
-        for entry in value:
-            yield from _tensors(entry)
+    """All tensors within some content, which may refer to itself."""
+    waiting, seen = [value], {id(value)}
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+            continue
+        inner: list[Any] = []
+        if isinstance(value, TensorDictRecord | Record):
+            inner = [value.state]
+        elif isinstance(value, dict):
+            inner = list(value.values())
+        elif isinstance(value, list | tuple | set):
+            inner = list(value)
+        new = [entry for entry in inner if id(entry) not in seen]
+        seen.update(map(id, new))
+        waiting += new
 
 
 def _members(path: Path) -> tuple[dict[str, zipfile.ZipInfo], str]:
@@ -223,7 +235,7 @@ def _why_no_archive(path: Path) -> str:
     with open(path, "rb") as file:
         head = file.read(2**20)
     if head[:1] == b"\x80":
-        if forbidden := _forbidden_names(head):
+        if forbidden := _forbidden(_names(head)):
             return _why_forbidden(path, forbidden)
         return (
             f"{path} is a bare pickle, as torch wrote before version 1.6, and is not read here; "
@@ -245,8 +257,12 @@ def _why_forbidden(path: Path, names: list[str]) -> str:
     )
 
 
-def _forbidden_names(data: bytes) -> list[str]:
-    """Names that are not in NAMES in a stream of pickles, found without unpickling.
+def _forbidden(names: list[str]) -> list[str]:
+    return [name for name in names if name not in NAMES and not is_inert(name)]
+
+
+def _names(data: bytes) -> list[str]:
+    """The names of classes and functions in a stream of pickles, found without unpickling.
 
     torch.load takes classes and functions from GLOBAL alone, which has its name beside it; that of
     STACK_GLOBAL, which it refuses, is what the last two strings usually are.
@@ -265,7 +281,7 @@ def _forbidden_names(data: bytes) -> list[str]:
                     texts.append(argument)
         except (ValueError, OverflowError):
             break
-    return [name for name in names if name not in NAMES]
+    return names
 
 
 def _full_name(module: str, name: str = "") -> str:

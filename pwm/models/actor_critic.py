@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import MISSING
@@ -27,6 +28,7 @@ from pwm.core.validation import (
 from pwm.models.layers import StackedMLP
 from pwm.models.world_model import LARGEST_WIDTH
 from pwm.runtime.checkpoint import load_checkpoint, read_meta, rebuild
+from pwm.runtime.device import resolve_device
 
 REWARD_UNITS = ("symlog", "real")
 
@@ -52,10 +54,15 @@ class ActorCriticSize:
         """Raise PwmError for sizes that cannot work."""
         require_at_least(self, 1, "critics")
         require_finite(self, "log_std", "min_log_std")
-        for name in ("actor", "critic"):
-            widths = getattr(self, name)
-            if not all(1 <= width <= LARGEST_WIDTH for width in widths):
-                raise PwmError(f"{name}={widths} must be layer widths of 1 to {LARGEST_WIDTH}.")
+        require_widths(self, "actor", "critic")
+
+
+def require_widths(config: Any, *names: str) -> None:
+    """Raise PwmError for the first named setting that is no list of layer widths."""
+    for name in names:
+        widths = getattr(config, name)
+        if not all(1 <= width <= LARGEST_WIDTH for width in widths):
+            raise PwmError(f"{name}={widths} must be layer widths of 1 to {LARGEST_WIDTH}.")
 
 
 class Actors(nn.Module):
@@ -143,8 +150,9 @@ def load_critic(path: str | Path, device: str | torch.device = "cpu") -> TaskCri
         device: where it runs.
 
     Raises:
-        PwmError: if there is none, or it is damaged.
+        PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
+    device = resolve_device(str(device))
     meta = read_meta(Path(path), "policy")
     if "critic" not in meta:
         raise PwmError(

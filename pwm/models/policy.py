@@ -22,6 +22,7 @@ from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, mlp
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import load_checkpoint, read_meta, rebuild, save_checkpoint, to_float16
+from pwm.runtime.device import resolve_device
 
 _ENCODER = "encoder"
 
@@ -221,8 +222,9 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         device: where it runs.
 
     Raises:
-        PwmError: if there is none, or it is damaged.
+        PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
+    device = resolve_device(str(device))
     meta = read_meta(Path(path), "policy")
     shared = (_ENCODER,) if meta.get("shared") == [_ENCODER] else ()
     checkpoint = load_checkpoint(Path(path), "policy", groups=("policy", *shared))

@@ -29,6 +29,7 @@ from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp
 from pwm.models.math import bin_centers, expected_bin, symexp
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
+from pwm.runtime.device import resolve_device
 from pwm.runtime.training_checkpoints import load_latest
 
 KIND = "world_model"
@@ -269,8 +270,9 @@ def load_world_model(path: str | Path, device: str | torch.device = "cpu") -> Wo
         device: where it runs.
 
     Raises:
-        PwmError: if there is none, or it is damaged.
+        PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
+    device = resolve_device(str(device))
     checkpoint = _find_world_model(Path(path))
     meta = checkpoint.meta
     model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))

@@ -19,6 +19,7 @@ from pwm.core.validation import (
     require_resume,
     require_seed,
     require_share,
+    require_valid,
     with_changes,
 )
 from pwm.evaluation.evaluate import EvaluateConfig
@@ -154,21 +155,21 @@ class GrowConfig:
         resolve_device(self.device)
         require_output(self)
         suite = get_suite(self.suite)
-        error_prefix("first", self.first.validate)
+        require_valid("first", self.first)
         for name in _STAGES:
             if _ROUND not in (path := getattr(self, name).out):
                 raise PwmError(f"{name}.out={path} must differ by round; put {_ROUND} into it.")
         first = RoundSettings(self, [])
         for collection in first.collections():
-            error_prefix("collect", collection.validate)
-        error_prefix("stalled", self.stalled.validate)
+            require_valid("collect", collection)
+        require_valid("stalled", self.stalled)
         if self.stalled.episodes:
             one = dict.fromkeys(suite.names, 1)
-            error_prefix("stalled", first.agent_collection(one).validate)
+            require_valid("collect", first.agent_collection(one))
         made = [*before, self.collect.out]
         for name in _STAGES:
             stage = getattr(first, name)
-            error_prefix(name, stage.validate)
+            require_valid(name, stage)
             error_prefix(name, require_inputs, stage, made)
             made.append(stage.out)
         if self.pretrain.init is None:

@@ -162,7 +162,8 @@ class JobFunction:
             if isinstance(stop, KeyboardInterrupt):
                 raise
             # What no launcher takes for a job's failure, after which it would begin the next one.
-            raise Terminated if stop.signum == signal.SIGTERM else KeyboardInterrupt from stop
+            interrupted = stop.signum == signal.SIGINT
+            raise KeyboardInterrupt if interrupted else Terminated(stop.signum) from stop
         except Exception as error:
             traceback.print_exc()
             record.ended(FAILED, _first_line(error)).write(directory)

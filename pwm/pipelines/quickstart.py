@@ -15,8 +15,9 @@ from pwm.core.files import write_atomically
 from pwm.core.progress import console
 from pwm.core.settings import Choices, block_types, require_inputs
 from pwm.core.suites import get_suite
-from pwm.core.validation import error_prefix, require_writable
+from pwm.core.validation import error_prefix, require_valid, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
@@ -50,7 +51,7 @@ class QuickstartConfig:
         require_writable(self.out)
         stages = {name: getattr(self, name) for name in block_types(QuickstartConfig)}
         for name, stage in stages.items():
-            error_prefix(name, stage.validate)
+            require_valid(name, stage)
         outputs = {stage.out for name, stage in stages.items() if name != "evaluate"}
         if len(outputs) < 3:
             raise PwmError("two stages have the same out=; give each its own directory.")
@@ -70,6 +71,8 @@ class QuickstartConfig:
             if stage.tasks is not None and source:
                 for task in get_suite(stage.tasks):
                     error_prefix(f"{name}.tasks", suite.id, task.name)
+        if self.evaluate.video or self.evaluate.strip:
+            error_prefix("evaluate", require_frames, suite)
 
 
 def quickstart(config: QuickstartConfig) -> Path:

@@ -20,7 +20,13 @@ from pwm.core.progress import console, progress_bar
 from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
-from pwm.core.validation import require_at_least, require_choice, require_resume, require_seed
+from pwm.core.validation import (
+    require_at_least,
+    require_choice,
+    require_resume,
+    require_seed,
+    require_valid,
+)
 from pwm.data.inspection import open_checked
 from pwm.data.problems import ON_ERROR, BadData
 from pwm.data.store import EpisodeStore
@@ -45,9 +51,10 @@ from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
-from pwm.runtime.metrics import MetricsLogger, NoMetrics, require_wandb
+from pwm.runtime.metrics import MetricsLogger, NoMetrics
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
 from pwm.runtime.training_checkpoints import load_latest, require_same_data
+from pwm.runtime.wandb_run import require_wandb
 
 INIT_NORMALIZATION = ("keep", "widen", "data")
 
@@ -142,7 +149,7 @@ class PretrainConfig(LearnerConfig):
         """Raise PwmError for values that cannot work."""
         super().validate()
         self.horizon.validate()
-        self.model.validate()
+        require_valid("model", self.model)
         Acceleration(self.compile, self.precision).validate()
         require_at_least(self, 1, "batch_size", "accumulate")
         require_at_least(self, 0, "data_memory")
@@ -305,7 +312,9 @@ def _train(
     ranks: Ranks,
 ) -> None:
     step = start
-    logger = MetricsLogger(out, start, config.wandb_project) if ranks.main else NoMetrics()
+    logger: MetricsLogger | NoMetrics = NoMetrics()
+    if ranks.main:
+        logger = MetricsLogger(out, start, config.wandb_project, resolved_config(config))
     signals = StopSignals(patient=ranks.size > 1)
     with closing(logger), signals, progress_bar() as progress:
         bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")

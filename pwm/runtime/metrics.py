@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from pwm.core.errors import PwmError
 from pwm.core.files import write_all, write_atomically, writing
+from pwm.runtime.wandb_run import start_wandb
 
 
 class MetricsLogger:
@@ -21,12 +22,19 @@ class MetricsLogger:
         directory: the run directory.
         step: the step that the run goes on from; 0 for a new one.
         wandb_project: also log to this Weights & Biases project if given.
+        config: the run's resolved settings, which W&B shows.
 
     Raises:
         PwmError: if a file cannot be written, as every method does.
     """
 
-    def __init__(self, directory: Path, step: int = 0, wandb_project: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        step: int = 0,
+        wandb_project: str | None = None,
+        config: Mapping[Any, Any] | None = None,
+    ) -> None:
         from pwm.runtime.tensorboard import EventFile
 
         self.path = directory / "metrics.jsonl"
@@ -35,7 +43,7 @@ class MetricsLogger:
         self._board = EventFile(directory / "tensorboard", purge_from=step + 1)
         with writing(self.path):
             self._file = self.path.open("ab", buffering=0)
-        self._wandb = _start_wandb(directory, wandb_project) if wandb_project else None
+        self._wandb = start_wandb(directory, wandb_project, config or {}) if wandb_project else None
 
     def log(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         """Write one line; tensors are scalar and are brought to the host here."""
@@ -77,22 +85,3 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             int(values["step"])
             whole.append(values)
     return whole
-
-
-def require_wandb(project: str | None) -> None:
-    """Raise PwmError if a W&B project is given and wandb is not installed."""
-    if project is not None:
-        try:
-            import wandb  # noqa: F401
-        except ImportError as error:
-            raise PwmError(
-                "W&B logging was asked for, but wandb is not installed; "
-                "pip install 'pwm-worldmodels[wandb]'."
-            ) from error
-
-
-def _start_wandb(directory: Path, project: str):  # type: ignore[no-untyped-def]
-    require_wandb(project)
-    import wandb
-
-    return wandb.init(project=project, dir=str(directory), resume="allow", name=directory.name)

@@ -21,12 +21,12 @@ from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.core.validation import (
-    error_prefix,
     require_at_least,
     require_choice,
     require_positive,
     require_resume,
     require_seed,
+    require_valid,
     require_writable,
 )
 from pwm.core.worker_pool import Job, WorkerPool
@@ -102,8 +102,8 @@ class CollectConfig:
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
         require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
-        error_prefix("mpc", self.mpc.validate)
-        error_prefix("sac", self.sac.validate)
+        require_valid("mpc", self.mpc)
+        require_valid("sac", self.sac)
         if self.behaviour in LEARNERS:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):

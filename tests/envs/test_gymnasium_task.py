@@ -14,6 +14,7 @@ from gymnasium import spaces
 import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
+from pwm.evaluation.videos import require_frames
 
 PENDULUM = Task(
     "gym-pendulum", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", score_min=-1500.0, score_max=0.0
@@ -78,6 +79,34 @@ class Clicks(gymnasium.Env):
     action_space = spaces.Discrete(2)
 
 
+class Odd(Cliff):
+    """Goes wrong in the way that it is told."""
+
+    def __init__(self, fault, render_mode=None):
+        super().__init__(6, render_mode)
+        self.fault = fault
+        if fault == "make":
+            raise FileNotFoundError("scene.xml")
+
+    def reset(self, *, seed=None, options=None):
+        if self.fault == "reset":
+            raise KeyError("goal")
+        obs, info = super().reset(seed=seed)
+        return (obs | {"goal": np.zeros(3)} if self.fault == "obs" else obs), info
+
+    def step(self, action):
+        if self.fault == "step":
+            raise AttributeError("no torque")
+        obs, reward, *rest = super().step(action)
+        return obs, {"ones": np.full(1, reward), "two": [reward] * 2}.get(self.fault, reward), *rest
+
+    def render(self):
+        if self.fault == "render":
+            raise NotImplementedError
+        return np.zeros((8, 9, 4), np.float32) if self.fault == "frame" else super().render()
+
+
+gymnasium.register("Odd-v0", entry_point=Odd)
 gymnasium.register("Cliff-v0", entry_point=Cliff, max_episode_steps=3)
 gymnasium.register("Dials-v0", entry_point=Dials)
 gymnasium.register("Boundless-v0", entry_point=Boundless)
@@ -195,6 +224,57 @@ def test_renders(cliff: Task) -> None:
 def test_what_does_not_fit_is_refused(cliff: Task, change: dict[str, Any], message: str) -> None:
     with pytest.raises(PwmError, match=message):
         envs.make_env(replace(cliff, **change))
+
+
+def odd(fault: str) -> Task:
+    return replace(CLIFF, env_id="cliff_env:Odd-v0", env_kwargs=f'{{"fault": "{fault}"}}')
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("make", r"cannot be made \(FileNotFoundError: scene.xml, cliff_env.py line \d+\)"),
+        ("reset", r"failed in reset\(\) \(KeyError: 'goal', cliff_env.py line \d+\)"),
+        ("step", r"failed in step\(\) \(AttributeError: no torque, cliff_env.py line \d+\)"),
+        ("obs", r"an observation of 6 numbers, and its observation_space has 5"),
+        ("two", r"a reward \[2.0, 2.0\] of shape \(2,\); step\(\) must return one number"),
+    ],
+)
+def test_what_an_environment_raises_is_a_sentence(cliff: Task, fault: str, message: str) -> None:
+    def play() -> None:
+        env = envs.make_env(odd(fault))
+        env.reset(seed=0)
+        env.step(np.array([-1.0, 0.5], np.float32))
+
+    with pytest.raises(PwmError, match=message):
+        play()
+
+
+def test_a_module_that_raises_when_it_is_imported_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_env.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PwmError, match=r"\(ZeroDivisionError: .*, broken_env.py line 1\)"):
+        envs.make_env(replace(CLIFF, env_id="broken_env:Any-v0"))
+
+
+def test_a_reward_in_an_array_of_one_number_is_that_number(cliff: Task) -> None:
+    env = envs.make_env(odd("ones"))
+    env.reset(seed=0)
+    assert env.step(np.array([-1.0, 0.5], np.float32))[1] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("render", r"cannot draw a frame \(NotImplementedError, "), ("frame", r"\(8, 9, 4\)")],
+)
+def test_frames_that_cannot_be_drawn_are_found_before_any_episode(
+    cliff: Task, fault: str, message: str
+) -> None:
+    require_frames([cliff])
+    with pytest.raises(PwmError, match=message):
+        require_frames([odd(fault)])
 
 
 def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:

@@ -80,15 +80,26 @@ def test_each_backend_from_a_fresh_process_that_closes_nothing(
 
 def test_no_backend_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     rendering.render_backend.cache_clear()
-    monkeypatch.setattr(rendering, "_works", lambda backend: False)
+    monkeypatch.setattr(rendering, "_works", lambda backend, **_: False)
     with pytest.raises(PwmError, match=r"apt-get install libegl1 libgl1-mesa-dri.*libosmesa6"):
         envs.make_env("walker-run", render_mode="rgb_array")
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendering.render_backend.cache_clear()
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "99")
+    monkeypatch.setattr(rendering, "_BACKENDS", ("egl", "osmesa"))
+    monkeypatch.setattr(
+        rendering, "_works", lambda backend, without="": bool(without) and backend == "egl"
+    )
+    with pytest.raises(PwmError, match=r"MUJOCO_EGL_DEVICE_ID=99 is set, .* or unset it"):
+        rendering.render_backend()
 
 
 def test_osmesa_when_egl_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     rendering.render_backend.cache_clear()
     monkeypatch.setattr(rendering, "_BACKENDS", ("egl", "osmesa"))
-    monkeypatch.setattr(rendering, "_works", lambda backend: backend == "osmesa")
+    monkeypatch.setattr(rendering, "_works", lambda backend, **_: backend == "osmesa")
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     assert envs.render_backend() == "osmesa"
     rendering.render_backend.cache_clear()

@@ -14,6 +14,7 @@ from pwm.core.settings import (
     require_inputs,
     setting,
 )
+from pwm.core.validation import require_at_least, require_valid
 
 
 @dataclass
@@ -71,3 +72,19 @@ def test_what_is_not_there_is_named_unless_an_earlier_stage_makes_it(tmp_path):
 def test_a_path_is_the_same_however_it_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     require_inputs(Config(f"{tmp_path}/./made/"), made=["made"])
+
+
+@dataclass
+class Checked:
+    width: int = 0
+
+    def validate(self) -> None:
+        require_at_least(self, 1, "width")
+        raise PwmError("no width would do.")
+
+
+def test_a_message_names_the_setting_as_it_is_typed():
+    with pytest.raises(PwmError, match=r"^learner\.width=0 must be at least 1"):
+        require_valid("learner", Checked())
+    with pytest.raises(PwmError, match=r"^learner: no width would do"):
+        require_valid("learner", Checked(1))

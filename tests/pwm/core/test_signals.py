@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from pwm.core.signals import Interrupted, StopSignals, Terminated, sigterm_unwinds
+from pwm.core.signals import Interrupted, StopSignals, Terminated, signals_unwind
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-@pytest.mark.parametrize("signum", BOTH)
+@pytest.mark.parametrize("signum", SIGNALS)
 def test_a_signal_is_noted_and_raised_when_the_loop_asks(signum):
     with StopSignals() as signals:
         signals.raise_if_requested("nothing yet")
@@ -22,13 +22,13 @@ def test_a_signal_is_noted_and_raised_when_the_loop_asks(signum):
 
 
 def test_handlers_are_given_back_however_it_ends():
-    before = [signal.getsignal(s) for s in BOTH]
+    before = [signal.getsignal(s) for s in SIGNALS]
     with StopSignals():
-        assert [signal.getsignal(s) for s in BOTH] != before
-    assert [signal.getsignal(s) for s in BOTH] == before
+        assert [signal.getsignal(s) for s in SIGNALS] != before
+    assert [signal.getsignal(s) for s in SIGNALS] == before
     with pytest.raises(KeyError), StopSignals():
         raise KeyError
-    assert [signal.getsignal(s) for s in BOTH] == before
+    assert [signal.getsignal(s) for s in SIGNALS] == before
 
 
 @pytest.mark.usefixtures("keyboard_interrupts")
@@ -45,7 +45,7 @@ def test_outside_the_main_thread_it_does_nothing():
     seen = []
 
     def work() -> None:
-        with sigterm_unwinds(), StopSignals() as signals:
+        with signals_unwind(), StopSignals() as signals:
             seen.append((signal.getsignal(signal.SIGINT), signals.requested))
 
     thread = threading.Thread(target=work)
@@ -54,15 +54,31 @@ def test_outside_the_main_thread_it_does_nothing():
     assert seen == [(before, None)]
 
 
-def test_sigterm_unwinds_inside_and_not_after():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), sigterm_unwinds():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
+@pytest.mark.parametrize("signum", SIGNALS[1:])
+def test_other_signals_unwind_inside_and_not_after(signum):
+    before = signal.getsignal(signum)
+    with pytest.raises(Terminated) as caught, signals_unwind():
+        signal.raise_signal(signum)
+    assert caught.value.signum == signum
+    assert signal.getsignal(signum) == before
 
 
-def test_a_second_sigterm_unwinds_a_loop_that_noted_the_first():
-    with sigterm_unwinds(), StopSignals() as signals:
+def test_a_scheduler_signal_that_another_library_handles_is_left_to_it():
+    """As of submitit, which has its job begun anew."""
+    seen = []
+    before = signal.signal(signal.SIGUSR2, lambda signum, frame: seen.append(signum))
+    try:
+        with signals_unwind(), StopSignals() as signals:
+            signal.raise_signal(signal.SIGUSR2)
+            assert (seen, signals.requested) == ([signal.SIGUSR2], None)
+            signal.raise_signal(signal.SIGUSR1)
+            assert signals.requested == signal.SIGUSR1
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_second_signals_unwind_a_loop_that_noted_the_first():
+    with signals_unwind(), StopSignals() as signals:
         signal.raise_signal(signal.SIGTERM)
         assert signals.requested == signal.SIGTERM
         with pytest.raises(Terminated):

@@ -518,8 +518,8 @@ def test_policies_extracted_with_unlike_settings_are_refused(tmp_path: Path) -> 
         ({"max_rows": 0}, "at least 1"),
         ({"elites": 25}, "at most samples=24"),
         ({"policy_trajectories": 25}, "at most samples=24"),
-        ({"min_std": 0.0}, "0 < min_std <= max_std"),
-        ({"min_std": 3.0}, "0 < min_std <= max_std"),
+        ({"min_std": 0.0}, "min_std=0.0 must be above 0"),
+        ({"min_std": 3.0}, "min_std=3.0 must be at most max_std=2.0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -537,7 +537,7 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], message: s
         ({"policy": "some", "baselines": ["plan"]}, "unknown baseline plan"),
         (
             {"policy": "planner", "checkpoint": "m", "planner": replace(FAST, elites=99)},
-            "elites=99",
+            "planner.elites=99 must be at most samples=24",
         ),
     ],
 )

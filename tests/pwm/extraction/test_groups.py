@@ -97,6 +97,11 @@ def test_groups_are_equal_and_as_few_as_fit(monkeypatch, free, tasks, size):
     assert largest_group(model, CONFIG, tasks) == size
 
 
+def test_critics_without_hidden_layers_take_memory_too():
+    plain = dataclasses.replace(CONFIG.networks, critic=[])
+    assert bytes_a_task(make_model(), dataclasses.replace(CONFIG, networks=plain)) > 0
+
+
 def peak_of_an_iteration(batch_size: int) -> int:
     """Bytes of this process after it has learned four tasks."""
     config = dataclasses.replace(CONFIG, batch_size=batch_size)

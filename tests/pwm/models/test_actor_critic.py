@@ -36,6 +36,13 @@ def randomized(module):
     return module
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has the device")
+def test_a_device_that_is_not_there_is_a_sentence(tmp_path):
+    for load in (load_policy, load_critic, pwm.load_world_model):
+        with pytest.raises(PwmError, match="device=cuda was asked for"):
+            load(tmp_path, device="cuda")
+
+
 def make_world_model(normalize_obs: bool = True) -> WorldModel:
     model = randomized(WorldModel(MODEL, SUITE, normalize_obs=normalize_obs))
     if normalize_obs:

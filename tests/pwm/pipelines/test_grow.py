@@ -290,19 +290,19 @@ def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("first.ou=-3", "first: ou=-3 must be at least 0"),
+        ("first.ou=-3", "first.ou=-3 must be at least 0"),
         ("first.scripted=0 first.ou=0", "first: it has no episode"),
         ("rounds=0", "rounds=0 must be at least 1"),
         ("bc_decay=2", "bc_decay=2.0 must be between 0 and 1"),
         ("pretrain.out=run/model", "must differ by round"),
         ("pretrain.init=nowhere", "pretrain: there is no nowhere"),
         ("pretrain.horizon.lengths=[600]", "pretrain: a horizon of 600 steps does not fit"),
-        ("extract.learner.iterations=0", "extract: iterations=0"),
-        ("collect.policy_noise=-1", "collect: policy_noise=-1"),
-        ("evaluate.episodes=0", "evaluate: episodes=0"),
+        ("extract.learner.iterations=0", "extract.learner.iterations=0"),
+        ("collect.policy_noise=-1", "collect.policy_noise=-1"),
+        ("evaluate.episodes=0", "evaluate.episodes=0"),
         ("stalled.behaviour=ou", "stalled: unknown behaviour 'ou'"),
-        ("stalled.after=0", "stalled: after=0 must be at least 1"),
-        ("stalled.episodes=9 collect.sac.batch_size=0", "collect: sac: batch_size=0"),
+        ("stalled.after=0", "stalled.after=0 must be at least 1"),
+        ("stalled.episodes=9 collect.sac.batch_size=0", "collect.sac.batch_size=0"),
     ],
 )
 def test_mistakes_are_refused_before_the_first_stage(word, message, tmp_path, monkeypatch, capsys):

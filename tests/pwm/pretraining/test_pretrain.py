@@ -129,7 +129,7 @@ def signal_at(monkeypatch, update: int, signum: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signum", "update", "code"), [(signal.SIGTERM, 7, 143), (signal.SIGINT, 17, 130)]
+    ("signum", "update", "code"), [(signal.SIGUSR1, 7, 138), (signal.SIGINT, 17, 130)]
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
     signum, update, code, toy, toy_world_model, tmp_path, monkeypatch, capsys

@@ -9,6 +9,7 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.runtime.metrics import MetricsLogger, read_metrics
+from pwm.runtime.wandb_run import require_wandb
 
 
 def write(directory, first: int, end: int) -> None:
@@ -131,10 +132,38 @@ def test_wandb_gets_every_line_by_a_switch(tmp_path, monkeypatch):
         init = Run
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
-    logger = MetricsLogger(tmp_path, wandb_project="mine")
+    logger = MetricsLogger(tmp_path, 0, "mine", {"learner": {"horizon": 16}})
     logger.log(5, {"loss": torch.tensor(2.0)})
     logger.close()
     run = logger._wandb
     assert run.settings["project"] == "mine"
+    assert run.settings["config"] == {"learner": {"horizon": 16}}
     assert run.lines == [(5, {"loss": 2.0})]
     assert run.finished
+    again = MetricsLogger(tmp_path, 5, "mine")
+    again.close()
+    assert again._wandb.settings["id"] == run.settings["id"]
+    assert (run.settings["resume"], len(run.settings["id"])) == ("allow", 16)
+
+
+def test_wandb_without_a_key_is_a_sentence_before_anything_is_read(monkeypatch):
+    class Wandb:
+        @staticmethod
+        def login() -> None:
+            raise RuntimeError("No API key configured.")
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    with pytest.raises(PwmError, match=r"No API key configured.*WANDB_API_KEY.*WANDB_MODE=offline"):
+        require_wandb("mine")
+    require_wandb(None)
+
+
+def test_a_wandb_run_that_cannot_start_is_a_sentence(tmp_path, monkeypatch):
+    class Wandb:
+        @staticmethod
+        def init(**settings: object) -> None:
+            raise RuntimeError("Run initialization has timed out")
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    with pytest.raises(PwmError, match=r"timed out.*WANDB_MODE=offline"):
+        MetricsLogger(tmp_path, 0, "mine")
