@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from envs.core import Action, Observation, TaskEnv
+from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 
@@ -24,6 +25,10 @@ class GymnasiumEnv(TaskEnv):
     the time limit that the environment is registered with does not apply. Success is what the
     environment's info has under ``success`` or ``is_success``, else 0. Arguments and errors are
     those of ``make_env``.
+
+    Attributes:
+        task: as given, with the bounds of the environment's own actions.
+        action_bounds: these bounds, the lowest and the highest action, (action_dim,) each.
     """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
@@ -35,6 +40,7 @@ class GymnasiumEnv(TaskEnv):
             bounds = check_spaces(
                 task, env.observation_space, env.action_space, f"environment {task.env_id}"
             )
+            self.task = with_bounds(task, *bounds)  # raises where the task states others
         except PwmError:
             env.close()
             raise

@@ -32,6 +32,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from pwm.core.action_bounds import as_known_by
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, writing
 from pwm.core.layout import JOBS, MANIFEST_NAME
@@ -354,7 +355,8 @@ def shared_tasks(
     """The tasks of a suite that the store has, in the suite's order; only ``names`` if given.
 
     Raises:
-        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes.
+        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes
+            or action bounds.
     """
     wanted = [name for name in store.suite.names if name in suite]
     if names is not None:
@@ -373,4 +375,5 @@ def shared_tasks(
                 f"action entries in {store.path}, but {task.obs_dim} and {task.action_dim} in "
                 f"suite '{suite.name}'; give data of the same task."
             )
+        as_known_by(task, stored)  # raises where their action bounds differ
     return tasks

@@ -69,6 +69,7 @@ def import_minari(config: ConvertConfig) -> Path:
             "the one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
         )
     source = MinariSource(config.source, chosen.tasks[0])
+    chosen = Suite(chosen.name, (source.task,))
     out, skip = Path(config.out), config.on_error == "skip"
     settings = {
         "made_by": "pwm convert",

@@ -10,11 +10,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError
 from pwm.core.progress import progress_bar
 from pwm.core.signals import StopSignals
@@ -39,7 +41,7 @@ class MinariSource:
     """A dataset on this machine that fits a task.
 
     Attributes:
-        task: the dataset's task.
+        task: the dataset's task, with the bounds of its actions.
         description: which dataset it is, for a store's sources.
         env_id: the environment that it was recorded in, or None if it does not say.
         episodes: how many it has.
@@ -63,7 +65,6 @@ class MinariSource:
         except ImportError as error:
             raise PwmError("Minari datasets need minari: pip install 'pwm[minari]'.") from error
         path = _find(source.removeprefix(PREFIX))
-        self.task = task
         self._storage, metadata = _open(path)
         name = f"dataset {metadata['dataset_id']}"
         if task.action_repeat != 1:
@@ -77,6 +78,7 @@ class MinariSource:
                 task, self._storage.observation_space, self._storage.action_space, name
             )
         )
+        self.task = with_bounds(task, self._low, self._high)
         self.env_id = _env_id(metadata)
         self.episodes = int(metadata["total_episodes"])
         self._behaviour = _behaviour(metadata)
@@ -99,7 +101,7 @@ class MinariSource:
         """
         from envs.gymnasium_task import GymnasiumEnv
 
-        env = GymnasiumEnv(self.task)
+        env = GymnasiumEnv(replace(self.task, action_low=None, action_high=None))
         try:
             low, high = env.action_bounds
         finally:

@@ -162,7 +162,7 @@ def collect(config: CollectConfig) -> Path:
     if recipe.behaviour == "policy":
         for task in suite:
             recipe.make("policy", task)  # raises for a policy that is not of this task
-    require_environments(suite)
+    suite = Suite(suite.name, require_environments(suite))
     description = _describe(recipe, suite)
     if learns:
         description |= describe_learner(config.behaviour, config.sac)
@@ -207,7 +207,10 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     Raises:
         PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
     """
-    suite = get_suite(config.suite)
+    opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
+    named = get_suite(config.suite)
+    tasks = (opened[t.name].suite[t.name] if t.name in opened else t for t in named)
+    suite = Suite(named.name, tuple(tasks))
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     description = _describe(recipe, suite)
@@ -215,7 +218,6 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     with _open_or_create(Path(config.out), suite) as store:
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
-        opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
         entries = _episodes(suite, made, wanted)
         found = ((e, opened[e.task.name].episode(e.task.name, e.index)) for e in entries)
         _append(store, source, found)

@@ -35,13 +35,19 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         return self.env.step(action)
 
 
-def require_environments(tasks: Iterable[Task]) -> None:
-    """Raise PwmError if the environment of a user-defined task cannot be made or does not fit it.
+def require_environments(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """The tasks, those that are user-defined with their environments' action bounds.
 
-    Those of the suites are this project's own and are not tried.
+    Raises:
+        PwmError: if the environment of a user-defined task cannot be made or does not fit it.
+            Those of the suites are this project's own and are not tried.
     """
+    return tuple(_as_made(task) if task.domain == "gymnasium" else task for task in tasks)
+
+
+def _as_made(task: Task) -> Task:
     from envs import make_env
 
-    for task in tasks:
-        if task.domain == "gymnasium":
-            make_env(task).close()
+    env = make_env(task)
+    env.close()
+    return env.task

@@ -14,6 +14,7 @@ from gymnasium import spaces
 import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
+from pwm.simulation.watched_env import require_environments
 
 PENDULUM = Task(
     "gym-pendulum", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", score_min=-1500.0, score_max=0.0
@@ -195,6 +196,14 @@ def test_renders(cliff: Task) -> None:
 def test_what_does_not_fit_is_refused(cliff: Task, change: dict[str, Any], message: str) -> None:
     with pytest.raises(PwmError, match=message):
         envs.make_env(replace(cliff, **change))
+
+
+def test_the_environment_tells_the_action_bounds_and_refuses_others(cliff: Task) -> None:
+    known = require_environments([cliff])[0]
+    assert (known.action_low, known.action_high) == ((0.0, -4.0), (10.0, 4.0))
+    assert envs.make_env(known).task.action_high == (10.0, 4.0)
+    with pytest.raises(PwmError, match=r"from \[0, -4\] to \[10, 4\] here and is recorded with"):
+        envs.make_env(replace(known, action_low=(-1.0, -4.0)))
 
 
 def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,8 @@ def test_scores() -> None:
         ("{min: -1500, max: 0}", "{min: .nan, max: 0}", "both finite"),
         ("{min: -1500, max: 0}", "best", "value 'best' .*score"),
         ("score:", "env_kwargs: {render_mode: human}\nscore:", "sets render_mode, which pwm"),
+        ("score:", "actions: {min: 2, max: 2}\nscore:", "2 must be below 2"),
+        ("score:", "actions: {min: -1, max: [1, 1]}\nscore:", "2 highest values for 1 action"),
         ("score:", "env_kwargs: [1]\nscore:", "got `array` .*env_kwargs"),
         ("score:", "env_kwargs: {a: .inf}\nscore:", "env_kwargs can hold"),
         (TEXT, "- 3", "entry 1 describes no task"),
@@ -133,6 +136,27 @@ def test_tables_hold_own_tasks_and_leave_the_others_as_they_were() -> None:
     }  # fmt: skip
 
 
+def test_stated_action_bounds_are_kept_and_make_no_other_task(file: Path) -> None:
+    file.write_text(TEXT + "actions: {min: -2, max: [3]}\n")
+    suite = get_suite(str(file))
+    assert suite.tasks == (PENDULUM,)
+    kept = suite_from_table(json.loads(json.dumps(suite_table(suite)))).tasks[0]
+    assert (kept.action_low, kept.action_high) == ((-2.0,), (3.0,))
+    assert "action_low" not in PENDULUM.table()
+    wrong = kept.table() | {"action_high": None}
+    with pytest.raises(PwmError, match="1 lowest and 0 highest values for 1 action"):
+        suite_from_table({"name": "a", "tasks": [wrong]})
+
+
+def test_what_outcomes_are_kept_under_has_no_action_bounds() -> None:
+    known = replace(PENDULUM, action_low=(-2.0,), action_high=(2.0,))
+    assert known.facts() == PENDULUM.facts()
+    assert list(PENDULUM.facts()) == [
+        "name", "domain", "obs_dim", "action_dim", "episode_length", "action_repeat", "env_id",
+        "env_kwargs", "score_min", "score_max",
+    ]  # fmt: skip
+
+
 def test_a_store_keeps_the_task_and_refuses_what_contradicts_it(tmp_path: Path) -> None:
     EpisodeStore.create(tmp_path / "store", Suite("own", (PENDULUM,))).close()
     assert EpisodeStore.open(tmp_path / "store").suite.tasks == (PENDULUM,)
@@ -155,6 +179,8 @@ def test_collects_in_an_own_task(file: Path, tmp_path: Path) -> None:
     out = collect(CollectConfig(str(tmp_path / "data"), suite=str(file), episodes=3, workers=1))
     store = EpisodeStore.open(out)
     assert store.count("gym-pendulum") == 3
+    task = store.suite["gym-pendulum"]
+    assert (task.action_low, task.action_high) == ((-2.0,), (2.0,))  # of the environment
     obs = store.episode("gym-pendulum", 0).obs
     assert obs.shape == (201, 3)
     np.testing.assert_allclose(np.hypot(obs[:, 0], obs[:, 1]), 1, rtol=1e-5)

@@ -83,6 +83,8 @@ def test_the_store_holds_what_was_recorded(dataset: Path, tmp_path: Path) -> Non
     described = store.sources["minari"]
     assert described["dataset"] == "pendulum/random-v0"
     assert (described["action_low"], described["action_high"]) == ([-2.0], [2.0])
+    task = store.suite["gym-pendulum"]
+    assert (task.action_low, task.action_high) == ((-2.0,), (2.0,))
 
 
 def test_by_path_limited_and_again(
