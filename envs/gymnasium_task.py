@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from envs.core import Action, Observation, TaskEnv
+from envs.seeding import seed_layers, seeded_globals
 from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
@@ -23,8 +24,9 @@ class GymnasiumEnv(TaskEnv):
     from [-1, 1] to the environment's bounds, and an action is repeated with the rewards summed. An
     episode ends where the environment ends it, and is truncated after the task's episode length;
     the time limit that the environment is registered with does not apply. Success is what the
-    environment's info has under ``success`` or ``is_success``, else 0. Arguments and errors are
-    those of ``make_env``.
+    environment's info has under ``success`` or ``is_success``, else 0. A seed is also given to the
+    environment's ``seed`` method, if it has one, and for the time of the reset to the global
+    generators of NumPy and Python. Arguments and errors are those of ``make_env``.
 
     Attributes:
         task: as given, with the bounds of the environment's own actions.
@@ -52,8 +54,13 @@ class GymnasiumEnv(TaskEnv):
         self._seed = seed
 
     def _begin(self) -> Observation:
-        observation, _ = self._env.reset(seed=self._seed)
-        self._seed = None
+        if self._seed is None:
+            observation, _ = self._env.reset()
+        else:
+            with seeded_globals(self._seed):
+                seed_layers(self._env, self._seed)
+                observation, _ = self._env.reset(seed=self._seed)
+            self._seed = None
         return np.array(observation, np.float32)
 
     def _advance(self, action: Action) -> tuple[Observation, float, float]:
@@ -92,9 +99,10 @@ def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
     if render_mode is not None:
         arguments["render_mode"] = render_mode
     try:
-        return gymnasium.make(
-            task.env_id, max_episode_steps=-1, disable_env_checker=True, **arguments
-        )
+        with seeded_globals(0):  # by which Meta-World draws its goals when it is made
+            return gymnasium.make(
+                task.env_id, max_episode_steps=-1, disable_env_checker=True, **arguments
+            )
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise PwmError(
             f"task '{task.name}' needs the Gymnasium environment {task.env_id}, which cannot be "
