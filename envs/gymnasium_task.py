@@ -24,7 +24,8 @@ class GymnasiumEnv(TaskEnv):
     from [-1, 1] to the environment's bounds, and an action is repeated with the rewards summed. An
     episode ends where the environment ends it, and is truncated after the task's episode length;
     the time limit that the environment is registered with does not apply. Success is what the
-    environment's info has under ``success`` or ``is_success``, else 0. A seed is also given to the
+    environment's info has under ``success`` or ``is_success``, else 0; the info of a step has
+    ``success_known``, whether it was there in this episode. A seed is also given to the
     environment's ``seed`` method, if it has one, and for the time of the reset to the global
     generators of NumPy and Python. Arguments and errors are those of ``make_env``.
 
@@ -36,6 +37,7 @@ class GymnasiumEnv(TaskEnv):
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
         self._seed: int | None = None
         self._ends = (False, False)
+        self._success_known = False
         super().__init__(task, seed, render_mode)
         env = _make(task, render_mode)
         try:
@@ -54,6 +56,7 @@ class GymnasiumEnv(TaskEnv):
         self._seed = seed
 
     def _begin(self) -> Observation:
+        self._success_known = False
         if self._seed is None:
             observation, _ = self._env.reset()
         else:
@@ -72,8 +75,9 @@ class GymnasiumEnv(TaskEnv):
             if terminated or truncated:
                 break
         self._ends = bool(terminated), bool(truncated)
-        success = info.get("success", info.get("is_success", False))
-        return np.array(observation, np.float32), total, float(bool(success))
+        success = _reported_success(info)
+        self._success_known |= success is not None
+        return np.array(observation, np.float32), total, success or 0.0
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """As :meth:`TaskEnv.step`; it ends early with the episode, which may be terminated."""
@@ -81,6 +85,7 @@ class GymnasiumEnv(TaskEnv):
         terminated, truncated = self._ends
         if terminated or truncated:
             self._steps_left = 0
+        info["success_known"] = self._success_known
         return observation, reward, terminated, truncated or out_of_time, info
 
     def render(self) -> np.ndarray | None:
@@ -92,6 +97,14 @@ class GymnasiumEnv(TaskEnv):
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()
+
+
+def _reported_success(info: dict[str, Any]) -> float | None:
+    """1.0 or 0.0 as an environment's info says, or None if it says nothing."""
+    for key in ("success", "is_success"):
+        if (value := info.get(key)) is not None and not np.isnan(np.asarray(value)).any():
+            return float(bool(value))
+    return None
 
 
 def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:

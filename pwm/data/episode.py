@@ -30,9 +30,10 @@ EPISODE_DTYPE = np.dtype(
             "success_last",
             "success_any",
             "is_piece",  # 1 for some of its rows alone; return and successes are the whole's
+            "success_unknown",  # 1 where nothing says whether it succeeded; the others are 0 then
         ],
-        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1", "u1"],
-        "offsets": [0, 8, 16, 24, 28, 30, 32, 33, 34],
+        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1", "u1", "u1"],
+        "offsets": [0, 8, 16, 24, 28, 30, 32, 33, 34, 35],
         "itemsize": 40,
     }
 )
@@ -89,7 +90,7 @@ class Episode:
             environment's own units.
         reward: (T,) float32.
         terminated: (T,) bool; a time limit is no termination.
-        success: (T,) bool.
+        success: (T,) bool, or None if it is not known.
         behaviour: what chose the actions, such as ``"scripted"``.
         seed: the seed that reproduces the episode, -1 where there is none.
     """
@@ -98,19 +99,21 @@ class Episode:
     action: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
-    success: np.ndarray
+    success: np.ndarray | None = None
     behaviour: str = "unknown"
     seed: int = -1
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, behaviour: str, seed: int) -> Episode:
+    def from_rows(
+        cls, rows: np.ndarray, behaviour: str, seed: int, success_known: bool = True
+    ) -> Episode:
         """The episode whose rows, (T+1,) of `row_dtype`, a store holds."""
         return cls(
             obs=rows["obs"].copy(),
             action=rows["action"][1:].copy(),
             reward=rows["reward"][1:].copy(),
             terminated=rows["terminated"][1:].astype(bool),
-            success=rows["success"][1:].astype(bool),
+            success=rows["success"][1:].astype(bool) if success_known else None,
             behaviour=behaviour,
             seed=seed,
         )
@@ -121,7 +124,8 @@ class Episode:
         rows["obs"] = self.obs
         rows["action"][0] = rows["reward"][0] = np.nan
         for name in ("action", "reward", "terminated", "success"):
-            rows[name][1:] = getattr(self, name)
+            if (values := getattr(self, name)) is not None:
+                rows[name][1:] = values
         return rows
 
     def fault(self, task: Task) -> str | None:
@@ -134,8 +138,9 @@ class Episode:
             "action": (steps, task.action_dim),
             "reward": (steps,),
             "terminated": (steps,),
-            "success": (steps,),
         }
+        if self.success is not None:
+            wanted["success"] = (steps,)
         for name, shape in wanted.items():
             array = np.asarray(getattr(self, name))
             if array.shape != shape:

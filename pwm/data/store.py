@@ -245,7 +245,8 @@ class EpisodeStore:
             raise PwmError(f"episode {index} of task '{task}' is not one of its {len(table)}.")
         entry = table[index]
         rows = self.rows(task, entry["start"], entry["start"] + entry["length"])
-        return Episode.from_rows(rows, self.behaviours[entry["behaviour"]], int(entry["seed"]))
+        behaviour, known = self.behaviours[entry["behaviour"]], not entry["success_unknown"]
+        return Episode.from_rows(rows, behaviour, int(entry["seed"]), known)
 
     def checked_episode(self, task: str, index: int) -> Episode:
         """Reads an episode, and raises DataError if it holds values that `append` would refuse."""
@@ -347,6 +348,17 @@ class EpisodeStore:
             except DataError as error:
                 bad.note(error.problem)
                 self.leave_out(task.name)
+
+
+def success_known(store: EpisodeStore, task: str) -> np.ndarray:
+    """Of which of a task's episodes it is known whether they succeeded, (episodes,) bool.
+
+    The episodes of a source that says ``"success_known": False`` are among those where it is not.
+    """
+    table = store.episodes(task)
+    silent = [i for i, s in enumerate(store.sources.values()) if s.get("success_known") is False]
+    known: np.ndarray = (table["success_unknown"] == 0) & ~np.isin(table["source"], silent)
+    return known
 
 
 def shared_tasks(

@@ -151,8 +151,12 @@ def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter
         console.print(f"{clipped:,} actions lay outside the action space and are clipped.")
     if longer := counts["longer"]:
         console.print(f"{longer:,} episodes are longer than {task.episode_length} steps.")
-    if task.scored_by_success and not source.has_success:
-        console.print("The data do not say where the task succeeded; it is stored as never.")
+    if task.scored_by_success and (unknown := counts["unknown"]):
+        console.print(
+            f"{unknown:,} of {counts['stored']:,} episodes do not say whether they succeeded "
+            "(infos without a success or is_success per step); it is stored as not known, and "
+            "their score is not."
+        )
 
 
 def _fingerprints(source: Path, suite: Suite) -> dict[str, str]:

@@ -45,7 +45,6 @@ class MinariSource:
         description: which dataset it is, for a store's sources.
         env_id: the environment that it was recorded in, or None if it does not say.
         episodes: how many it has.
-        has_success: whether its infos say where the task succeeded.
     """
 
     def __init__(self, source: str, task: Task) -> None:
@@ -82,7 +81,6 @@ class MinariSource:
         self.env_id = _env_id(metadata)
         self.episodes = int(metadata["total_episodes"])
         self._behaviour = _behaviour(metadata)
-        self.has_success = False
         self.description = {
             "dataset": metadata["dataset_id"],
             "minari_version": metadata["minari_version"],
@@ -136,21 +134,11 @@ class MinariSource:
             action=action,
             reward=np.asarray(data["rewards"], np.float32),
             terminated=np.asarray(data["terminations"], bool),
-            success=self._success(data["infos"], steps),
+            success=reported_success(data["infos"], steps),
             behaviour=self._behaviour,
             seed=seed if isinstance(seed, int) and seed < 2**63 else -1,
         )
         return episode, int(outside.sum())
-
-    def _success(self, infos: Any, steps: int) -> np.ndarray:
-        """(T,) from infos that have an entry per step, or one more for the reset."""
-        for key in _SUCCESS_KEYS:
-            if isinstance(infos, dict) and key in infos:
-                values = np.asarray(infos[key]).reshape(-1)
-                if len(values) >= steps and values.dtype.kind in "fiub":
-                    self.has_success = True
-                    return values[len(values) - steps :] > 0
-        return np.zeros(steps, bool)
 
 
 def fill_store(
@@ -173,7 +161,8 @@ def fill_store(
 
     Returns:
         How many episodes are ``stored`` and were ``skipped``; of the stored ones, how many steps'
-        actions were ``clipped`` and how many episodes are ``longer`` than the task's.
+        actions were ``clipped``, how many episodes are ``longer`` than the task's, and of how many
+        the success is ``unknown``.
 
     Raises:
         PwmError: for an episode that cannot be stored, or a damaged dataset.
@@ -197,7 +186,8 @@ def fill_store(
                 counts["skipped"] += 1
                 continue
             longer = len(episode.action) > task.episode_length
-            counts.update({"stored": 1, "clipped": clipped, "longer": int(longer)})
+            unknown = episode.success is None
+            counts.update(stored=1, clipped=clipped, longer=int(longer), unknown=int(unknown))
             if counts["stored"] > done:
                 waiting.append(episode)
             if sum(kept.obs.nbytes for kept in waiting) > _BLOCK_BYTES:
@@ -230,6 +220,19 @@ def flatten_steps(space: spaces.Space[Any], values: Any) -> np.ndarray:
         return np.concatenate([flatten_steps(part, value) for part, value in pairs], 1)
     rows = np.asarray(values, np.float32)
     return rows.reshape(len(rows), -1)
+
+
+def reported_success(infos: Any, steps: int) -> np.ndarray | None:
+    """(T,) bool from infos that have a number per step, or one more for the reset, else None."""
+    for key in _SUCCESS_KEYS:
+        if not isinstance(infos, dict) or key not in infos:
+            continue
+        values = np.asarray(infos[key])
+        if values.dtype.kind in "fiub" and values.size in (steps, steps + 1):
+            values = values.reshape(-1)[-steps:]
+            if not np.isnan(values).any():
+                return values > 0
+    return None
 
 
 def _find(name: str) -> Path:

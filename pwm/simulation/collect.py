@@ -32,7 +32,7 @@ from pwm.core.validation import (
 from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.episode import Episode
 from pwm.data.inspection import info
-from pwm.data.store import EpisodeStore
+from pwm.data.store import EpisodeStore, success_known
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
 from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
 from pwm.simulation.sac_collection import record_training
@@ -192,9 +192,21 @@ def collect(config: CollectConfig) -> Path:
             f"stopped; every whole episode is in {config.out}. The same command goes on from there."
         )
         console.print(info(store))
+        _note_unknown_success(store)
     if report := pool.report():
         console.print(report)
     return Path(config.out)
+
+
+def _note_unknown_success(store: EpisodeStore) -> None:
+    for task in store.suite:
+        if task.scored_by_success and not success_known(store, task.name).all():
+            console.print(
+                f"{task.name} is scored by success, and its environment does not report it in all "
+                "episodes: let its step's info have success (or is_success), also where it is "
+                "False. Until then it is stored as not known, and the data have no score.",
+                markup=False,
+            )
 
 
 def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:

@@ -111,7 +111,7 @@ def test_is_the_bare_environment_with_scaled_actions() -> None:
             assert reward == pytest.approx(bare_reward, rel=1e-6)
             assert not terminated
             assert truncated == (step == 200)
-            assert info == {"success": 0.0}
+            assert info == {"success": 0.0, "success_known": False}
     with pytest.raises(PwmError, match="call reset"):
         env.step(action)
     env.close()
@@ -149,6 +149,7 @@ def test_dictionaries_flatten_and_termination_passes(cliff: Task) -> None:
         steps += 1
         assert reward == pytest.approx(0 + 2)
         assert not truncated
+        assert info["success_known"]
         successes.append(info["success"])
     assert 6 <= steps < 9  # the time limit of 3 that it is registered with does not apply
     assert successes == [0.0, 0.0] + [1.0] * (steps - 2)

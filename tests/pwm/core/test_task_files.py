@@ -6,13 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task, get_suite, get_task, suite_from_table, suite_table
-from pwm.data.episode import Episode
+from pwm.data.episode import Episode, normalize_actions
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import score_task
@@ -201,14 +202,18 @@ def test_the_documented_lines_write_a_store(
         "Episode": Episode,
         "EpisodeStore": EpisodeStore,
         "get_suite": get_suite,
+        "gymnasium": gymnasium,
+        "normalize_actions": normalize_actions,
         "obs": rng.normal(size=(6, 3)),
-        "action": rng.uniform(-1, 1, (5, 1)),
+        "torques": np.array([[-2.0], [2], [1], [0], [-1]]),
         "reward": rng.normal(size=5),
         "terminated": np.zeros(5, bool),
         "success": np.zeros(5, bool),
     }
     exec(lines, names)
     assert EpisodeStore.open("my_data").count("gym-pendulum") == 1
+    stored = EpisodeStore.open("my_data").episode("gym-pendulum", 0).action
+    assert stored.ravel().tolist() == [-1, 1, 0.5, 0, -0.5]
 
 
 def test_the_whole_chain(file: Path, tmp_path: Path) -> None:
