@@ -32,6 +32,8 @@ class GymnasiumEnv(TaskEnv):
     Attributes:
         task: as given, with the bounds of the environment's own actions.
         action_bounds: these bounds, the lowest and the highest action, (action_dim,) each.
+        native_observation_space: of the environment, before its observations are flattened.
+        made_with: the arguments that the environment was made with, defaults included.
     """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
@@ -50,6 +52,8 @@ class GymnasiumEnv(TaskEnv):
             raise
         self._env = RescaleAction(FlattenObservation(env), np.float32(-1), np.float32(1))
         self.action_bounds = bounds
+        self.native_observation_space = env.observation_space
+        self.made_with = dict(env.spec.kwargs) if env.spec is not None else {}
         self.metadata = {**self.metadata, "render_fps": env.metadata.get("render_fps", 20)}
 
     def _start_stream(self, seed: int) -> None:

@@ -130,18 +130,9 @@ def _unfinished_store(
 
 def _note_environment(source: MinariSource) -> None:
     task = source.task
-    if source.env_id not in (None, task.env_id):
-        console.print(f"The data are of {source.env_id}; {task.name} runs in {task.env_id}.")
-    try:
-        differ = source.bounds_differ()
-    except PwmError as error:
-        console.print(f"Actions are not compared with the environment's bounds: {error}")
-        return
-    if differ:
-        raise PwmError(
-            f"the dataset's action bounds are others than those of {task.env_id}, so the same "
-            "number would be another action; give the environment that the data are of."
-        )
+    told = f"The environment of the data beside {task.env_id}, in which {task.name} runs"
+    for difference in source.differences:
+        console.print(f"{told}: {difference}.", markup=False)
 
 
 def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter[str]) -> None:

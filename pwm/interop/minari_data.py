@@ -1,7 +1,8 @@
 """Episodes of a Minari dataset (Farama Foundation, the format of published offline data).
 
 A step of a dataset is a step of its environment. Observations are flattened as Gymnasium's
-FlattenObservation does, and actions rescaled from the dataset's action space to [-1, 1].
+FlattenObservation does in the task's environment, whose order of a dictionary's entries need not be
+the dataset's, and actions rescaled from the dataset's action space to [-1, 1].
 """
 
 from __future__ import annotations
@@ -9,20 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pwm.core.action_bounds import with_bounds
+from pwm.core.action_bounds import shown, with_bounds
 from pwm.core.errors import PwmError
 from pwm.core.progress import progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Task
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
+from pwm.interop.minari_environment import (
+    as_declared,
+    differences,
+    in_order_of,
+    order_of,
+    recorded_spec,
+    require_same_entries,
+    wrapper_names,
+)
 
 if TYPE_CHECKING:
     from gymnasium import spaces
@@ -43,7 +53,7 @@ class MinariSource:
     Attributes:
         task: the dataset's task, with the bounds of its actions.
         description: which dataset it is, for a store's sources.
-        env_id: the environment that it was recorded in, or None if it does not say.
+        differences: of its environment and the task's, a clause each.
         episodes: how many it has.
     """
 
@@ -78,33 +88,46 @@ class MinariSource:
             )
         )
         self.task = with_bounds(task, self._low, self._high)
-        self.env_id = _env_id(metadata)
+        spec = recorded_spec(metadata)
+        self._space = as_declared(self._storage.observation_space, metadata["observation_space"])
+        self.differences = self._compared(name, spec)
         self.episodes = int(metadata["total_episodes"])
         self._behaviour = _behaviour(metadata)
         self.description = {
             "dataset": metadata["dataset_id"],
             "minari_version": metadata["minari_version"],
             "metadata_sha256": hashlib.sha256((path / _METADATA).read_bytes()).hexdigest(),
-            "env_id": self.env_id,
+            "env_id": env_id if isinstance(env_id := spec.get("id"), str) else None,
             "algorithm": metadata.get("algorithm_name"),
             "action_low": self._low.tolist(),
             "action_high": self._high.tolist(),
         }
+        if (order := order_of(self._space)) != order_of(self._storage.observation_space):
+            self.description["observation_order"] = order
 
-    def bounds_differ(self) -> bool:
-        """Whether the task's own environment scales actions otherwise than the dataset.
-
-        Raises:
-            PwmError: if the environment cannot be made.
-        """
+    def _compared(self, name: str, spec: Mapping[str, Any]) -> list[str]:
+        """The differences to the task's environment, whose order of entries is taken over."""
         from envs.gymnasium_task import GymnasiumEnv
 
-        env = GymnasiumEnv(replace(self.task, action_low=None, action_high=None))
         try:
-            low, high = env.action_bounds
-        finally:
-            env.close()
-        return not (np.allclose(low, self._low) and np.allclose(high, self._high))
+            env = GymnasiumEnv(replace(self.task, action_low=None, action_high=None))
+        except PwmError as error:
+            return [f"they cannot be compared with the task's environment ({error})"]
+        env.close()
+        low, high = env.action_bounds
+        if not (np.allclose(low, self._low) and np.allclose(high, self._high)):
+            through = f" through {', '.join(added)}" if (added := wrapper_names(spec)) else ""
+            raise PwmError(
+                f"the dataset's action bounds are others than those of {self.task.env_id} "
+                f"({shown(self._low)} to {shown(self._high)}{through}, and {shown(low)} to "
+                f"{shown(high)}), so the same number would be another action; give the environment "
+                "that the data are of."
+            )
+        require_same_entries(name, self._space, env.native_observation_space, self.task)
+        self._space = in_order_of(self._space, env.native_observation_space)
+        return list(
+            differences(self.task, spec, env.made_with, self._space, env.native_observation_space)
+        )
 
     def read(self) -> Iterator[tuple[Episode, int]]:
         """The episodes in their order, one in memory at a time, and how many actions were clipped.
@@ -123,7 +146,7 @@ class MinariSource:
             ) from error
 
     def _episode(self, data: dict[str, Any], seed: object) -> tuple[Episode, int]:
-        obs = flatten_steps(self._storage.observation_space, data["observations"])
+        obs = flatten_steps(self._space, data["observations"])
         raw = np.asarray(data["actions"], np.float64)
         steps = len(raw)
         scaled = 2 * (raw - self._low) / (self._high - self._low) - 1
@@ -281,14 +304,6 @@ def _open(path: Path) -> tuple[MinariStorage, dict[str, Any]]:
         raise PwmError(f"{path} needs a package that is not installed: {error}.") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         raise PwmError(f"{path} is no Minari dataset ({error}); fetch it again.") from error
-
-
-def _env_id(metadata: dict[str, Any]) -> str | None:
-    try:
-        found = json.loads(metadata.get("env_spec") or "{}").get("id")
-    except (ValueError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None
 
 
 def _behaviour(metadata: dict[str, Any]) -> str:
