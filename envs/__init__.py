@@ -18,6 +18,7 @@ from .core import SimulatorEnv, TaskEnv
 from .gymnasium_task import GymnasiumEnv, check_spaces
 from .make import make_env
 from .rendering import render_backend
+from .seeding import follows_seeds
 from .vector import TaskVectorEnv, make_vector_env
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "TaskEnv",
     "TaskVectorEnv",
     "check_spaces",
+    "follows_seeds",
     "make_env",
     "make_vector_env",
     "register_tasks",

@@ -12,10 +12,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
+from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError, SimulatorError, what_was_raised
 from pwm.core.suites import Task
 
 from .core import Action, Observation, TaskEnv
+from .seeding import seed_layers, seeded_globals
 
 
 class GymnasiumEnv(TaskEnv):
@@ -25,33 +27,51 @@ class GymnasiumEnv(TaskEnv):
     from [-1, 1] to the environment's bounds, and an action is repeated with the rewards summed. An
     episode ends where the environment ends it, and is truncated after the task's episode length;
     the time limit that the environment is registered with does not apply. Success is what the
-    environment's info has under ``success`` or ``is_success``, else 0. Arguments and errors are
-    those of ``make_env``.
+    environment's info has under ``success`` or ``is_success``, else 0; the info of a step has
+    ``success_known``, whether it was there in this episode. A seed is also given to the
+    environment's ``seed`` method, if it has one, and for the time of the reset to the global
+    generators of NumPy and Python. Arguments and errors are those of ``make_env``.
+
+    Attributes:
+        task: as given, with the bounds of the environment's own actions.
+        action_bounds: these bounds, the lowest and the highest action, (action_dim,) each.
+        native_observation_space: of the environment, before its observations are flattened.
+        made_with: the arguments that the environment was made with, defaults included.
     """
 
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
         self._seed: int | None = None
         self._ends = (False, False)
+        self._success_known = False
         super().__init__(task, seed, render_mode)
         env = _make(task, render_mode)
         try:
             bounds = check_spaces(
                 task, env.observation_space, env.action_space, f"environment {task.env_id}"
             )
+            self.task = with_bounds(task, *bounds)  # raises where the task states others
         except PwmError:
             env.close()
             raise
         self._env = RescaleAction(FlattenObservation(env), np.float32(-1), np.float32(1))
         self.action_bounds = bounds
+        self.native_observation_space = env.observation_space
+        self.made_with = dict(env.spec.kwargs) if env.spec is not None else {}
         self.metadata = {**self.metadata, "render_fps": env.metadata.get("render_fps", 20)}
 
     def _start_stream(self, seed: int) -> None:
         self._seed = seed
 
     def _begin(self) -> Observation:
+        self._success_known = False
         with self._named("reset"):
-            observation, _ = self._env.reset(seed=self._seed)
-        self._seed = None
+            if self._seed is None:
+                observation, _ = self._env.reset()
+            else:
+                with seeded_globals(self._seed):
+                    seed_layers(self._env, self._seed)
+                    observation, _ = self._env.reset(seed=self._seed)
+                self._seed = None
         return self._observed(observation)
 
     def _advance(self, action: Action) -> tuple[Observation, float, float]:
@@ -64,8 +84,9 @@ class GymnasiumEnv(TaskEnv):
             if terminated or truncated:
                 break
         self._ends = bool(terminated), bool(truncated)
-        success = info.get("success", info.get("is_success", False))
-        return self._observed(observation), total, float(bool(success))
+        success = _reported_success(info)
+        self._success_known |= success is not None
+        return self._observed(observation), total, success or 0.0
 
     @contextmanager
     def _named(self, what: str) -> Iterator[None]:
@@ -104,6 +125,7 @@ class GymnasiumEnv(TaskEnv):
         terminated, truncated = self._ends
         if terminated or truncated:
             self._steps_left = 0
+        info["success_known"] = self._success_known
         return observation, reward, terminated, truncated or out_of_time, info
 
     def render(self) -> np.ndarray | None:
@@ -131,14 +153,23 @@ class GymnasiumEnv(TaskEnv):
         self._env.close()
 
 
+def _reported_success(info: dict[str, Any]) -> float | None:
+    """1.0 or 0.0 as an environment's info says, or None if it says nothing."""
+    for key in ("success", "is_success"):
+        if (value := info.get(key)) is not None and not np.isnan(np.asarray(value)).any():
+            return float(bool(value))
+    return None
+
+
 def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
     arguments = json.loads(task.env_kwargs)
     if render_mode is not None:
         arguments["render_mode"] = render_mode
     try:
-        return gymnasium.make(
-            task.env_id, max_episode_steps=-1, disable_env_checker=True, **arguments
-        )
+        with seeded_globals(0):  # by which Meta-World draws its goals when it is made
+            return gymnasium.make(
+                task.env_id, max_episode_steps=-1, disable_env_checker=True, **arguments
+            )
     except (Exception, SystemExit) as error:  # its module and its constructor are a user's code
         given = "" if render_mode is None else f" with render_mode='{render_mode}'"
         raise PwmError(

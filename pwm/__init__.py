@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pwm.core.errors import PwmError
     from pwm.core.suites import Suite, Task, get_suite, get_task
-    from pwm.data.episode import Episode
+    from pwm.data.episode import Episode, normalize_actions
     from pwm.data.store import EpisodeStore
     from pwm.evaluation.evaluate import EvaluateConfig, evaluate
     from pwm.extraction.config import ExtractConfig
@@ -44,6 +44,7 @@ _HOME = {
     "load_critic": "pwm.models.actor_critic",
     "load_policy": "pwm.models.policy",
     "load_world_model": "pwm.models.world_model",
+    "normalize_actions": "pwm.data.episode",
     "pretrain": "pwm.pretraining.pretrain",
 }
 
@@ -67,6 +68,7 @@ __all__ = [
     "load_critic",
     "load_policy",
     "load_world_model",
+    "normalize_actions",
     "pretrain",
 ]
 

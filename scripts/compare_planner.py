@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -73,7 +74,7 @@ def controllers(run: Path, device: str, seeds: list[int]) -> tuple[Task, dict[st
     }
     if model.has_q:
         guides[PLANNER] = TDMPC2Guide(model)
-    acting: dict[str, ActFunction] = {EXTRACTED: policy.act}
+    acting: dict[str, ActFunction] = {EXTRACTED: partial(policy.act, normalized=True)}
     for name, guide in guides.items():
         planner = Planner(model, guide, PlannerConfig())
         planned = MPPIAgent(planner, model.suite, model.bins.device, {})

@@ -11,19 +11,21 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
 
+from pwm.core.action_bounds import bounds_fault
 from pwm.core.errors import PwmError
 from pwm.core.task_files import ENV_ID, TASK_NAME, Size, is_task_file, read_task_file
 from pwm.core.validation import nearest
 
 Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
 
-GYMNASIUM_FIELDS = ("env_id", "env_kwargs", "score_min", "score_max")
+ACTION_FIELDS = ("action_low", "action_high")
+GYMNASIUM_FIELDS = ("env_id", "env_kwargs", "score_min", "score_max", *ACTION_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Task:
         env_kwargs: likewise, the environment's arguments as the text of a JSON object.
         score_min: likewise, the return that scores 0; None if success is the score.
         score_max: likewise, the return that scores 100.
+        action_low: likewise, the lowest action of the environment, which -1 stands for; None where
+            it is not known. Tasks that differ in this alone are equal.
+        action_high: likewise, the highest.
     """
 
     name: str
@@ -54,6 +59,8 @@ class Task:
     env_kwargs: str = "{}"
     score_min: float | None = None
     score_max: float | None = None
+    action_low: tuple[float, ...] | None = field(default=None, compare=False)
+    action_high: tuple[float, ...] | None = field(default=None, compare=False)
 
     @property
     def scored_by_success(self) -> bool:
@@ -80,8 +87,18 @@ class Task:
 
     def table(self) -> dict[str, Any]:
         """The fields as plain data for JSON; those of user-defined tasks only where they apply."""
-        left_out = () if self.domain == "gymnasium" else GYMNASIUM_FIELDS
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        left_out: tuple[str, ...] = GYMNASIUM_FIELDS
+        if self.domain == "gymnasium":
+            left_out = () if self.action_low is not None else ACTION_FIELDS
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name not in left_out
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that tell one task from another, as plain data for JSON."""
+        return {own.name: getattr(self, own.name) for own in fields(self) if own.compare}
 
 
 @dataclass(frozen=True)
@@ -297,6 +314,10 @@ def task_from_table(table: Mapping[str, Any]) -> Task:
         task.score_min is not None and not task.score_min < task.score_max  # type: ignore[operator]
     ):
         raise PwmError(f"the score of task '{task.name}' has no range.")
+    elif (task.action_low, task.action_high) != (None, None) and (
+        fault := bounds_fault(task.action_low or (), task.action_high or (), task.action_dim)
+    ):
+        raise PwmError(f"the action bounds of task '{task.name}' are wrong ({fault}).")
     return task
 
 

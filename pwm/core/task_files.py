@@ -10,6 +10,7 @@ A file describes one task, or is a list of descriptions and of names of known ta
     episode_length: 200          # decision steps
     action_repeat: 1             # environment steps in a decision step, 1 by default
     score: {min: -1500, max: 0}  # returns that score 0 and 100; or `score: success`
+    actions: {min: -2, max: 2}   # optional: the environment's bounds, a number or one per entry
 
 The fields are returned as plain data, since :mod:`pwm.core.suites`, which has ``Task``, imports
 this module.
@@ -25,6 +26,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pwm.core.action_bounds import bounds_fault
 from pwm.core.errors import PwmError
 
 TASK_FILE_SUFFIXES = (".yaml", ".yml")
@@ -47,6 +49,18 @@ class _Returns(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError(f"min {self.min:g} must be below max {self.max:g}, and both finite")
 
 
+class _Actions(msgspec.Struct, forbid_unknown_fields=True):
+    min: float | list[float]
+    max: float | list[float]
+
+    def bounds(self, action_dim: int) -> dict[str, tuple[float, ...]]:
+        given = (b if isinstance(b, list) else [b] * action_dim for b in (self.min, self.max))
+        low, high = map(tuple, given)
+        if fault := bounds_fault(low, high, action_dim):
+            raise ValueError(f"actions: {fault}")
+        return {"action_low": low, "action_high": high}
+
+
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     """A description of a task, as it stands in a file."""
 
@@ -58,6 +72,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     score: Literal["success"] | _Returns
     env_kwargs: dict[str, Any] | None = None
     action_repeat: Size = 1
+    actions: _Actions | None = None
 
     def __post_init__(self) -> None:
         for key, pattern, example in (
@@ -77,14 +92,14 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     def fields(self) -> dict[str, Any]:
         """The fields of :class:`pwm.core.suites.Task`."""
         fields = msgspec.structs.asdict(self)
-        score = fields.pop("score")
+        score, actions = fields.pop("score"), fields.pop("actions")
         low, high = (None, None) if score == "success" else (score.min, score.max)
         try:
             arguments = json.dumps(self.env_kwargs or {}, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"env_kwargs can hold what JSON can: {error}") from error
         own = {"domain": "gymnasium", "env_kwargs": arguments, "score_min": low, "score_max": high}
-        return fields | own
+        return fields | own | (actions.bounds(self.action_dim) if actions else {})
 
 
 def is_task_file(name: str) -> bool:
@@ -118,7 +133,8 @@ def read_task_file(path: str | Path) -> list[str | dict[str, Any]]:
             raise PwmError(
                 f"{where} describes no task: {error}. Give name, env_id, obs_dim, action_dim, "
                 "episode_length and score (success, or {min: a, max: b} with a < b), and where "
-                "needed env_kwargs and action_repeat; a list may also name known tasks."
+                "needed env_kwargs, action_repeat and actions (min and max); a list may also name "
+                "known tasks."
             ) from error
     return tasks
 

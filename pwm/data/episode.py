@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pwm.core.action_bounds import bounds_fault, shown
+from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 
 ACTION_LIMIT = 1 + 1e-6  # actions lie in [-1, 1] but for rounding
@@ -28,9 +30,10 @@ EPISODE_DTYPE = np.dtype(
             "success_last",
             "success_any",
             "is_piece",  # 1 for some of its rows alone; return and successes are the whole's
+            "success_unknown",  # 1 where nothing says whether it succeeded; the others are 0 then
         ],
-        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1", "u1"],
-        "offsets": [0, 8, 16, 24, 28, 30, 32, 33, 34],
+        "formats": ["<i8", "<i8", "<f8", "<u4", "<u2", "<u2", "u1", "u1", "u1", "u1"],
+        "offsets": [0, 8, 16, 24, 28, 30, 32, 33, 34, 35],
         "itemsize": 40,
     }
 )
@@ -83,10 +86,11 @@ class Episode:
 
     Attributes:
         obs: (T+1, obs_dim) float32, without padding.
-        action: (T, action_dim) float32 in [-1, 1].
+        action: (T, action_dim) float32 in [-1, 1]; :func:`normalize_actions` scales those in an
+            environment's own units.
         reward: (T,) float32.
         terminated: (T,) bool; a time limit is no termination.
-        success: (T,) bool.
+        success: (T,) bool, or None if it is not known.
         behaviour: what chose the actions, such as ``"scripted"``.
         seed: the seed that reproduces the episode, -1 where there is none.
     """
@@ -95,19 +99,21 @@ class Episode:
     action: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
-    success: np.ndarray
+    success: np.ndarray | None = None
     behaviour: str = "unknown"
     seed: int = -1
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, behaviour: str, seed: int) -> Episode:
+    def from_rows(
+        cls, rows: np.ndarray, behaviour: str, seed: int, success_known: bool = True
+    ) -> Episode:
         """The episode whose rows, (T+1,) of `row_dtype`, a store holds."""
         return cls(
             obs=rows["obs"].copy(),
             action=rows["action"][1:].copy(),
             reward=rows["reward"][1:].copy(),
             terminated=rows["terminated"][1:].astype(bool),
-            success=rows["success"][1:].astype(bool),
+            success=rows["success"][1:].astype(bool) if success_known else None,
             behaviour=behaviour,
             seed=seed,
         )
@@ -118,7 +124,8 @@ class Episode:
         rows["obs"] = self.obs
         rows["action"][0] = rows["reward"][0] = np.nan
         for name in ("action", "reward", "terminated", "success"):
-            rows[name][1:] = getattr(self, name)
+            if (values := getattr(self, name)) is not None:
+                rows[name][1:] = values
         return rows
 
     def fault(self, task: Task) -> str | None:
@@ -131,8 +138,9 @@ class Episode:
             "action": (steps, task.action_dim),
             "reward": (steps,),
             "terminated": (steps,),
-            "success": (steps,),
         }
+        if self.success is not None:
+            wanted["success"] = (steps,)
         for name, shape in wanted.items():
             array = np.asarray(getattr(self, name))
             if array.shape != shape:
@@ -146,14 +154,21 @@ class Episode:
                 return f"its {name} holds NaN or infinite values (in float32)"
         if (largest := float(np.abs(self.action).max())) > ACTION_LIMIT:
             return (
-                f"its actions reach {largest:.6g} and must lie in [-1, 1]; clip them where they "
-                "are applied, so that the data show what the simulator was given"
+                f"its actions reach {largest:.6g} and must lie in [-1, 1]; if they are in the "
+                "environment's own units, scale them: pwm.normalize_actions(action, low, high) "
+                f"with the low and high of its action space{_stated_bounds(task)}"
             )
         if not 1 <= len(self.behaviour) <= 64 or not self.behaviour.isprintable():
             return f"its behaviour {self.behaviour!r} is not a name of 1 to 64 characters"
         if not -(2**63) <= self.seed < 2**63:
             return f"its seed {self.seed} does not fit 64 bits"
         return None
+
+
+def _stated_bounds(task: Task) -> str:
+    if task.action_low is None:
+        return ""
+    return f", which are {shown(task.action_low)} and {shown(task.action_high)}"
 
 
 def all_good(obs: np.ndarray, action: np.ndarray, reward: np.ndarray) -> bool:
@@ -174,3 +189,40 @@ def bad_values(
     """Which observations (..., obs_dim) no row, and which actions and rewards no step may have."""
     good_steps = (np.abs(action) <= ACTION_LIMIT).all(-1) & np.isfinite(reward)
     return ~np.isfinite(obs).all(-1), ~good_steps
+
+
+def normalize_actions(actions: Any, low: Any, high: Any) -> np.ndarray:
+    """Actions in an environment's own units as the [-1, 1] that an episode store holds.
+
+    For example ``normalize_actions(torques, env.action_space.low, env.action_space.high)``.
+
+    Args:
+        actions: (..., action_dim), each entry within its bounds.
+        low: (action_dim,) the lowest action, or one number for all entries.
+        high: likewise the highest.
+
+    Returns:
+        (..., action_dim) float32 in [-1, 1].
+
+    Raises:
+        PwmError: if the bounds are not finite, or actions lie beyond them.
+    """
+    given, least, most = (np.asarray(values, np.float64) for values in (actions, low, high))
+    width = given.shape[-1] if given.ndim else 1
+    try:
+        bounds = [np.broadcast_to(bound, (width,)).tolist() for bound in (least, most)]
+    except ValueError:
+        bounds = [least.ravel().tolist(), most.ravel().tolist()]
+    if fault := bounds_fault(bounds[0], bounds[1], width):
+        raise PwmError(
+            f"actions cannot be scaled by these bounds ({fault}); give the low and high of the "
+            "environment's action space."
+        )
+    scaled = 2 * (given - least) / (most - least) - 1
+    if scaled.size and (largest := float(np.abs(scaled).max())) > ACTION_LIMIT:
+        raise PwmError(
+            f"actions reach {largest:.6g} times the half-range of their bounds {shown(bounds[0])} "
+            f"to {shown(bounds[1])}; give the bounds that they were made for, or where the "
+            "environment clips its actions, np.clip them to its bounds first."
+        )
+    return np.clip(scaled, -1, 1).astype(np.float32)

@@ -16,7 +16,7 @@ from pwm.core.suites import Task
 from pwm.data.episode import ACTION_LIMIT, EPISODES_NAME, ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
 from pwm.data.record_file import RecordFile
-from pwm.data.store import EpisodeStore
+from pwm.data.store import EpisodeStore, success_known
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 8
@@ -30,9 +30,12 @@ def info(store: EpisodeStore) -> Table:
     """A table of what a store holds: counts, origins, returns and successes per task."""
     counts = {s: sum(store.count(name, s) for name in store.suite.names) for s in store.sources}
     listed = ", ".join(f"{key} ({count:,} episodes)" for key, count in counts.items())
+    caption = f"return: mean (min..max); sources: {listed or 'none'}"
+    if any(t.scored_by_success and not success_known(store, t.name).all() for t in store.suite):
+        caption += "; ?: not known of all episodes, and left out"
     table = Table(
         title=f"{store.path}: suite {store.suite.name}",
-        caption=f"return: mean (min..max); sources: {listed or 'none'}",
+        caption=caption,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -96,9 +99,17 @@ def _info_row(store: EpisodeStore, task: Task) -> list[str]:
         f"{store.record(task.name).rows:,}",
         f"{returns.mean():.0f} ({returns.min():.0f}..{returns.max():.0f})",
         histogram(returns),
-        f"{episodes['success_last'].mean():.0%}" if task.scored_by_success else "",
+        _success_share(store, task, episodes) if task.scored_by_success else "",
         "\n".join(chain(*behaviours)),
     ]
+
+
+def _success_share(store: EpisodeStore, task: Task, episodes: np.ndarray) -> str:
+    """Of the episodes of which it is known; a question mark says that there are others."""
+    known = success_known(store, task.name)
+    if not known.any():
+        return "?"
+    return f"{episodes['success_last'][known].mean():.0%}" + ("" if known.all() else " ?")
 
 
 def _checksum_problems(store: EpisodeStore, task: Task) -> Iterator[Problem]:
@@ -155,15 +166,19 @@ def _chunk_faults(
     last = rows["success"][starts + entries["length"] - 1] != entries["success_last"]
     ever = np.maximum.reduceat(rows["success"], starts) != entries["success_any"]
     yield EPISODES_NAME, "the success flags differ from the rows'", (last | ever) & whole
+    succeeds = (entries["success_last"] > 0) | (entries["success_any"] > 0)
+    claims = (entries["success_unknown"] > 0) & succeeds
+    yield EPISODES_NAME, "a success that is both recorded and unknown", claims
 
 
 def unscorable(store: EpisodeStore, task: Task) -> str | None:
     """Why the stored episodes of a task have no score, or None if nothing is known against it."""
     for key, source in store.sources.items():
         pieces = task.name in source.get("pieces_of_episodes", ())
-        unknown = task.scored_by_success and source.get("success_known") is False
-        if (pieces or unknown) and store.count(task.name, key):
-            return "pieces of episodes" if pieces else "episodes whose success is not known"
+        if pieces and store.count(task.name, key):
+            return "pieces of episodes"
+    if task.scored_by_success and not success_known(store, task.name).all():
+        return "episodes whose success is not known"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pwm.data.store import EpisodeStore
+from pwm.data.store import EpisodeStore, success_known
 
 _UPPER = 0.9  # of expectiles: near 1 for the best that any episode made of a start
 _RIDGE = 0.1  # of a standardized feature's variance; where starts predict little, returns decide
@@ -14,10 +14,11 @@ _MOST_FITS = 30
 def best_first(store: EpisodeStore, task: str) -> np.ndarray:
     """Indices of a task's episodes, (episodes,), the best first.
 
-    Where success at the last step is the score, those that succeed come before all others. Either
-    kind is ordered by :func:`surplus`, since the highest returns alone are often those of the
-    luckiest starts, such as goals that are near. In a sample with pieces of episodes, whose starts
-    are not known, the episodes that it kept whole come first, and returns order the rest.
+    Where success at the last step is the score, those that succeed come first, then those of which
+    it is not known. Each kind is ordered by :func:`surplus`, since the highest returns alone are
+    often those of the luckiest starts, such as goals that are near. In a sample with pieces of
+    episodes, whose starts are not known, the episodes that it kept whole come first, and returns
+    order the rest.
 
     Raises:
         DataError: if the episodes' table or starts cannot be read.
@@ -29,7 +30,8 @@ def best_first(store: EpisodeStore, task: str) -> np.ndarray:
         for i, first in enumerate(table["start"].tolist()):
             start[i] = store.rows(task, first, first + 1)["obs"][0]
         merit = surplus(start, merit)
-    succeeds = table["success_last"] * store.suite[task].scored_by_success
+    succeeds = table["success_last"] + 0.5 * ~success_known(store, task)
+    succeeds *= store.suite[task].scored_by_success
     return np.lexsort((-merit, 1 - succeeds, is_piece))  # by its last key first
 
 

@@ -37,6 +37,7 @@ def write_segment(
             entry["start"], entry["length"] = start, len(rows)
             entry["return"] = rows["reward"][1:].sum(dtype=np.float64)
             entry["success_last"], entry["success_any"] = rows["success"][-1], rows["success"].any()
+            entry["success_unknown"] = episode.success is None
             entry["seed"], entry["source"] = episode.seed, source_id
             entry["behaviour"] = behaviour_ids[episode.behaviour]
             start += len(rows)

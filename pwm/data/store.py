@@ -32,6 +32,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from pwm.core.action_bounds import as_known_by
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, writing
 from pwm.core.layout import JOBS, MANIFEST_NAME
@@ -244,7 +245,8 @@ class EpisodeStore:
             raise PwmError(f"episode {index} of task '{task}' is not one of its {len(table)}.")
         entry = table[index]
         rows = self.rows(task, entry["start"], entry["start"] + entry["length"])
-        return Episode.from_rows(rows, self.behaviours[entry["behaviour"]], int(entry["seed"]))
+        behaviour, known = self.behaviours[entry["behaviour"]], not entry["success_unknown"]
+        return Episode.from_rows(rows, behaviour, int(entry["seed"]), known)
 
     def checked_episode(self, task: str, index: int) -> Episode:
         """Reads an episode, and raises DataError if it holds values that `append` would refuse."""
@@ -348,13 +350,25 @@ class EpisodeStore:
                 self.leave_out(task.name)
 
 
+def success_known(store: EpisodeStore, task: str) -> np.ndarray:
+    """Of which of a task's episodes it is known whether they succeeded, (episodes,) bool.
+
+    The episodes of a source that says ``"success_known": False`` are among those where it is not.
+    """
+    table = store.episodes(task)
+    silent = [i for i, s in enumerate(store.sources.values()) if s.get("success_known") is False]
+    known: np.ndarray = (table["success_unknown"] == 0) & ~np.isin(table["source"], silent)
+    return known
+
+
 def shared_tasks(
     store: EpisodeStore, suite: Suite, names: Sequence[str] | None = None
 ) -> tuple[Task, ...]:
     """The tasks of a suite that the store has, in the suite's order; only ``names`` if given.
 
     Raises:
-        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes.
+        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes
+            or action bounds.
     """
     wanted = [name for name in store.suite.names if name in suite]
     if names is not None:
@@ -373,4 +387,5 @@ def shared_tasks(
                 f"action entries in {store.path}, but {task.obs_dim} and {task.action_dim} in "
                 f"suite '{suite.name}'; give data of the same task."
             )
+        as_known_by(task, stored)  # raises where their action bounds differ
     return tasks

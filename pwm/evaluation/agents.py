@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,7 +98,7 @@ class SavedPolicies:
 def _loaded_policy(path: str) -> ActFunction:
     from pwm.models.policy import load_policy
 
-    return load_policy(path).act
+    return partial(load_policy(path).act, normalized=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def _eval_jobs(
             identity = agent.identity(task)
             for first in range(0, len(seeds), batch):
                 some = tuple(seeds[first : first + batch])
-                key = outcome_key(identity, asdict(task), some, made_with)
+                key = outcome_key(identity, task.facts(), some, made_with)
                 yield EvalJob(name, task, some, key)
 
 

@@ -209,6 +209,7 @@ class _Inputs:
         if config.policy_directory is not None:
             policies = find_policies(Path(config.policy_directory), wanted)
         suite = _suite(wanted, policies, model)
+        suite = Suite(suite.name, require_environments(suite))
         store = EpisodeStore.open(config.data) if config.data is not None else None
         inputs = cls(config, model, policies, suite, store)
         inputs.require_fit()
@@ -216,7 +217,6 @@ class _Inputs:
 
     def require_fit(self) -> None:
         """Raise PwmError for what a method would lack when its turn comes, perhaps hours later."""
-        require_environments(self.suite)
         if self.config.video or self.config.strip:
             require_frames(self.suite)
         for name in self.config.planners:

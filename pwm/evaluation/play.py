@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
 from pwm.evaluation.agents import ActFunction, Agent
@@ -30,6 +31,9 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
         agent: acts.
         task: the episodes' task.
         seeds: of the environments.
+
+    Raises:
+        PwmError: if the score is success and the environment does not report it.
     """
     env = _vector_env(caller, task, len(seeds))
     act = _asked_for(caller) if agent is None else agent.begin(task, seeds)
@@ -38,6 +42,7 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
     success_last, success_any = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
     steps, acting, simulating = 0, 0.0, 0.0
     running = np.ones(len(seeds), bool)
+    success_known = not task.scored_by_success
     while running.any():
         begun = time.perf_counter()
         action = act(obs)
@@ -48,8 +53,15 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
         returns[running] += reward[running]
         success_last[running] = info["success"][running] > 0
         success_any |= success_last
+        success_known |= bool(np.any(info.get("success_known", True)))
         steps += int(running.sum())
         running &= ~(terminated | truncated)
+    if not success_known:
+        raise PwmError(
+            f"'{task.name}' is scored by success, and its environment {task.env_id} reported none "
+            "in a whole episode; let its step's info have success (or is_success), also where it "
+            "is False, or score the task by its return: score: {min: ..., max: ...}."
+        )
     success = success_last.astype(float), success_any.astype(float)
     return Outcomes(returns, *success, steps, acting, simulating)
 

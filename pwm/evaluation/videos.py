@@ -36,7 +36,7 @@ def require_video() -> None:
 
 def require_frames(tasks: Iterable[Task]) -> None:
     """Raise PwmError for the first user-defined task whose environment cannot draw a frame."""
-    from envs import make_env
+    from pwm.envs import make_env
 
     for task in tasks:
         if task.domain == "gymnasium":

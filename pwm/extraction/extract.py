@@ -9,11 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pwm.core.action_bounds import as_known_by
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Suite, Task, get_suite, short_name, suite_table
+from pwm.core.suites import Suite, Task, get_suite, short_name
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData, Problem
 from pwm.data.store import EpisodeStore, shared_tasks
@@ -67,7 +68,7 @@ def _ensemble(config: ExtractConfig, model: WorldModel) -> list[WorldModel]:
     """The further world models, which must know the same tasks in the same sizes."""
     ensemble = [load_world_model(path, model.bins.device) for path in config.ensemble]
     for path, other in zip(config.ensemble, ensemble, strict=True):
-        if suite_table(other.suite) != suite_table(model.suite):
+        if other.suite != model.suite:
             raise PwmError(
                 f"ensemble={path} is a world model of other tasks than {config.checkpoint}; give "
                 "models that were pretrained on the same suite."
@@ -107,6 +108,7 @@ def _with_data(
         bad.note(Problem(str(store.path), name, None, "it has no episodes"))
     kept = [task for task in tasks if task.name not in empty]
     shared_tasks(store, suite, [task.name for task in kept])  # raises where sizes differ
+    kept = [as_known_by(task, store.suite[task.name]) for task in kept]
     if config.finetune.enabled:  # raises for a task without a window
         WindowIndex.of(store, kept, config.learner.horizon, "train", {}, bad)
     return kept

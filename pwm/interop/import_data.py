@@ -69,6 +69,7 @@ def import_minari(config: ConvertConfig) -> Path:
             "the one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
         )
     source = MinariSource(config.source, chosen.tasks[0])
+    chosen = Suite(chosen.name, (source.task,))
     out, skip = Path(config.out), config.on_error == "skip"
     settings = {
         "made_by": "pwm convert",
@@ -129,18 +130,9 @@ def _unfinished_store(
 
 def _note_environment(source: MinariSource) -> None:
     task = source.task
-    if source.env_id not in (None, task.env_id):
-        console.print(f"The data are of {source.env_id}; {task.name} runs in {task.env_id}.")
-    try:
-        differ = source.bounds_differ()
-    except PwmError as error:
-        console.print(f"Actions are not compared with the environment's bounds: {error}")
-        return
-    if differ:
-        raise PwmError(
-            f"the dataset's action bounds are others than those of {task.env_id}, so the same "
-            "number would be another action; give the environment that the data are of."
-        )
+    told = f"The environment of the data beside {task.env_id}, in which {task.name} runs"
+    for difference in source.differences:
+        console.print(f"{told}: {difference}.", markup=False)
 
 
 def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter[str]) -> None:
@@ -150,8 +142,12 @@ def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter
         console.print(f"{clipped:,} actions lay outside the action space and are clipped.")
     if longer := counts["longer"]:
         console.print(f"{longer:,} episodes are longer than {task.episode_length} steps.")
-    if task.scored_by_success and not source.has_success:
-        console.print("The data do not say where the task succeeded; it is stored as never.")
+    if task.scored_by_success and (unknown := counts["unknown"]):
+        console.print(
+            f"{unknown:,} of {counts['stored']:,} episodes do not say whether they succeeded "
+            "(infos without a success or is_success per step); it is stored as not known, and "
+            "their score is not."
+        )
 
 
 def _fingerprints(source: Path, suite: Suite) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Episodes of a Minari dataset (Farama Foundation, the format of published offline data).
 
 A step of a dataset is a step of its environment. Observations are flattened as Gymnasium's
-FlattenObservation does, and actions rescaled from the dataset's action space to [-1, 1].
+FlattenObservation does in the task's environment, whose order of a dictionary's entries need not be
+the dataset's, and actions rescaled from the dataset's action space to [-1, 1].
 """
 
 from __future__ import annotations
@@ -9,18 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pwm.core.action_bounds import shown, with_bounds
 from pwm.core.errors import PwmError
 from pwm.core.progress import progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Task
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
+from pwm.interop.minari_environment import (
+    as_declared,
+    differences,
+    in_order_of,
+    order_of,
+    recorded_spec,
+    require_same_entries,
+    wrapper_names,
+)
 
 if TYPE_CHECKING:
     from gymnasium import spaces
@@ -39,11 +51,10 @@ class MinariSource:
     """A dataset on this machine that fits a task.
 
     Attributes:
-        task: the dataset's task.
+        task: the dataset's task, with the bounds of its actions.
         description: which dataset it is, for a store's sources.
-        env_id: the environment that it was recorded in, or None if it does not say.
+        differences: of its environment and the task's, a clause each.
         episodes: how many it has.
-        has_success: whether its infos say where the task succeeded.
     """
 
     def __init__(self, source: str, task: Task) -> None:
@@ -65,7 +76,6 @@ class MinariSource:
                 "Minari datasets need minari: pip install 'pwm-worldmodels[minari]'."
             ) from error
         path = _find(source.removeprefix(PREFIX))
-        self.task = task
         self._storage, metadata = _open(path)
         name = f"dataset {metadata['dataset_id']}"
         if task.action_repeat != 1:
@@ -79,34 +89,47 @@ class MinariSource:
                 task, self._storage.observation_space, self._storage.action_space, name
             )
         )
-        self.env_id = _env_id(metadata)
+        self.task = with_bounds(task, self._low, self._high)
+        spec = recorded_spec(metadata)
+        self._space = as_declared(self._storage.observation_space, metadata["observation_space"])
+        self.differences = self._compared(name, spec)
         self.episodes = int(metadata["total_episodes"])
         self._behaviour = _behaviour(metadata)
-        self.has_success = False
         self.description = {
             "dataset": metadata["dataset_id"],
             "minari_version": metadata["minari_version"],
             "metadata_sha256": hashlib.sha256((path / _METADATA).read_bytes()).hexdigest(),
-            "env_id": self.env_id,
+            "env_id": env_id if isinstance(env_id := spec.get("id"), str) else None,
             "algorithm": metadata.get("algorithm_name"),
             "action_low": self._low.tolist(),
             "action_high": self._high.tolist(),
         }
+        if (order := order_of(self._space)) != order_of(self._storage.observation_space):
+            self.description["observation_order"] = order
 
-    def bounds_differ(self) -> bool:
-        """Whether the task's own environment scales actions otherwise than the dataset.
-
-        Raises:
-            PwmError: if the environment cannot be made.
-        """
+    def _compared(self, name: str, spec: Mapping[str, Any]) -> list[str]:
+        """The differences to the task's environment, whose order of entries is taken over."""
         from pwm.envs import GymnasiumEnv
 
-        env = GymnasiumEnv(self.task)
         try:
-            low, high = env.action_bounds
-        finally:
-            env.close()
-        return not (np.allclose(low, self._low) and np.allclose(high, self._high))
+            env = GymnasiumEnv(replace(self.task, action_low=None, action_high=None))
+        except PwmError as error:
+            return [f"they cannot be compared with the task's environment ({error})"]
+        env.close()
+        low, high = env.action_bounds
+        if not (np.allclose(low, self._low) and np.allclose(high, self._high)):
+            through = f" through {', '.join(added)}" if (added := wrapper_names(spec)) else ""
+            raise PwmError(
+                f"the dataset's action bounds are others than those of {self.task.env_id} "
+                f"({shown(self._low)} to {shown(self._high)}{through}, and {shown(low)} to "
+                f"{shown(high)}), so the same number would be another action; give the environment "
+                "that the data are of."
+            )
+        require_same_entries(name, self._space, env.native_observation_space, self.task)
+        self._space = in_order_of(self._space, env.native_observation_space)
+        return list(
+            differences(self.task, spec, env.made_with, self._space, env.native_observation_space)
+        )
 
     def read(self) -> Iterator[tuple[Episode, int]]:
         """The episodes in their order, one in memory at a time, and how many actions were clipped.
@@ -125,7 +148,7 @@ class MinariSource:
             ) from error
 
     def _episode(self, data: dict[str, Any], seed: object) -> tuple[Episode, int]:
-        obs = flatten_steps(self._storage.observation_space, data["observations"])
+        obs = flatten_steps(self._space, data["observations"])
         raw = np.asarray(data["actions"], np.float64)
         steps = len(raw)
         scaled = 2 * (raw - self._low) / (self._high - self._low) - 1
@@ -136,21 +159,11 @@ class MinariSource:
             action=action,
             reward=np.asarray(data["rewards"], np.float32),
             terminated=np.asarray(data["terminations"], bool),
-            success=self._success(data["infos"], steps),
+            success=reported_success(data["infos"], steps),
             behaviour=self._behaviour,
             seed=seed if isinstance(seed, int) and seed < 2**63 else -1,
         )
         return episode, int(outside.sum())
-
-    def _success(self, infos: Any, steps: int) -> np.ndarray:
-        """(T,) from infos that have an entry per step, or one more for the reset."""
-        for key in _SUCCESS_KEYS:
-            if isinstance(infos, dict) and key in infos:
-                values = np.asarray(infos[key]).reshape(-1)
-                if len(values) >= steps and values.dtype.kind in "fiub":
-                    self.has_success = True
-                    return values[len(values) - steps :] > 0
-        return np.zeros(steps, bool)
 
 
 def fill_store(
@@ -173,7 +186,8 @@ def fill_store(
 
     Returns:
         How many episodes are ``stored`` and were ``skipped``; of the stored ones, how many steps'
-        actions were ``clipped`` and how many episodes are ``longer`` than the task's.
+        actions were ``clipped``, how many episodes are ``longer`` than the task's, and of how many
+        the success is ``unknown``.
 
     Raises:
         PwmError: for an episode that cannot be stored, or a damaged dataset.
@@ -197,7 +211,8 @@ def fill_store(
                 counts["skipped"] += 1
                 continue
             longer = len(episode.action) > task.episode_length
-            counts.update({"stored": 1, "clipped": clipped, "longer": int(longer)})
+            unknown = episode.success is None
+            counts.update(stored=1, clipped=clipped, longer=int(longer), unknown=int(unknown))
             if counts["stored"] > done:
                 waiting.append(episode)
             if sum(kept.obs.nbytes for kept in waiting) > _BLOCK_BYTES:
@@ -230,6 +245,19 @@ def flatten_steps(space: spaces.Space[Any], values: Any) -> np.ndarray:
         return np.concatenate([flatten_steps(part, value) for part, value in pairs], 1)
     rows = np.asarray(values, np.float32)
     return rows.reshape(len(rows), -1)
+
+
+def reported_success(infos: Any, steps: int) -> np.ndarray | None:
+    """(T,) bool from infos that have a number per step, or one more for the reset, else None."""
+    for key in _SUCCESS_KEYS:
+        if not isinstance(infos, dict) or key not in infos:
+            continue
+        values = np.asarray(infos[key])
+        if values.dtype.kind in "fiub" and values.size in (steps, steps + 1):
+            values = values.reshape(-1)[-steps:]
+            if not np.isnan(values).any():
+                return values > 0
+    return None
 
 
 def _find(name: str) -> Path:
@@ -278,14 +306,6 @@ def _open(path: Path) -> tuple[MinariStorage, dict[str, Any]]:
         raise PwmError(f"{path} needs a package that is not installed: {error}.") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         raise PwmError(f"{path} is no Minari dataset ({error}); fetch it again.") from error
-
-
-def _env_id(metadata: dict[str, Any]) -> str | None:
-    try:
-        found = json.loads(metadata.get("env_spec") or "{}").get("id")
-    except (ValueError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None
 
 
 def _behaviour(metadata: dict[str, Any]) -> str:

@@ -67,10 +67,9 @@ class Block:
     faults: dict[int, str]  # why an episode cannot be used, by its position among the n
 
     def episodes(self) -> list[Episode]:
-        """As episodes of a store; success is not published, and false here."""
-        unknown = np.zeros(self.reward.shape[1], bool)
+        """As episodes of a store; success is not published, and so not known."""
         columns = zip(self.obs, self.action, self.reward, self.terminated, strict=True)
-        return [Episode(*arrays, success=unknown, behaviour=BEHAVIOUR) for arrays in columns]
+        return [Episode(*arrays, behaviour=BEHAVIOUR) for arrays in columns]
 
 
 class Chunk:

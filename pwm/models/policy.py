@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pwm.core.errors import PwmError
+from pwm.core.action_bounds import with_bounds
 from pwm.core.suites import Task, task_from_table
 from pwm.core.validation import (
     from_plain,
@@ -20,11 +21,17 @@ from pwm.core.validation import (
 from pwm.models.actor_critic import ActorCriticSize, Actors, TaskCritic
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, mlp
+from pwm.models.observations import as_observations, require_finite_action
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import load_checkpoint, read_meta, rebuild, save_checkpoint, to_float16
 from pwm.runtime.device import resolve_device
 
 _ENCODER = "encoder"
+_UNKNOWN_BOUNDS = (
+    "the policy of {0} does not know the bounds of its environment's actions, and gives actions in "
+    "[-1, 1]; call policy.set_action_bounds(env.action_space.low, env.action_space.high), or "
+    "act(obs, normalized=True) where these are wanted."
+)
 
 
 class Policy(nn.Module):
@@ -33,13 +40,16 @@ class Policy(nn.Module):
     ``act`` takes what the environment returns and gives what it accepts.
 
     Attributes:
-        task: what it was made for; fixes observation and action size.
+        task: what it was made for; fixes observation and action size, and has the environment's
+            action bounds where they are known.
     """
 
     obs_mean: Tensor
     obs_scale: Tensor
     obs_period: Tensor
     embedding: Tensor
+    action_bounds: Tensor | None  # (2, action_dim), lowest and highest
+    _has_warned: bool
 
     def __init__(
         self,
@@ -52,12 +62,13 @@ class Policy(nn.Module):
         architecture: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.task, self.architecture = task, architecture
+        self.architecture = architecture
         self._wrap_angles: bool = architecture.get("wrap_angles", False)
         self.encoder, self.actor = encoder, actor
         self.register_buffer("embedding", embedding)
         self.register_buffer("obs_mean", obs_mean)
         self.register_buffer("obs_scale", obs_scale)
+        self._know(task)
         if self._wrap_angles:
             period = angle_periods([task], len(obs_mean))[0]
             self.register_buffer("obs_period", period.to(obs_mean.device), persistent=False)
@@ -114,44 +125,83 @@ class Policy(nn.Module):
         return cls(task, None, embedding, obs_mean.clone(), obs_scale.clone(), actor, architecture)
 
     @overload
-    def act(self, obs: np.ndarray, noise: float = ..., rng: Any = ...) -> np.ndarray: ...
+    def act(
+        self, obs: np.ndarray, noise: float = ..., rng: Any = ..., normalized: bool = ...
+    ) -> np.ndarray: ...
     @overload
-    def act(self, obs: Tensor, noise: float = ..., rng: Any = ...) -> Tensor: ...
+    def act(
+        self, obs: Tensor, noise: float = ..., rng: Any = ..., normalized: bool = ...
+    ) -> Tensor: ...
     @torch.no_grad()
     def act(
         self,
         obs: np.ndarray | Tensor,
         noise: float = 0.0,
         rng: np.random.Generator | None = None,
+        normalized: bool = False,
     ) -> np.ndarray | Tensor:
         """The action for an observation, or one for each of a batch.
 
+        A task of a suite takes actions in [-1, 1], as its environment here does. Of a user-defined
+        task the action is in the units of the environment that ``gymnasium.make`` makes; ``envs``
+        scales actions itself, and so takes normalized ones. A policy that does not know the
+        bounds, which those saved before they were kept do not, warns and gives normalized actions
+        until :meth:`set_action_bounds` tells it.
+
         Args:
-            obs: (obs_dim,) or (..., obs_dim), NumPy or torch; the result is of the same kind.
-            noise: standard deviation of Gaussian noise added to the action, then clipped.
+            obs: (obs_dim,) or (..., obs_dim), NumPy or torch; the result is of the same kind. A
+                batch of none gives none.
+            noise: standard deviation of Gaussian noise added to the action in [-1, 1], which is
+                then clipped.
             rng: its source; a fresh one by default.
+            normalized: give actions in [-1, 1] whatever the environment's bounds.
 
         Returns:
-            (action_dim,) or (..., action_dim), float32 in [-1, 1].
+            (action_dim,) or (..., action_dim), float32 within the environment's action bounds.
 
         Raises:
-            PwmError: if the last dimension is not the task's observation size.
+            PwmError: for what is no array of the task's observation size, or not finite.
         """
-        # A copy: torch takes no read-only or reversed arrays, which simulators and users have.
-        given = (
-            obs.float() if isinstance(obs, Tensor) else torch.from_numpy(np.array(obs, np.float32))
-        )
-        if given.shape[-1:] != (self.task.obs_dim,):
-            raise PwmError(
-                f"the policy of {self.task.name} takes observations of size {self.task.obs_dim}, "
-                f"got an array of shape {tuple(given.shape)}."
-            )
+        given = as_observations(obs, self.task)
         action = self(given.to(self.obs_mean.device))
+        require_finite_action(action, given, self.task)
         if noise:
             rng = rng or np.random.default_rng()
             jitter = rng.standard_normal(tuple(action.shape), dtype=np.float32)
             action = (action + noise * torch.from_numpy(jitter).to(action.device)).clamp(-1, 1)
+        if not normalized:
+            action = self._in_units(action)
         return action.to(given.device) if isinstance(obs, Tensor) else action.cpu().numpy()
+
+    def _in_units(self, action: Tensor) -> Tensor:
+        if self.task.domain != "gymnasium":
+            return action
+        if self.action_bounds is None:
+            if not self._has_warned:
+                warnings.warn(_UNKNOWN_BOUNDS.format(self.task.name), stacklevel=4)
+            self._has_warned = True
+            return action
+        low, high = self.action_bounds
+        return torch.clamp((low + high) / 2 + action * ((high - low) / 2), low, high)
+
+    def set_action_bounds(self, low: Any, high: Any) -> None:
+        """Tell the bounds of the environment's actions, which :meth:`save` keeps.
+
+        Args:
+            low: (action_dim,) such as ``env.action_space.low``.
+            high: likewise.
+
+        Raises:
+            PwmError: if they are no bounds of this task, or it knows others.
+        """
+        self._know(with_bounds(self.task, low, high))
+
+    def _know(self, task: Task) -> None:
+        self.task, self._has_warned = task, False
+        bounds = None
+        if task.action_low is not None and task.action_high is not None:
+            bounds = torch.tensor([task.action_low, task.action_high], device=self.obs_mean.device)
+        self.register_buffer("action_bounds", bounds, persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
         """The most likely action: (..., obs_dim) -> (..., action_dim), sizes of the task."""
@@ -164,7 +214,8 @@ class Policy(nn.Module):
             embedding = self.embedding.expand(*features.shape[:-1], -1)
             features = self.encoder(torch.cat([features, embedding], -1))
         flat = features.reshape(1, -1, features.shape[-1])
-        action = self.actor(flat).reshape(*features.shape[:-1], -1)
+        action = self.actor(flat)
+        action = action.reshape(*features.shape[:-1], action.shape[-1])
         return action[..., : self.task.action_dim]
 
     def save(

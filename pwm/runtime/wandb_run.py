@@ -68,6 +68,7 @@ def _imported() -> Any:
         import wandb
     except ImportError as error:
         raise PwmError(
-            "W&B logging was asked for, but wandb is not installed; pip install 'pwm-worldmodels[wandb]'."
+            "W&B logging was asked for, but wandb is not installed; "
+            "pip install 'pwm-worldmodels[wandb]'."
         ) from error
     return wandb

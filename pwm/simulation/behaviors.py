@@ -144,7 +144,7 @@ class _PolicyController:
         """Nothing varies between episodes."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        return np.asarray(self._policy.act(obs))
+        return np.asarray(self._policy.act(obs, normalized=True))
 
 
 def make_behaviour(

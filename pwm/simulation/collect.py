@@ -32,7 +32,7 @@ from pwm.core.validation import (
 from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.episode import Episode
 from pwm.data.inspection import info
-from pwm.data.store import EpisodeStore
+from pwm.data.store import EpisodeStore, success_known
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
 from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
 from pwm.simulation.sac_collection import record_training
@@ -162,7 +162,7 @@ def collect(config: CollectConfig) -> Path:
     if recipe.behaviour == "policy":
         for task in suite:
             recipe.make("policy", task)  # raises for a policy that is not of this task
-    require_environments(suite)
+    suite = Suite(suite.name, require_environments(suite))
     description = _describe(recipe, suite)
     if learns:
         description |= describe_learner(config.behaviour, config.sac)
@@ -192,9 +192,21 @@ def collect(config: CollectConfig) -> Path:
             f"stopped; every whole episode is in {config.out}. The same command goes on from there."
         )
         console.print(info(store))
+        _note_unknown_success(store)
     if report := pool.report():
         console.print(report)
     return Path(config.out)
+
+
+def _note_unknown_success(store: EpisodeStore) -> None:
+    for task in store.suite:
+        if task.scored_by_success and not success_known(store, task.name).all():
+            console.print(
+                f"{task.name} is scored by success, and its environment does not report it in all "
+                "episodes: let its step's info have success (or is_success), also where it is "
+                "False. Until then it is stored as not known, and the data have no score.",
+                markup=False,
+            )
 
 
 def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
@@ -207,7 +219,10 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     Raises:
         PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
     """
-    suite = get_suite(config.suite)
+    opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
+    named = get_suite(config.suite)
+    tasks = (opened[t.name].suite[t.name] if t.name in opened else t for t in named)
+    suite = Suite(named.name, tuple(tasks))
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     description = _describe(recipe, suite)
@@ -215,7 +230,6 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     with _open_or_create(Path(config.out), suite) as store:
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
-        opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
         entries = _episodes(suite, made, wanted)
         found = ((e, opened[e.task.name].episode(e.task.name, e.index)) for e in entries)
         _append(store, source, found)

@@ -8,8 +8,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from pwm.core.progress import console
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
+
+_IGNORES_SEEDS = (
+    "{0} ignores seeds: two episodes of '{1}' that were reset with seed 0 begin differently. So no "
+    "episode can be repeated, and methods are not compared on the same ones; in its reset call "
+    "super().reset(seed=seed) and draw from self.np_random."
+)
 
 
 class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
@@ -35,13 +42,25 @@ class WatchedEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         return self.env.step(action)
 
 
-def require_environments(tasks: Iterable[Task]) -> None:
-    """Raise PwmError if the environment of a user-defined task cannot be made or does not fit it.
+def require_environments(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """The tasks, those that are user-defined with their environments' action bounds.
 
-    Those of the suites are this project's own and are not tried.
+    An environment whose episodes do not follow from their seeds is named in a line.
+
+    Raises:
+        PwmError: if the environment of a user-defined task cannot be made or does not fit it.
+            Those of the suites are this project's own and are not tried.
     """
-    from pwm.envs import make_env
+    return tuple(_tried(task) if task.domain == "gymnasium" else task for task in tasks)
 
-    for task in tasks:
-        if task.domain == "gymnasium":
-            make_env(task).close()
+
+def _tried(task: Task) -> Task:
+    from pwm.envs import follows_seeds, make_env
+
+    env = make_env(task)
+    try:
+        if not follows_seeds(env):
+            console.print(_IGNORES_SEEDS.format(task.env_id, task.name), markup=False)
+    finally:
+        env.close()
+    return env.task

@@ -104,7 +104,7 @@ def one_at_a_time(tasks: Sequence[Task], policies: dict[str, Path], seeds: Seque
             obs, _ = env.reset(seed=seed)
             over = False
             while not over:
-                action = policy.act(obs)
+                action = policy.act(obs, normalized=True)
                 started = time.perf_counter()
                 obs, _, terminated, truncated, _ = env.step(action)
                 simulating += time.perf_counter() - started

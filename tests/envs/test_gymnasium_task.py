@@ -15,6 +15,7 @@ import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.evaluation.videos import require_frames
+from pwm.simulation.watched_env import require_environments
 
 PENDULUM = Task(
     "gym-pendulum", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", score_min=-1500.0, score_max=0.0
@@ -139,7 +140,7 @@ def test_is_the_bare_environment_with_scaled_actions() -> None:
             assert reward == pytest.approx(bare_reward, rel=1e-6)
             assert not terminated
             assert truncated == (step == 200)
-            assert info == {"success": 0.0}
+            assert info == {"success": 0.0, "success_known": False}
     with pytest.raises(PwmError, match="call reset"):
         env.step(action)
     env.close()
@@ -177,6 +178,7 @@ def test_dictionaries_flatten_and_termination_passes(cliff: Task) -> None:
         steps += 1
         assert reward == pytest.approx(0 + 2)
         assert not truncated
+        assert info["success_known"]
         successes.append(info["success"])
     assert 6 <= steps < 9  # the time limit of 3 that it is registered with does not apply
     assert successes == [0.0, 0.0] + [1.0] * (steps - 2)
@@ -275,6 +277,14 @@ def test_frames_that_cannot_be_drawn_are_found_before_any_episode(
     require_frames([cliff])
     with pytest.raises(PwmError, match=message):
         require_frames([odd(fault)])
+
+
+def test_the_environment_tells_the_action_bounds_and_refuses_others(cliff: Task) -> None:
+    known = require_environments([cliff])[0]
+    assert (known.action_low, known.action_high) == ((0.0, -4.0), (10.0, 4.0))
+    assert envs.make_env(known).task.action_high == (10.0, 4.0)
+    with pytest.raises(PwmError, match=r"from \[0, -4\] to \[10, 4\] here and is recorded with"):
+        envs.make_env(replace(known, action_low=(-1.0, -4.0)))
 
 
 def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task, get_suite, get_task, suite_from_table, suite_table
-from pwm.data.episode import Episode
+from pwm.data.episode import Episode, normalize_actions
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import score_task
@@ -101,6 +103,8 @@ def test_scores() -> None:
         ("{min: -1500, max: 0}", "{min: .nan, max: 0}", "both finite"),
         ("{min: -1500, max: 0}", "best", "value 'best' .*score"),
         ("score:", "env_kwargs: {render_mode: human}\nscore:", "sets render_mode, which pwm"),
+        ("score:", "actions: {min: 2, max: 2}\nscore:", "2 must be below 2"),
+        ("score:", "actions: {min: -1, max: [1, 1]}\nscore:", "2 highest values for 1 action"),
         ("score:", "env_kwargs: [1]\nscore:", "got `array` .*env_kwargs"),
         ("score:", "env_kwargs: {a: .inf}\nscore:", "env_kwargs can hold"),
         (TEXT, "- 3", "entry 1 describes no task"),
@@ -133,6 +137,27 @@ def test_tables_hold_own_tasks_and_leave_the_others_as_they_were() -> None:
     }  # fmt: skip
 
 
+def test_stated_action_bounds_are_kept_and_make_no_other_task(file: Path) -> None:
+    file.write_text(TEXT + "actions: {min: -2, max: [3]}\n")
+    suite = get_suite(str(file))
+    assert suite.tasks == (PENDULUM,)
+    kept = suite_from_table(json.loads(json.dumps(suite_table(suite)))).tasks[0]
+    assert (kept.action_low, kept.action_high) == ((-2.0,), (3.0,))
+    assert "action_low" not in PENDULUM.table()
+    wrong = kept.table() | {"action_high": None}
+    with pytest.raises(PwmError, match="1 lowest and 0 highest values for 1 action"):
+        suite_from_table({"name": "a", "tasks": [wrong]})
+
+
+def test_what_outcomes_are_kept_under_has_no_action_bounds() -> None:
+    known = replace(PENDULUM, action_low=(-2.0,), action_high=(2.0,))
+    assert known.facts() == PENDULUM.facts()
+    assert list(PENDULUM.facts()) == [
+        "name", "domain", "obs_dim", "action_dim", "episode_length", "action_repeat", "env_id",
+        "env_kwargs", "score_min", "score_max",
+    ]  # fmt: skip
+
+
 def test_a_store_keeps_the_task_and_refuses_what_contradicts_it(tmp_path: Path) -> None:
     EpisodeStore.create(tmp_path / "store", Suite("own", (PENDULUM,))).close()
     assert EpisodeStore.open(tmp_path / "store").suite.tasks == (PENDULUM,)
@@ -155,6 +180,8 @@ def test_collects_in_an_own_task(file: Path, tmp_path: Path) -> None:
     out = collect(CollectConfig(str(tmp_path / "data"), suite=str(file), episodes=3, workers=1))
     store = EpisodeStore.open(out)
     assert store.count("gym-pendulum") == 3
+    task = store.suite["gym-pendulum"]
+    assert (task.action_low, task.action_high) == ((-2.0,), (2.0,))  # of the environment
     obs = store.episode("gym-pendulum", 0).obs
     assert obs.shape == (201, 3)
     np.testing.assert_allclose(np.hypot(obs[:, 0], obs[:, 1]), 1, rtol=1e-5)
@@ -175,14 +202,18 @@ def test_the_documented_lines_write_a_store(
         "Episode": Episode,
         "EpisodeStore": EpisodeStore,
         "get_suite": get_suite,
+        "gymnasium": gymnasium,
+        "normalize_actions": normalize_actions,
         "obs": rng.normal(size=(6, 3)),
-        "action": rng.uniform(-1, 1, (5, 1)),
+        "torques": np.array([[-2.0], [2], [1], [0], [-1]]),
         "reward": rng.normal(size=5),
         "terminated": np.zeros(5, bool),
         "success": np.zeros(5, bool),
     }
     exec(lines, names)
     assert EpisodeStore.open("my_data").count("gym-pendulum") == 1
+    stored = EpisodeStore.open("my_data").episode("gym-pendulum", 0).action
+    assert stored.ravel().tolist() == [-1, 1, 0.5, 0, -0.5]
 
 
 def test_the_whole_chain(file: Path, tmp_path: Path) -> None:

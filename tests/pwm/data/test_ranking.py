@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from stores import LARGE, SMALL, SUITE, make_episode
 
+from pwm.data.inspection import info, unscorable, verify
 from pwm.data.pack_sample import SampleConfig, sample
 from pwm.data.ranking import best_first, surplus
-from pwm.data.store import EpisodeStore
+from pwm.data.store import EpisodeStore, success_known
 
 
 @pytest.mark.parametrize("task", [SMALL, LARGE])
@@ -24,6 +25,23 @@ def test_of_like_starts_the_best_are_those_that_their_task_scores_highest(tmp_pa
         episodes.append(dataclasses.replace(episode, reward=reward, success=success))
     found = best_first(_store(tmp_path, task, episodes), task.name).tolist()
     assert found == ([2, 1, 3, 0] if task.scored_by_success else [3, 0, 2, 1])
+
+
+def test_an_unknown_success_is_neither_a_success_nor_a_failure(tmp_path):
+    episodes = []
+    for reward, success in [(9, False), (1, None), (3, None), (0, True)]:
+        known = None if success is None else np.full(4, success)
+        episode = dataclasses.replace(make_episode(LARGE, 4, 0, "ou"), success=known)
+        episodes.append(dataclasses.replace(episode, reward=np.full(4, reward, np.float32)))
+    store = _store(tmp_path, LARGE, episodes)
+    assert best_first(store, LARGE.name).tolist() == [3, 2, 1, 0]
+    assert success_known(store, LARGE.name).tolist() == [True, False, False, True]
+    assert unscorable(store, LARGE) == "episodes whose success is not known"
+    assert "50% ?" in list(info(store).columns[5].cells)
+    again = store.episode(LARGE.name, 1)
+    assert again.success is None
+    assert store.episode(LARGE.name, 3).success.all()
+    assert not list(verify(store))
 
 
 def test_a_task_without_episodes_has_no_best(tmp_path):

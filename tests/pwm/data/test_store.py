@@ -23,7 +23,7 @@ from stores import LARGE, SMALL, SUITE, coded_store, make_episode, rewrite_manif
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, Suite, Task
-from pwm.data.episode import EPISODE_DTYPE, Episode, row_dtype
+from pwm.data.episode import EPISODE_DTYPE, Episode, normalize_actions, row_dtype
 from pwm.data.inspection import histogram, info, verify
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore, shared_tasks
@@ -299,6 +299,37 @@ def test_a_bad_episode_is_refused_whole_with_its_number(store_path, kind):
         with pytest.raises(PwmError, match=f"episode 1 .*{message}"):
             store.append("small", [good, spoil(good)], "test")
         assert store.count("small") == 3
+
+
+def test_actions_in_an_environments_units_are_to_be_scaled_not_clipped():
+    low, high = (-2.0, 0.0), (2.0, 10.0)
+    task = Task("arm", "gymnasium", 3, 2, 20, 1, "Arm-v0", "{}", 0.0, 1.0, low, high)
+    episode = make_episode(task, 4)
+    torques = np.array([[-2, 0], [2, 10], [1, 5], [-1.5, 2.5]])
+    fault = dataclasses.replace(episode, action=torques).fault(task)
+    assert "pwm.normalize_actions(action, low, high)" in fault
+    assert "which are [-2, 0] and [2, 10]" in fault
+    scaled = normalize_actions(torques, low, high)
+    assert scaled.dtype == np.float32
+    assert scaled.tolist() == [[-1, -1], [1, 1], [0.5, 0], [-0.75, -0.5]]
+    assert dataclasses.replace(episode, action=scaled).fault(task) is None
+    assert normalize_actions([0.0, 4.0], 0, 4).tolist() == [-1, 1]
+    with pytest.raises(PwmError, match=r"reach 1\.5 times the half-range .*np\.clip"):
+        normalize_actions([[3.0, 5.0]], low, high)
+    with pytest.raises(PwmError, match="both finite"):
+        normalize_actions([[0.0]], [-np.inf], [np.inf])
+    with pytest.raises(PwmError, match="2 lowest and 2 highest values for 3"):
+        normalize_actions(np.zeros((4, 3)), low, high)
+
+
+def test_data_of_other_action_bounds_are_no_data_of_a_task(tmp_path):
+    task = Task("arm", "gymnasium", 3, 1, 20, 1, "Arm-v0", "{}", 0.0, 1.0, (-2.0,), (2.0,))
+    with EpisodeStore.create(tmp_path / "data", Suite("own", (task,))) as store:
+        pass
+    unknown = dataclasses.replace(task, action_low=None, action_high=None)
+    assert shared_tasks(store, Suite("own", (unknown,))) == (task,)
+    with pytest.raises(PwmError, match=r"recorded with \[-1\] to \[2\]"):
+        shared_tasks(store, Suite("own", (dataclasses.replace(task, action_low=(-1.0,)),)))
 
 
 def test_misuse_is_refused(store_path, tmp_path):

@@ -213,7 +213,7 @@ def test_a_policy_that_gives_nan_is_no_fault_of_the_simulator(policies, tmp_path
     policy.save(tmp_path / "policy")
     assert main(words(tmp_path / "policy", tmp_path / "out", "episodes=1")) == 1
     error = capsys.readouterr().err
-    assert "task 'reacher-easy' with seed 4: the action for task" in error
+    assert "task 'reacher-easy' with seed 4: the policy of reacher-easy gives NaN" in error
     assert "is replaced" not in error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from envs import make_env
+from pwm.core.errors import PwmError
 from pwm.core.suites import Task, get_task
 from pwm.evaluation.agents import ActFunction, UniformActions
 from pwm.evaluation.play import play
@@ -84,6 +85,12 @@ def test_side_by_side_is_as_one_by_one(task: Task) -> None:
         assert len(set(lengths)) > 1
     again = play(caller, Leaning(), task, SEEDS[1:])  # type: ignore[arg-type]
     assert again.returns.tolist() == list(returns[1:])
+
+
+def test_what_is_scored_by_success_must_report_it() -> None:
+    task = replace(FALLS, score_min=None, score_max=None)
+    with pytest.raises(PwmError, match=r"'falls' is scored by success, and .* reported none"):
+        play(Quiet(), Leaning(), task, SEEDS)  # type: ignore[arg-type]
 
 
 def test_what_has_no_method_is_asked_for() -> None:

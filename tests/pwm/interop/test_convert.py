@@ -96,7 +96,7 @@ def test_a_file_of_2023_becomes_a_store(tmp_path, capsys):
     np.testing.assert_array_equal(episode.obs, expected[2]["obs"][:, :17])
     np.testing.assert_array_equal(episode.action, expected[2]["action"][1:])
     np.testing.assert_array_equal(episode.reward, expected[2]["reward"][1:])
-    assert not episode.success.any()
+    assert episode.success is None
     assert not episode.terminated.any()
     assert episode.behaviour == "replay"
     rows = store.rows("cheetah-run")

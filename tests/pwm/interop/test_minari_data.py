@@ -15,7 +15,7 @@ from pwm.core.errors import PwmError
 from pwm.data.store import EpisodeStore
 from pwm.interop.conversion import ConvertConfig
 from pwm.interop.convert import convert
-from pwm.interop.minari_data import flatten_steps
+from pwm.interop.minari_data import flatten_steps, reported_success
 
 minari = pytest.importorskip("minari")
 
@@ -83,6 +83,29 @@ def test_the_store_holds_what_was_recorded(dataset: Path, tmp_path: Path) -> Non
     described = store.sources["minari"]
     assert described["dataset"] == "pendulum/random-v0"
     assert (described["action_low"], described["action_high"]) == ([-2.0], [2.0])
+    task = store.suite["gym-pendulum"]
+    assert (task.action_low, task.action_high) == ((-2.0,), (2.0,))
+
+
+@pytest.mark.parametrize(
+    ("infos", "expected"),
+    [
+        ({"success": [0, 1, 1]}, [False, True, True]),
+        ({"success": [0, 0, 1, 1]}, [False, True, True]),  # the first is of the reset
+        ({"is_success": np.array([[0.0], [0.0], [1.0]])}, [False, False, True]),
+        ({"success": [True], "is_success": [0, 0, 0]}, [False, False, False]),
+        ({"success": [0, 0, 0, 0, 0]}, None),
+        ({"success": [True]}, None),
+        ({"success": [0, np.nan, 1]}, None),
+        ({"success": ["no", "no", "yes"]}, None),
+        ({"other": [0, 0, 0]}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_success_is_known_if_there_is_a_number_per_step(infos: Any, expected: Any) -> None:
+    found = reported_success(infos, 3)
+    assert (found if found is None else found.tolist()) == expected
 
 
 def test_by_path_limited_and_again(

@@ -211,7 +211,8 @@ class StubPolicy:
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def act(self, obs: np.ndarray) -> np.ndarray:
+    def act(self, obs: np.ndarray, normalized: bool) -> np.ndarray:
+        assert normalized
         return np.full(self.task.action_dim, 0.5, np.float32)
 
 
