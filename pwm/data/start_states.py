@@ -122,6 +122,13 @@ class StatePool:
         return len(self.obs)
 
 
+def discounted_to_go(values: np.ndarray, discount: float) -> np.ndarray:
+    """(T,) discounted sums of (T,) values from each step to the end."""
+    from scipy.signal import lfilter  # slow to import
+
+    return lfilter([1.0], [1.0, -discount], values[::-1])[::-1]
+
+
 def _states(
     store: EpisodeStore, task: str, episode: int, steps: np.ndarray, sums: tuple[float, int, bool]
 ) -> dict[str, np.ndarray]:
@@ -130,9 +137,7 @@ def _states(
 
     def to_go(values: np.ndarray) -> np.ndarray:
         """(T + 1,) discounted sums of (T,) values from each step to the end; the last is zero."""
-        from scipy.signal import lfilter  # slow to import
-
-        return np.append(lfilter([1.0], [1.0, -discount], values[::-1])[::-1], 0.0)
+        return np.append(discounted_to_go(values, discount), 0.0)
 
     recorded = store.checked_episode(task, episode)
     reward = recorded.reward.astype(np.float64)

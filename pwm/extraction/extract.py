@@ -24,6 +24,7 @@ from pwm.extraction.groups import largest_group, planned_groups
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
+from pwm.pretraining.reward_bins import clamped_rewards
 from pwm.runtime.acceleration import FirstStep
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
@@ -50,6 +51,9 @@ def extract(config: ExtractConfig) -> Path:
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, model.suite, tasks, bad)
+    names = [task.name for task in tasks]
+    for line in clamped_rewards(store, model.suite, model.size, names, bad, False, refuses=False):
+        console.print(line)
     earlier: dict[str, Networks] = {}
     if config.init is not None:
         earlier = earlier_networks(Path(config.init), tasks, model, config.learner)

@@ -152,11 +152,11 @@ class ActorCriticLearner:
 
     def bc_update(self, demonstrations: Demonstrations) -> Metrics:
         """One actor step for all K tasks that only clones; (K,) metrics as of :meth:`iteration`."""
-        with self.accelerator.autocast():
-            return self._captured_bc_update(demonstrations)
+        return self._captured_bc_update(demonstrations)
 
     def _bc_update(self, demonstrations: Demonstrations) -> Metrics:
-        loss = bc_loss(self.actors, demonstrations)
+        with self.accelerator.autocast():
+            loss = bc_loss(self.actors, demonstrations)
         return {"bc_loss": loss.detach(), "actor_grad_norm": self._update_actors(loss)}
 
     def iteration(self, inputs: Inputs) -> Metrics:
@@ -165,11 +165,11 @@ class ActorCriticLearner:
         Returns:
             (K,) metrics on the device, good until the next call.
         """
-        with self.accelerator.autocast():
-            return self._captured_iteration(inputs)
+        return self._captured_iteration(inputs)
 
     def _iteration(self, inputs: Inputs) -> Metrics:
-        loss, imagined, metrics = self.actor_objective(inputs)
+        with self.accelerator.autocast():
+            loss, imagined, metrics = self.actor_objective(inputs)
         norm = self._update_actors(loss)
         last_loss, value = self._update_critics(imagined, inputs.noise.order, inputs.transitions)
         return metrics | {
@@ -192,24 +192,34 @@ class ActorCriticLearner:
     ) -> tuple[Tensor, Tensor]:
         """The last batch's losses and the mean targets, (K,) each."""
         config, limit = self.config.critic, self.config.optim.critic_grad_norm
-        states, targets = self._lambda_returns(imagined)
-        if transitions is not None:
-            with torch.no_grad():
-                next_value = self._pessimistic_value(self.critics, transitions.next_latent)
-                recorded_targets = bellman_target(transitions, next_value)
+        with self.accelerator.autocast(), torch.no_grad():
+            states, targets = self._lambda_returns(imagined)
+            recorded = None if transitions is None else self._recorded_targets(transitions)
         parameters = list(self.critics.parameters())
         loss = torch.zeros(len(states), device=states.device)
         for permutation in order:
             for part in permutation.chunk(config.batches):
-                loss = self._critic_loss(self.critics, states[:, part], targets[:, part])
-                if transitions is not None:
-                    recorded = self._critic_loss(self.critics, transitions.latent, recorded_targets)
-                    loss = torch.lerp(loss, recorded, config.real_ratio)
+                loss = self._critic_objective((states[:, part], targets[:, part]), recorded)
                 grads = torch.autograd.grad(loss.sum(), parameters)
                 self._optimizer_step(self.critic_optimizer, parameters, grads, limit)
         return loss.detach(), targets.mean(1)
 
-    @torch.no_grad()
+    def _critic_objective(
+        self, imagined: tuple[Tensor, Tensor], recorded: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """(K,) losses of imagined and of recorded states, (K, n, latent), and targets, (K, n)."""
+        with self.accelerator.autocast():
+            loss = self._critic_loss(self.critics, *imagined)
+            if recorded is not None:
+                of_recorded = self._critic_loss(self.critics, *recorded)
+                loss = torch.lerp(loss, of_recorded, self.config.critic.real_ratio)
+        return loss
+
+    def _recorded_targets(self, transitions: Transitions) -> tuple[Tensor, Tensor]:
+        """The transitions' states (K, B, latent) and targets (K, B)."""
+        next_value = self._pessimistic_value(self.critics, transitions.next_latent)
+        return transitions.latent, bellman_target(transitions, next_value)
+
     def _lambda_returns(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
         """Imagined states (K, H B, latent) and their TD(lambda) targets (K, H B)."""
         config = self.config

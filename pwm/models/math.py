@@ -45,8 +45,11 @@ def two_hot(x: Tensor, centers: Tensor) -> Tensor:
 
 
 def expected_bin(logits: Tensor, centers: Tensor) -> Tensor:
-    """Softmax expectation over bins, in symlog units: (..., bins) -> (...)."""
-    return at_least_float32(logits).softmax(-1) @ centers
+    """Softmax expectation over bins, in symlog units: (..., bins) -> (...).
+
+    A sum of products, since autocast would have a matrix product round both of its sides.
+    """
+    return (at_least_float32(logits).softmax(-1) * centers).sum(-1)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, centers: Tensor) -> Tensor:
@@ -80,7 +83,15 @@ def pessimistic_mean(x: Tensor, weight: float) -> Tensor:
 def discounted_sum(reward: Tensor, discount: float) -> Tensor:
     """sum_t discount^t reward_t over the first dimension: (H, ...) -> (...)."""
     weights = discount ** torch.arange(len(reward), device=reward.device, dtype=reward.dtype)
-    return torch.tensordot(weights, reward, dims=1)
+    return weighted_sum(reward, weights)
+
+
+def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
+    """Sum over the first dimension, (H, ...) -> (...), with weights (H,), not by autocast's rules.
+
+    See :func:`expected_bin`.
+    """
+    return (x * weights.view(-1, *[1] * (x.dim() - 1))).sum(0)
 
 
 def td_lambda(reward: Tensor, next_value: Tensor, discount: float, lam: float) -> Tensor:

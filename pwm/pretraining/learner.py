@@ -115,8 +115,7 @@ class WorldModelLearner:
             Scalar metrics on the device, good until the next call.
         """
         noise = self._noise(batch) if self.model.has_q else None
-        with self.accelerator.autocast():
-            return self._captured_update(batch, noise)
+        return self._captured_update(batch, noise)
 
     def _update(self, batch: Batch, noise: PriorNoise | None) -> Metrics:
         """The update of a batch; there is noise if there are Q and prior."""
@@ -151,7 +150,8 @@ class WorldModelLearner:
         self, batch: Batch, noise: PriorNoise | None
     ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
-        loss, metrics, rollout = self._loss(batch, noise)
+        with self.accelerator.autocast():
+            loss, metrics, rollout = self._loss(batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         return loss.detach(), metrics, rollout
@@ -204,9 +204,10 @@ class WorldModelLearner:
         self, batch: Batch, rollout: LatentRollout, noise: PriorNoise
     ) -> tuple[Tensor, Tensor]:
         """Put the prior's gradients in place; returns its loss, and Q-values for their scale."""
-        loss, q = self._prior_loss(
-            self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
-        )
+        with self.accelerator.autocast():
+            loss, q = self._prior_loss(
+                self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
+            )
         grads = torch.autograd.grad(loss, self.prior_parameters)
         for parameter, grad in zip(self.prior_parameters, grads, strict=True):
             parameter.grad = grad

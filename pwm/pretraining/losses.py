@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pwm.data.windows.sampler import Batch
-from pwm.models.math import expected_bin, soft_cross_entropy, symexp
+from pwm.models.math import expected_bin, soft_cross_entropy, symexp, weighted_sum
 from pwm.models.world_model import WorldModel
 
 
@@ -74,9 +74,10 @@ def world_model_loss(
     """
     steps = horizon_weights(batch.action, rho)
     error = F.mse_loss(rollout.latents[1:], rollout.targets, reduction="none")
-    consistency = error.mean((1, 2)) @ steps
+    consistency = weighted_sum(error.mean((1, 2)), steps)
     logits = model.reward_logits(rollout.latents[:-1], batch.action, batch.task)
-    reward = soft_cross_entropy(logits, batch.reward, model.bins).mean(1) @ steps
+    cross_entropy = soft_cross_entropy(logits, batch.reward, model.bins)
+    reward = weighted_sum(cross_entropy.mean(1), steps)
     loss = weights.consistency * consistency + weights.reward * reward
     return loss, {"consistency_loss": consistency.detach(), "reward_loss": reward.detach()}
 
@@ -117,7 +118,7 @@ def value_loss(
         target = batch.reward + discount * pair.amin(0)
     logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
     loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
-    return loss.mean((0, 2)) @ horizon_weights(batch.action, rho)
+    return weighted_sum(loss.mean((0, 2)), horizon_weights(batch.action, rho))
 
 
 def prior_loss(
@@ -147,5 +148,5 @@ def prior_loss(
     action, log_prob = model.sample_prior(z, task, noise.policy)
     logits = model.q_logits(z, action, task, noise.members[2:])
     q = symexp(expected_bin(logits, model.bins)).mean(0)
-    loss = (entropy_weight * log_prob - q / q_scale).mean(1) @ horizon_weights(z, rho)
-    return loss, q[0].detach()
+    loss = (entropy_weight * log_prob - q / q_scale).mean(1)
+    return weighted_sum(loss, horizon_weights(z, rho)), q[0].detach()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pwm.core.suites import Suite
 from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
-from pwm.data.splits import episodes_in_split
+from pwm.data.splits import spread_episodes
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.models.angles import angle_periods, wrapped
 
 STD_FLOOR = 0.01
 OUTGROWN = 2.0
 _CHUNK_EPISODES = 256
-_ROWS = 2**17  # of a task are enough; to read all of hundreds of millions takes many minutes
 
 
 def observation_moments(
@@ -93,7 +90,7 @@ def widened_moments(
 def _task_moments(
     store: EpisodeStore, task: str, period: np.ndarray, bad: BadData
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    chosen = _chosen_episodes(store, task, bad)
+    chosen = spread_episodes(store, task, bad)
     count = 0
     mean = np.zeros(store.suite[task].obs_dim)
     squares = np.zeros_like(mean)
@@ -108,15 +105,6 @@ def _task_moments(
             mean += shift * len(obs) / total
             count = total
     return (mean, np.sqrt(squares / count)) if count else None
-
-
-def _chosen_episodes(store: EpisodeStore, task: str, bad: BadData) -> np.ndarray:
-    """Train episodes that are not known to be bad, evenly spread where they are very many."""
-    table = store.episodes(task)
-    train = episodes_in_split(len(table), "train")
-    train[bad.episodes(task)] = False
-    chosen = np.flatnonzero(train)
-    return chosen[:: math.ceil(table["length"][chosen].sum() / _ROWS) or 1]
 
 
 def _finite_obs(store: EpisodeStore, task: str, episode: int, bad: BadData) -> np.ndarray:

@@ -93,7 +93,8 @@ class ParallelLearner(WorldModelLearner):
             share = slice(i, None, self._passes)
             part = None if noise is None else _noise_part(noise, share)
             with self._synchronizing(i == self._passes - 1), self._own_stream("loss", i):
-                loss, metrics, rollout = self._whole_loss(_batch_part(batch, share), part)
+                with self.accelerator.autocast():
+                    loss, metrics, rollout = self._whole_loss(_batch_part(batch, share), part)
                 (loss / self._passes).backward()
             values.append(torch.stack([loss.detach(), *metrics.values()]))
             rollouts.append(rollout)
@@ -110,7 +111,7 @@ class ParallelLearner(WorldModelLearner):
         for i in range(self._passes):
             share = slice(i, None, self._passes)
             part = LatentRollout(rollout.latents[:, share], rollout.targets[:, share])
-            with self._own_stream("prior", i):
+            with self._own_stream("prior", i), self.accelerator.autocast():
                 loss, q = self._prior_loss(
                     self.model, part, batch.task[share], self.q_scale, self.config.rho,
                     _noise_part(noise, share),

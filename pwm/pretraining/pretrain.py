@@ -48,6 +48,7 @@ from pwm.models.world_model import (
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
+from pwm.pretraining.reward_bins import clamped_rewards
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
@@ -230,6 +231,13 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         build = partial(WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs)
         if given is None:
             require_room(build)
+        size, has_q = config.model, config.q_and_prior
+        if given is not None:
+            size, has_q = given.size, given.has_q
+        begun = (Path(config.out) / "checkpoints").is_dir()
+        clamped = clamped_rewards(store, suite, size, names, bad, has_q, refuses=not begun)
+    for line in clamped if ranks.main else ():
+        ranks.print_rank(line)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
         ranks.print_rank(
             f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "

@@ -129,9 +129,14 @@ class Accelerator:
     captures: bool = True
 
     def compile(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function under torch.compile, for inputs of one shape, or as it is."""
+        """The function under torch.compile, for inputs of one shape, or as it is.
+
+        Its backward pass is compiled for a call outside of :meth:`autocast`, where its forward pass
+        is called.
+        """
         if not self.compiles:
             return function
+        torch._functorch.config.backward_pass_autocast = "off"
         return torch.compile(function, dynamic=False)
 
     def capture(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -154,7 +159,11 @@ class Accelerator:
         return torch.optim.Adam(described, fused=True, capturable=on_gpu, **options)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Where matrix products run in bfloat16."""
+        """Where matrix products run in bfloat16.
+
+        For forward passes: backward, each product runs in what it ran in forward by itself, and
+        autocast would round those that were kept in float32.
+        """
         if not self.bfloat16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from autocast import watch_backward
 from torch import Tensor, nn
 
 from configs import changed
@@ -18,6 +19,7 @@ from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.math import symexp
 from pwm.models.world_model import ModelSize, WorldModel
+from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 SUITE = Suite(
@@ -174,6 +176,20 @@ def test_the_gradient_passes_through_more_than_one_step():
     imagined = problem.learner.imagine(problem.start, action_noise)
     (gradient,) = torch.autograd.grad(imagined.rewards[-1].sum(), action_noise)
     assert all(gradient[t].abs().max() > 0 for t in range(problem.config.horizon))
+
+
+def test_bfloat16_is_of_the_forward_pass_alone():
+    learner = make_learner(bc={"weight": 1.0, "warmup_steps": 1})
+    learner.accelerator = Accelerator(torch.device("cpu"), bfloat16=True)
+    start = make_starts(learner.config.batch_size)
+    shown = Demonstrations(start, torch.zeros(3, learner.config.batch_size, 2))
+    seen = watch_backward(learner.actors, learner.critics)
+    learner.bc_update(shown)
+    learner.iteration(Inputs(start, learner.noise(), shown))
+    actors, critics = (len(list(net.parameters())) for net in (learner.actors, learner.critics))
+    steps = learner.config.critic.iterations * learner.config.critic.batches
+    assert len(seen) == 2 * actors - 1 + steps * critics  # cloning does not reach log_std
+    assert not any(seen)
 
 
 # --- tasks do not touch each other ---------------------------------------------------------------

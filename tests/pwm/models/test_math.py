@@ -19,6 +19,7 @@ from pwm.models.math import (
     symlog,
     td_lambda,
     two_hot,
+    weighted_sum,
 )
 
 BINS = bin_centers(101, -10.0, 10.0)
@@ -200,3 +201,36 @@ def test_percentile_range():
     assert percentile_range(values).item() == pytest.approx(90)
     assert percentile_range(values, 0.25, 0.75).item() == pytest.approx(50)
     assert percentile_range(values / 1000).item() == 1.0  # never below 1
+
+
+def in_bfloat16() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_values_are_decoded_to_float32_under_autocast():
+    value = torch.linspace(-300, 300, 601)
+    logits = two_hot(value, BINS).clamp(min=1e-30).log()
+    with in_bfloat16():
+        decoded = symexp(expected_bin(logits, BINS))
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reward", [0.3, 1.0, 3.0])
+def test_a_td_target_under_autocast_comes_to_rest_where_it_should(reward):
+    """Logits are what a bfloat16 layer gives, and a perfect fit of the target of before."""
+    value = torch.zeros(1)
+    for _ in range(400):
+        logits = two_hot(value, BINS).clamp(min=1e-30).log().bfloat16()
+        with in_bfloat16():
+            value = reward + 0.97 * symexp(expected_bin(logits, BINS))
+    assert value.item() == pytest.approx(reward / 0.03, rel=0.01)
+
+
+def test_weighted_sums_are_float32_under_autocast():
+    reward, weights = torch.full((16, 5), 1.001), torch.linspace(1, 2, 16)
+    with in_bfloat16():
+        found = weighted_sum(reward, weights), discounted_sum(reward, 0.97)
+    wanted = 1.001 * 24, 1.001 * (1 - 0.97**16) / 0.03
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, torch.full((5,), other))

@@ -4,12 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from autocast import watch_backward
 from torch import Tensor
 
 from pwm.core.suites import Suite, Task
 from pwm.data.windows.sampler import Batch
 from pwm.models.world_model import KIND, ModelSize, WorldModel, load_world_model, model_meta
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 SUITE = Suite("pair", (Task("narrow", "dmcontrol", 3, 1, 20), Task("wide", "metaworld", 5, 2, 20)))
@@ -17,11 +19,16 @@ SIZE = ModelSize(encoder_dim=32, mlp_dim=32, latent_dim=32, task_dim=4, num_q=3,
 CONFIG = LearnerConfig(steps=100, lr=1e-3, lr_final=1e-4, warmup=4)
 
 
-def make_learner(q_and_prior: bool = False, seed: int = 0, **changes: object) -> WorldModelLearner:
+def make_learner(
+    q_and_prior: bool = False,
+    seed: int = 0,
+    accelerator: Accelerator | None = None,
+    **changes: object,
+) -> WorldModelLearner:
     torch.manual_seed(seed)
     model = WorldModel(SIZE, SUITE, q_and_prior, normalize_obs=True)
     discount = torch.tensor([task.discount for task in SUITE])
-    return WorldModelLearner(model, dataclasses.replace(CONFIG, **changes), discount)
+    return WorldModelLearner(model, dataclasses.replace(CONFIG, **changes), discount, accelerator)
 
 
 def make_batch(seed: int = 0, horizon: int = 3, size: int = 8) -> Batch:
@@ -62,6 +69,17 @@ def test_overfits_one_small_batch(q_and_prior):
     assert unexplained < 0.3
     if q_and_prior:
         assert losses[-1]["value_loss"] < 0.7 * losses[0]["value_loss"]
+
+
+def test_bfloat16_is_of_the_forward_pass_alone():
+    learner = make_learner(True, accelerator=Accelerator(torch.device("cpu"), bfloat16=True))
+    casts = []
+    learner.model.reward_head[-1].register_forward_hook(lambda *call: casts.append(call[-1].dtype))
+    seen = watch_backward(learner.model)
+    learner.update(make_batch())
+    assert casts == [torch.bfloat16]
+    assert len(seen) == len([*learner.trained, *learner.prior_parameters])
+    assert not any(seen)
 
 
 def test_learning_rate_warms_up_then_decays_linearly():

@@ -52,6 +52,22 @@ def test_bfloat16_is_of_matrix_products_alone():
     assert 0 < (rounded - exact).abs().max() < 0.02
 
 
+@pytest.mark.slow
+def test_what_a_compiled_function_keeps_in_float32_stays_so_backward():
+    def product(x: Tensor, weight: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return (x @ weight).sum()
+
+    torch.manual_seed(0)
+    x, weight = torch.randn(16, 8), torch.randn(8, 4, requires_grad=True)
+    accelerator = Accelerator(CPU, bfloat16=True, compiles=True)
+    compiled = accelerator.compile(product)
+    with accelerator.autocast():
+        result = compiled(x, weight)
+    (gradient,) = torch.autograd.grad(result, weight)
+    torch.testing.assert_close(gradient, x.sum(0).unsqueeze(1).expand(8, 4))
+
+
 def test_each_group_of_an_optimizer_has_its_own_learning_rate():
     one, other = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
     optimizer = Accelerator(CPU).adam([one], [other], lr=0.5)
