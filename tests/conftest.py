@@ -57,6 +57,8 @@ def _forked_workers(request, monkeypatch):
         start(worker)
 
     monkeypatch.setattr(worker_pool, "_CONTEXT", multiprocessing.get_context("fork"))
+    # They hold the other end of their pipe too, and so never see that it was closed.
+    monkeypatch.setattr(worker_pool, "_SECONDS_TO_CLOSE", 0.2)
     monkeypatch.setattr(worker_pool._Worker, "_start", fork)
 
 

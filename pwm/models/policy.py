@@ -230,6 +230,16 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     return rebuild(checkpoint.path, lambda: _described_policy(checkpoint.meta), state).to(device)
 
 
+def saved_task(path: Path) -> Task:
+    """The task of a saved policy; raises PwmError if there is none, or it is damaged."""
+    try:
+        return task_from_table(read_meta(path, "policy")["task"])
+    except LookupError as error:
+        raise PwmError(f"{path} cannot be used: it names no task; use another checkpoint.") from (
+            error
+        )
+
+
 def _described_policy(meta: Mapping[str, Any]) -> Policy:
     """The policy that :meth:`Policy.save` described, with other weights."""
     architecture = meta["architecture"]
