@@ -27,7 +27,7 @@ def require_same_sizes(described: Task, owned: Task, owner: object) -> None:
 
 
 def require_same_environments(described: Suite, owned: Suite, owner: object) -> None:
-    """Raise PwmError if a user-defined task has another environment than in ``owner``, if it has it.
+    """Raise PwmError if ``owner`` has a user-defined task in another environment than described.
 
     How it is scored and how long its episodes are may differ.
     """
