@@ -113,7 +113,7 @@ class Toy:
         real = get_suite(self.tasks)
         suite = Suite(real.name, tuple(replace(task, episode_length=50) for task in real))
         with EpisodeStore.create(self.data, suite) as store:
-            store.add_source("toy", {})
+            store.add_source("toy", {"whole_episodes": True})
             for task in suite:
                 store.append(task.name, [_toy_episode(task, i) for i in range(24)], "toy")
 

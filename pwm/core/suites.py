@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import msgspec
 
 from pwm.core.action_bounds import bounds_fault
 from pwm.core.errors import PwmError
-from pwm.core.task_files import ENV_ID, TASK_NAME, Size, is_task_file, read_task_file
+from pwm.core.task_files import ENV_ID, TASK_NAME, Size, read_task_file, split_task_file
 from pwm.core.validation import nearest
 
 Domain = Literal["dmcontrol", "metaworld", "gymnasium"]
@@ -202,53 +202,108 @@ def get_task(name: str) -> Task:
 
     Raises:
         PwmError: for an unknown name, with the nearest known one; for a file that cannot be used
-            or has several tasks.
+            or has several tasks, of which ``file.yaml:name`` is one.
     """
-    tasks = _named_tasks(name)
+    tasks = _named_tasks(name, ())
     if len(tasks) > 1:
-        raise PwmError(f"{name} has {len(tasks)} tasks; give a file of one task here.")
+        raise PwmError(
+            f"{name} has {len(tasks)} tasks; name one of them, as in {name}:{tasks[0].name}."
+        )
     return tasks[0]
 
 
-def _named_tasks(name: str) -> list[Task]:
-    if not is_task_file(name):
-        return [_known_task(name)]
+def _named_tasks(name: str, known: Iterable[Task]) -> list[Task]:
+    file, own = split_task_file(name)
+    if file is None:
+        return [_known_task(name, known)]
     tasks = []
-    for entry in read_task_file(name):
+    for entry in read_task_file(file):
         if isinstance(entry, str):
-            tasks.append(_known_task(entry, f"{name}: "))
+            tasks.append(_known_task(entry, (), f"{file}: "))
         elif entry["name"] in _TASKS or entry["name"] in SUITES:
             raise PwmError(
-                f"{name}: name {entry['name']} is a task or suite of the benchmark; give your own "
+                f"{file}: name {entry['name']} is a task or suite of the benchmark; give your own "
                 "task another name."
             )
         else:
             tasks.append(Task(**entry))
-    return tasks
+    return tasks if own is None else [Suite(file, tuple(tasks))[own]]
 
 
-def _known_task(name: str, where: str = "") -> Task:
-    if name not in _TASKS:
+def _known_task(name: str, known: Iterable[Task], where: str = "") -> Task:
+    tasks = {task.name: task for task in known} | _TASKS
+    if name not in tasks:
+        own = [other for other in tasks if other not in _TASKS]
         raise PwmError(
-            f"{where}unknown task '{name}'{nearest(name, list(_TASKS)) or '.'} "
-            "The task names are those of suite mt80 (`pwm data tasks` lists them)."
+            f"{where}unknown task '{name}'{nearest(name, tasks) or '.'} "
+            f"The task names are {_these_and(own)}those of suite mt80 (`pwm data tasks` lists "
+            "them)."
         )
-    return _TASKS[name]
+    return tasks[name]
 
 
-def get_suite(spec: str | Sequence[str]) -> Suite:
+def _these_and(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} and " if names else ""
+
+
+def get_suite(spec: str | Sequence[str], known: Iterable[Task] = ()) -> Suite:
     """A suite by name, a single task as a suite of one, or a list of tasks as a suite.
 
     Args:
         spec: ``"mt30"``, ``"walker-run"``, ``"walker-run,mw-push"`` or a sequence of task names.
-            A path that ends in .yaml stands for the tasks that the file describes.
+            A path that ends in .yaml stands for the tasks that the file describes, and with
+            ``:name`` behind it for one of them.
+        known: tasks that can be named beside those of the benchmark, such as a store has.
 
     Raises:
         PwmError: for unknown names, an empty list, a task named twice or what is no name.
     """
+    if isinstance(spec, str) and spec in SUITES:
+        return SUITES[spec]
+    names, known = _names(spec), tuple(known)
+    own = [task.name for task in known if task.name not in _TASKS]
+    is_name = split_task_file(names[0])[0] is None
+    if len(names) == 1 and is_name and names[0] not in (*_TASKS, *own):
+        raise PwmError(
+            f"unknown suite or task '{names[0]}'{nearest(names[0], [*SUITES, *_TASKS, *own])} "
+            f"Suites are {', '.join(SUITES)}; tasks are {_these_and(own)}those of mt80."
+        )
+    tasks = [task for name in names for task in _named_tasks(name, known)]
+    names = [task.name for task in tasks]
+    _require_once(names)
+    return Suite(",".join(names), tuple(tasks))
+
+
+def task_names(spec: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of the tasks that :func:`get_suite` would give, whatever tasks there are.
+
+    Raises:
+        PwmError: as that does, but for unknown names.
+    """
+    if isinstance(spec, str) and spec in SUITES:
+        return SUITES[spec].names
+    names: list[str] = []
+    for name in _names(spec):
+        if split_task_file(name)[0] is not None:
+            names += [task.name for task in _named_tasks(name, ())]
+        elif TASK_NAME.fullmatch(name):
+            names.append(name)
+        else:
+            raise PwmError(f"{name!r:.100} is no name of a task; give one such as walker-run.")
+    _require_once(names)
+    return tuple(names)
+
+
+def described_tasks(spec: str | Sequence[str]) -> list[Task]:
+    """Of the tasks that a spec names, those that files describe."""
+    if isinstance(spec, str) and spec in SUITES:
+        return []
+    files = [name for name in _names(spec) if split_task_file(name)[0] is not None]
+    return [task for name in files for task in _named_tasks(name, ())]
+
+
+def _names(spec: str | Sequence[str]) -> list[str]:
     if isinstance(spec, str):
-        if spec in SUITES:
-            return SUITES[spec]
         names = [name.strip() for name in spec.split(",") if name.strip()]
     elif isinstance(spec, Sequence) and all(isinstance(name, str) for name in spec):
         names = list(spec)
@@ -258,17 +313,12 @@ def get_suite(spec: str | Sequence[str]) -> Suite:
         )
     if not names:
         raise PwmError("no task was named; give a suite such as mt30 or a list of task names.")
-    if len(names) == 1 and names[0] not in _TASKS and not is_task_file(names[0]):
-        known = [*SUITES, *_TASKS]
-        raise PwmError(
-            f"unknown suite or task '{names[0]}'{nearest(names[0], known)} "
-            f"Suites are {', '.join(SUITES)}; tasks are those of mt80."
-        )
-    tasks = [task for name in names for task in _named_tasks(name)]
-    names = [task.name for task in tasks]
+    return names
+
+
+def _require_once(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         raise PwmError(f"a task is named twice in {', '.join(names)}; name each task once.")
-    return Suite(",".join(names), tuple(tasks))
 
 
 def short_name(tasks: Sequence[str]) -> str:

@@ -107,6 +107,14 @@ def is_task_file(name: str) -> bool:
     return name.endswith(TASK_FILE_SUFFIXES)
 
 
+def split_task_file(name: str) -> tuple[str | None, str | None]:
+    """The path of a task file and the task of it that is meant; None for no file, and for all."""
+    file, colon, own = name.rpartition(":")
+    if colon and is_task_file(file):
+        return file, own
+    return (name, None) if is_task_file(name) else (None, None)
+
+
 def read_task_file(path: str | Path) -> list[str | dict[str, Any]]:
     """The tasks of a file: the name of a known one as text, the fields of a described one.
 

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from pwm.core.suites import Task
+from pwm.data.cut_episodes import cut_episodes
 from pwm.data.episode import ACTION_LIMIT, EPISODES_NAME, ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
 from pwm.data.record_file import RecordFile
@@ -179,6 +180,8 @@ def unscorable(store: EpisodeStore, task: Task) -> str | None:
             return "pieces of episodes"
     if task.scored_by_success and not success_known(store, task.name).all():
         return "episodes whose success is not known"
+    if cut := int(cut_episodes(store, task).sum()):
+        return f"{cut} episodes (of fewer than {task.episode_length} steps, and not terminated)"
     return None
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ import msgspec
 
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path, write_atomically
+from pwm.core.fingerprints import MadeOf
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.suites import Suite, Task, task_from_table
 
@@ -77,6 +78,7 @@ class Manifest:
         sources: how episodes were made, by key; an episode's source id is the key's position.
         behaviours: an episode's behaviour id is a position here.
         packed: whether a task's data are one packed file; the checksums are of what it unpacks to.
+        environments: by user-defined task, fingerprints of what its episodes were made in.
     """
 
     suite: Suite
@@ -84,6 +86,7 @@ class Manifest:
     sources: Mapping[str, Mapping[str, Any]]
     behaviours: tuple[str, ...]
     packed: bool = False
+    environments: Mapping[str, MadeOf] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, suite: Suite) -> Manifest:
@@ -171,6 +174,7 @@ class Manifest:
             "sources": [{"key": key, "description": d} for key, d in self.sources.items()],
             "behaviours": list(self.behaviours),
             **({"packed": True} if self.packed else {}),
+            **({"environments": dict(self.environments)} if self.environments else {}),
         }
 
 
@@ -214,6 +218,7 @@ class _Document(msgspec.Struct):
     sources: list[_Source]
     behaviours: list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]]
     packed: bool = False
+    environments: dict[str, dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         _require_printable(self.suite, *self.behaviours)
@@ -240,7 +245,8 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     if len(records) < len(document.tasks) or len(sources) < len(document.sources):
         raise ValueError("a task or a source is listed twice")
     suite = Suite(document.suite, tuple(record.task for record in records.values()))
-    return Manifest(suite, records, sources, tuple(document.behaviours), document.packed)
+    behaviours, environments = tuple(document.behaviours), document.environments
+    return Manifest(suite, records, sources, behaviours, document.packed, environments)
 
 
 def _parse_record(entry: Mapping[str, Any]) -> TaskRecord:

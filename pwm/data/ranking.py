@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pwm.data.cut_episodes import cut_episodes
 from pwm.data.store import EpisodeStore, success_known
 
 _UPPER = 0.9  # of expectiles: near 1 for the best that any episode made of a start
@@ -18,21 +19,26 @@ def best_first(store: EpisodeStore, task: str) -> np.ndarray:
     it is not known. Each kind is ordered by :func:`surplus`, since the highest returns alone are
     often those of the luckiest starts, such as goals that are near. In a sample with pieces of
     episodes, whose starts are not known, the episodes that it kept whole come first, and returns
-    order the rest.
+    order the rest. Among episodes of several lengths those that were cut short come last, by their
+    mean reward (:func:`pwm.data.cut_episodes.cut_episodes`).
 
     Raises:
         DataError: if the episodes' table or starts cannot be read.
     """
     table = store.episodes(task)
     merit = table["return"].astype(np.float64)
-    if not (is_piece := table["is_piece"]).any():
+    cut, is_piece = np.zeros(len(table), bool), table["is_piece"]
+    if not is_piece.any() and len(np.unique(table["length"])) > 1:
+        cut = cut_episodes(store, store.suite[task])
+        merit[cut] /= table["length"][cut] - 1.0
+    if not is_piece.any():
         start = np.empty((len(table), store.suite[task].obs_dim))
         for i, first in enumerate(table["start"].tolist()):
             start[i] = store.rows(task, first, first + 1)["obs"][0]
-        merit = surplus(start, merit)
+        merit[~cut] = surplus(start[~cut], merit[~cut])
     succeeds = table["success_last"] + 0.5 * ~success_known(store, task)
     succeeds *= store.suite[task].scored_by_success
-    return np.lexsort((-merit, 1 - succeeds, is_piece))  # by its last key first
+    return np.lexsort((-merit, 1 - succeeds, is_piece | cut))  # by its last key first
 
 
 def surplus(start: np.ndarray, outcome: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ next writer. So a writer may be killed at any instruction, and readers may open 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ import numpy as np
 from pwm.core.action_bounds import as_known_by
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, writing
+from pwm.core.fingerprints import MadeOf, require_unchanged
 from pwm.core.layout import JOBS, MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.suites import Suite, Task
@@ -149,6 +151,11 @@ class EpisodeStore:
     def sources(self) -> dict[str, dict[str, Any]]:
         """How the episodes were made, by key; an episode's source id is the key's position."""
         return {key: dict(value) for key, value in self._manifest.sources.items()}
+
+    @property
+    def environments(self) -> Mapping[str, MadeOf]:
+        """By user-defined task, fingerprints of the environment of its episodes, if known."""
+        return self._manifest.environments
 
     @property
     def behaviours(self) -> tuple[str, ...]:
@@ -275,6 +282,21 @@ class EpisodeStore:
         if len(known) >= _MAX_IDS:
             raise PwmError(f"{self.path} has {_MAX_IDS} sources, the most it can; use a new store.")
         self._commit(self._manifest.with_source(key, description))
+
+    def set_environment(self, task: str, made_of: MadeOf) -> bool:
+        """Notes the fingerprints of the environment that a task's episodes are made in.
+
+        Returns whether there are episodes already that it is not known of. Raises PwmError if there
+        are some that were made in another environment.
+        """
+        self._require_writer()
+        before, has_episodes = self.environments.get(task, {}), bool(self.record(task).episodes)
+        if has_episodes:
+            require_unchanged(f"{self.path} ({task})", before, made_of)
+        if before != made_of:
+            environments = {**self.environments, task: made_of}
+            self._commit(dataclasses.replace(self._manifest, environments=environments))
+        return has_episodes and not before and bool(made_of)
 
     def append(self, task: str, episodes: Sequence[Episode], source: str) -> None:
         """Adds whole episodes in one atomic, durable commit: all of them or none.

@@ -14,6 +14,7 @@ import numpy as np
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_all, writing
+from pwm.core.fingerprints import MadeOf
 
 
 @dataclass
@@ -56,13 +57,14 @@ class EpisodeLog:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._found: dict[str, Outcomes] = {}
+        self._made_of: dict[tuple[str, str], MadeOf] = {}
         if path is None or not path.is_file():
             return
         if path.is_symlink():
             raise PwmError(f"{path} is a link, and a log is not written through one; delete it.")
         data = path.read_bytes()
         for _, entry in _entries(data):
-            self._found[entry["key"]] = _from_json(entry)
+            self._keep(entry)
         if torn := len(data) - (data.rfind(b"\n") + 1):
             os.truncate(path, path.stat().st_size - torn)
 
@@ -72,19 +74,30 @@ class EpisodeLog:
     def __getitem__(self, key: str) -> Outcomes:
         return self._found[key]
 
+    def made_of(self, method: str, task: str) -> MadeOf | None:
+        """What a method's last episodes of a task were made from; None if that is not on record."""
+        return self._made_of.get((method, task))
+
+    def _keep(self, entry: Mapping[str, Any]) -> None:
+        self._found[entry["key"]] = _from_json(entry)
+        if "made_of" in entry:
+            self._made_of[entry["method"], entry["task"]] = entry["made_of"]
+
     def add(self, key: str, outcomes: Outcomes, notes: Mapping[str, Any]) -> None:
         """Keep outcomes.
 
         Args:
             key: what :func:`outcome_key` gives.
             outcomes: of the episodes that the key names.
-            notes: more entries of the line, for people who read the file.
+            notes: more entries of the line: ``method``, ``task``, and ``made_of``, the fingerprints
+                of what the key stands for; others are for people who read the file.
 
         Raises:
             PwmError: if they cannot be written.
         """
-        self._found[key] = outcomes
-        text = json.dumps({"key": key, **notes, **_to_json(outcomes)}).encode()
+        entry = {"key": key, **notes, **_to_json(outcomes)}
+        self._keep(entry)
+        text = json.dumps(entry).encode()
         self._write(_checksum(text) + b" " + text + b"\n")
 
     def take_over(self, path: Path) -> None:
@@ -94,7 +107,8 @@ class EpisodeLog:
             PwmError: if it cannot be written.
         """
         new = [(line, e) for line, e in _entries(path.read_bytes()) if e["key"] not in self]
-        self._found |= {entry["key"]: _from_json(entry) for _, entry in new}
+        for _, entry in new:
+            self._keep(entry)
         self._write(b"".join(line + b"\n" for line, _ in new))
 
     def _write(self, lines: bytes) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pwm.core.progress import progress_bar
+from envs.sources import environment_sources
+from pwm.core.fingerprints import MadeOf, changed, fingerprint, in_words
+from pwm.core.progress import console, progress_bar
 from pwm.core.suites import Task
 from pwm.core.versions import versions
 from pwm.core.worker_pool import Job, WorkerPool
@@ -35,6 +37,18 @@ class EvalJob:
     task: Task
     seeds: tuple[int, ...]  # one per episode
     key: str  # see :func:`pwm.evaluation.episode_log.outcome_key`
+    made_of: MadeOf  # fingerprints of what the key stands for
+    old_key: str  # the key of episodes that were played when environments had no fingerprints
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the log says of it beside the outcomes."""
+        return {
+            "method": self.method,
+            "task": self.task.name,
+            "seeds": self.seeds,
+            "made_of": self.made_of,
+        }
 
     def job(self, agent: AnyAgent) -> Job:
         """These episodes as a job for a worker."""
@@ -103,17 +117,20 @@ def run_episodes(
         PwmError: as the pool does.
     """
     eval_jobs = list(_eval_jobs(agents, tasks, seeds, batch))
+    _adopt(eval_jobs, log)
     lacking = [eval_job for eval_job in eval_jobs if eval_job.key not in log]
     queue = _Queue(agents, lacking)
+    total = len(agents) * len(seeds) * len(tasks)
+    done = total - sum(len(eval_job.seeds) for eval_job in lacking)
+    _tell(lacking, log)
+    if done:
+        console.print(f"{done} of {total} episodes were played before; they are kept.")
     started = time.perf_counter()
     with progress_bar() as progress:
-        total = len(agents) * len(seeds) * len(tasks)
-        done = total - sum(len(eval_job.seeds) for eval_job in lacking)
         bar = progress.add_task("evaluate", total=total, completed=done, note="")
         for job, outcomes in pool.run(queue.next_job, queue.answer):
             eval_job = queue.finished(job, outcomes)
-            notes = {"method": eval_job.method, "task": eval_job.task.name, "seeds": eval_job.seeds}
-            log.add(eval_job.key, outcomes, notes)
+            log.add(eval_job.key, outcomes, eval_job.notes)
             progress.update(bar, advance=len(eval_job.seeds), note=eval_job.task.name)
     return EvalRun(
         _by_method_and_task(eval_jobs, log),
@@ -129,12 +146,56 @@ def _eval_jobs(
     """All jobs, tasks of long episodes first, so that workers end at about the same time."""
     made_with = versions()
     for task in sorted(tasks, key=lambda task: -task.episode_length):
+        sources = environment_sources(task)
         for name, agent in agents.items():
             identity = agent.identity(task)
+            made_of = {
+                f"the agent '{name}'": fingerprint(identity),
+                f"the description of {task.name}": fingerprint(task.facts()),
+                "the version of a library": fingerprint(made_with),
+                **sources,
+            }
             for first in range(0, len(seeds), batch):
                 some = tuple(seeds[first : first + batch])
-                key = outcome_key(identity, task.facts(), some, made_with)
-                yield EvalJob(name, task, some, key)
+                facts = identity, task.facts(), some, made_with
+                old_key = outcome_key(*facts)
+                key = outcome_key(*facts, sources) if sources else old_key
+                yield EvalJob(name, task, some, key, made_of, old_key)
+
+
+def _adopt(eval_jobs: Sequence[EvalJob], log: EpisodeLog) -> None:
+    """Keep episodes that were played when the source of environments was not on record."""
+    old = [
+        eval_job
+        for eval_job in eval_jobs
+        if eval_job.key not in log
+        and eval_job.old_key in log
+        and log.made_of(eval_job.method, eval_job.task.name) is None
+    ]
+    for eval_job in old:
+        log.add(eval_job.key, log[eval_job.old_key], eval_job.notes)
+    if old:
+        names = in_words(eval_job.task.name for eval_job in old)
+        console.print(
+            f"Which source the environment of {names} had when its episodes were played is not on "
+            "record; they count as played in that of now.",
+            soft_wrap=True,
+        )
+
+
+def _tell(lacking: Sequence[EvalJob], log: EpisodeLog) -> None:
+    """Say which episodes are played again since what they were made from has changed."""
+    remade: dict[str, list[str]] = defaultdict(list)
+    for eval_job in lacking:
+        before = log.made_of(eval_job.method, eval_job.task.name)
+        if before is not None and (names := changed(before, eval_job.made_of)):
+            remade[in_words(names)].append(eval_job.task.name)
+    for what, tasks in remade.items():
+        console.print(
+            f"{what[0].upper()}{what[1:]} changed since episodes of {in_words(tasks)} were played; "
+            "they are played again.",
+            soft_wrap=True,
+        )
 
 
 def _by_method_and_task(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
 from pwm.core.progress import console
 from pwm.core.settings import Choices, all_may_change, setting
-from pwm.core.suites import SUITES, Suite, Task, get_suite
+from pwm.core.suites import Suite, Task, task_names
 from pwm.core.validation import (
     SEEDS,
     nearest,
@@ -31,6 +31,7 @@ from pwm.core.worker_pool import WorkerPool
 from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.evaluation.agents import AnyAgent, SavedPolicies, UniformActions
+from pwm.evaluation.chosen_tasks import chosen_suite
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import run_episodes
 from pwm.evaluation.mppi import (
@@ -53,7 +54,7 @@ from pwm.evaluation.scores import (
 from pwm.evaluation.videos import require_frames, require_video, write_strips, write_videos
 from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
 from pwm.models.policy import Policy
-from pwm.models.policy_directory import find_policies, policy_path
+from pwm.models.policy_directory import find_policies, policy_path, policy_tasks
 from pwm.models.sizes import size_name
 from pwm.models.world_model import ModelSize, WorldModel, load_world_model
 from pwm.runtime.device import resolve_device
@@ -159,7 +160,7 @@ class EvaluateConfig:
         require_resume(self)
         resolve_device(self.device)
         if self.tasks is not None:
-            get_suite(self.tasks)
+            task_names(self.tasks)
         if self.video or self.strip:
             require_video()
         require_output(self)
@@ -204,11 +205,16 @@ class _Inputs:
         if config.planners:
             assert config.checkpoint is not None
             model = load_world_model(config.checkpoint, resolve_device(config.device))
-        wanted = list(get_suite(config.tasks).names) if config.tasks is not None else None
+        directory = config.policy_directory
+        if directory is not None:
+            known, owner = policy_tasks(Path(directory)), directory
+        else:
+            assert model is not None
+            known, owner = {task.name: task for task in model.suite}, str(config.checkpoint)
+        suite = chosen_suite(config.tasks, known, owner)
         policies = {}
-        if config.policy_directory is not None:
-            policies = find_policies(Path(config.policy_directory), wanted)
-        suite = _suite(wanted, policies, model)
+        if directory is not None:
+            policies = find_policies(Path(directory), suite.names)
         suite = Suite(suite.name, require_environments(suite))
         store = EpisodeStore.open(config.data) if config.data is not None else None
         inputs = cls(config, model, policies, suite, store)
@@ -310,20 +316,6 @@ def evaluate(config: EvaluateConfig) -> Results:
         if report := pool.report():
             console.print(report)
     return results
-
-
-def _suite(
-    wanted: Sequence[str] | None, policies: Mapping[str, Policy], model: WorldModel | None
-) -> Suite:
-    """The tasks to evaluate, as a suite with a known one's name if it has the same tasks."""
-    known = {name: policy.task for name, policy in policies.items()}
-    if not known:
-        assert model is not None
-        known = {name: model.suite[name] for name in wanted or model.suite.names}
-    for suite in SUITES.values():
-        if set(suite.names) == set(known):
-            return Suite(suite.name, tuple(known.values()))
-    return Suite(",".join(known), tuple(known.values()))
 
 
 def _agents(inputs: _Inputs) -> dict[str, AnyAgent]:

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from pwm.core.errors import PwmError
 from pwm.core.renamed_settings import refuse_old_names
 from pwm.core.settings import Choices, setting
-from pwm.core.suites import get_suite
+from pwm.core.suites import task_names
 from pwm.core.validation import (
     require_at_least,
     require_choice,
@@ -277,7 +277,7 @@ class ExtractConfig:
         require_wandb(self.wandb_project)
         resolve_device(self.device)
         if self.tasks is not None:
-            get_suite(self.tasks)
+            task_names(self.tasks)
         require_valid("learner", self.learner)
         require_at_least(self, 1, "finetune.batch_size")
         require_valid("finetune.learner", self.finetune.learner)

@@ -10,17 +10,24 @@ from pathlib import Path
 from torch import Tensor
 
 from pwm.core.action_bounds import as_known_by
+from pwm.core.described_tasks import tasks_of
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory
+from pwm.core.fingerprints import MadeOf, definitions
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Suite, Task, get_suite, short_name
+from pwm.core.suites import Suite, Task
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData, Problem
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.data.windows.index import WindowIndex
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.groups import largest_group, planned_groups
+from pwm.extraction.groups import (
+    group_directory,
+    kept_tasks,
+    largest_group,
+    planned_groups,
+)
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
@@ -28,6 +35,7 @@ from pwm.pretraining.reward_bins import clamped_rewards
 from pwm.runtime.acceleration import FirstStep
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
+from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger
 from pwm.runtime.run_dir import open_run, resolved_config
 from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
@@ -58,10 +66,17 @@ def extract(config: ExtractConfig) -> Path:
     if config.init is not None:
         earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
     out = Path(config.out)
-    with open_run(out, "extract", config):
+    made_of = _made_of(config, tasks)
+    kept = kept_tasks(out, tasks)
+    with open_run(out, "extract", config, made_of, _made_of(config, kept) if kept else ()):
+        if done := sum(is_checkpoint(out / task.name) for task in tasks):
+            console.print(
+                f"{out} has {done} of {len(tasks)} policies already; they are kept.", soft_wrap=True
+            )
         for members in planned_groups(out, tasks, partial(_group_size, config, model, ensemble)):
             if all(is_checkpoint(out / task.name) for task in members):
-                delete_steps(_group_directory(out, members) / "checkpoints")  # if a kill left some
+                names = [task.name for task in members]
+                delete_steps(group_directory(out, names) / "checkpoints")  # if a kill left some
             else:
                 _extract_group(Group(model, store, members, config, bad, earlier, ensemble), out)
     bad.report(console.print)
@@ -91,7 +106,12 @@ def _group_size(
 def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
     if config.tasks is None:
         return list(suite)
-    return [suite[name] for name in get_suite(config.tasks).names]
+    return tasks_of(config.tasks, suite, config.checkpoint)
+
+
+def _made_of(config: ExtractConfig, tasks: Sequence[Task]) -> MadeOf:
+    names = [task.name for task in tasks]
+    return inputs_made_of(config, names) | definitions(tasks)
 
 
 def _with_data(
@@ -120,7 +140,7 @@ def _with_data(
 
 def _extract_group(group: Group, out: Path) -> None:
     config, total = group.config, group.config.learner.steps
-    directory = _group_directory(out, group.tasks)
+    directory = group_directory(out, [task.name for task in group.tasks])
     checkpoints = directory / "checkpoints"
     checkpoint = load_latest(checkpoints, KIND, console.print)
     step = 0
@@ -155,10 +175,6 @@ def _extract_group(group: Group, out: Path) -> None:
 def _note(metrics: Mapping[str, Tensor]) -> str:
     shown = "imagined_return" if "imagined_return" in metrics else "bc_loss"
     return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):.2f}"
-
-
-def _group_directory(out: Path, tasks: Sequence[Task]) -> Path:
-    return out / "groups" / short_name([task.name for task in tasks])
 
 
 def _by_task(tasks: Sequence[Task], metrics: dict[str, Tensor]) -> dict[str, float]:

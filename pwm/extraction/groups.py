@@ -14,13 +14,31 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
-from pwm.core.suites import Task
+from pwm.core.suites import Task, short_name
 from pwm.extraction.config import ActorCriticConfig
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import free_memory
+from pwm.runtime.training_checkpoints import list_steps
 
-_PLAN = "plan.json"
+_GROUPS, _PLAN = "groups", "plan.json"
+
+
+def group_directory(out: Path, names: Sequence[str]) -> Path:
+    """Where the tasks of these names are learned together."""
+    return out / _GROUPS / short_name(names)
+
+
+def kept_tasks(out: Path, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks that have a policy already, or a part of its learning behind them."""
+    plan = _read(out / _GROUPS / _PLAN)
+    begun = {
+        name
+        for names in plan
+        if list_steps(group_directory(out, names) / "checkpoints")
+        for name in names
+    }
+    return [task for task in tasks if task.name in begun or is_checkpoint(out / task.name)]
 
 
 def planned_groups(
@@ -39,7 +57,7 @@ def planned_groups(
     Raises:
         PwmError: if the plan on disk is damaged.
     """
-    file = out / "groups" / _PLAN
+    file = out / _GROUPS / _PLAN
     plan = _read(file)
     asked = {task.name: task for task in tasks}
     kept = [names for names in plan if asked.keys() >= set(names)]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from pwm.core.described_tasks import differences
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path
 from pwm.core.layout import MANIFEST_NAME
@@ -48,7 +49,7 @@ def import_files(config: ConvertConfig) -> Path:
         "success": "not published; stored as false",
         "terminated": "stored as false where a file does not have it",
     }
-    if recorded := _finished(out, _SOURCE, settings):
+    if recorded := _finished(out, chosen, _SOURCE, settings):
         _require_no_other(source, recorded["files"], out)
     else:
         begun = _recorded(unfinished_path(out), _SOURCE, settings)
@@ -77,7 +78,7 @@ def import_minari(config: ConvertConfig) -> Path:
         "on_error": config.on_error,
         **source.description,
     }
-    if _finished(out, _MINARI, settings):
+    if _finished(out, chosen, _MINARI, settings):
         console.print(info(EpisodeStore.open(out)))
         return out
     _note_environment(source)
@@ -89,10 +90,16 @@ def import_minari(config: ConvertConfig) -> Path:
     return out
 
 
-def _finished(out: Path, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _finished(out: Path, chosen: Suite, key: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record of a finished conversion, empty where it is still to do."""
     recorded = _recorded(out, key, settings)
     if recorded:
+        for task in EpisodeStore.open(out).suite:
+            if found := differences(chosen[task.name], task):
+                raise PwmError(
+                    f"{out} was converted for '{task.name}' as it was described then, and now it "
+                    f"has {', '.join(found)}; give another out=, or describe it as it was."
+                )
         console.print(f"{out} is whole already.")
     else:
         require_empty(out)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pwm.core.action_bounds import with_bounds
+from pwm.core.errors import PwmError
 from pwm.core.suites import Task, task_from_table
 from pwm.core.validation import (
     from_plain,
@@ -281,6 +282,16 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     checkpoint = load_checkpoint(Path(path), "policy", groups=("policy", *shared))
     state = {name: t for items in checkpoint.tensors.values() for name, t in items.items()}
     return rebuild(checkpoint.path, lambda: _described_policy(checkpoint.meta), state).to(device)
+
+
+def saved_task(path: Path) -> Task:
+    """The task of a saved policy; raises PwmError if there is none, or it is damaged."""
+    try:
+        return task_from_table(read_meta(path, "policy")["task"])
+    except LookupError as error:
+        raise PwmError(f"{path} cannot be used: it names no task; use another checkpoint.") from (
+            error
+        )
 
 
 def _described_policy(meta: Mapping[str, Any]) -> Policy:

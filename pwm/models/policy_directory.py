@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path, writing
-from pwm.core.suites import get_suite
-from pwm.models.policy import Policy, load_policy
+from pwm.core.suites import Task, get_suite
+from pwm.models.policy import Policy, load_policy, saved_task
 from pwm.runtime.checkpoint import is_checkpoint
 
 
@@ -46,6 +46,27 @@ def _link_or_copy(source: str, to: str) -> None:
         shutil.copy2(source, to)
 
 
+def policy_tasks(path: Path) -> dict[str, Task]:
+    """The tasks that have a policy, by name, in the benchmark's order.
+
+    Args:
+        path: a directory of policies, one per task, or a single policy's directory.
+
+    Raises:
+        PwmError: if there is none, or one is damaged.
+    """
+    children = sorted(path.iterdir()) if path.is_dir() else []
+    saved = [path] if is_checkpoint(path) else [p for p in children if is_checkpoint(p)]
+    found = {p.name: saved_task(p) for p in saved}
+    if not found:
+        raise PwmError(f"{path} holds no policy; give what `pwm extract` wrote as out=.")
+    if is_checkpoint(path):
+        found = {task.name: task for task in found.values()}
+    order = get_suite("mt80").names
+    names = sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
+    return {name: found[name] for name in names}
+
+
 def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, Policy]:
     """Policies by task name, in the suite's order.
 
@@ -56,19 +77,10 @@ def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, P
     Raises:
         PwmError: if there is none, or one that was asked for is missing.
     """
-    if is_checkpoint(path):
-        policy = load_policy(path)
-        found = {policy.task.name: policy}
-    else:
-        children = sorted(path.iterdir()) if path.is_dir() else []
-        found = {p.name: load_policy(p) for p in children if is_checkpoint(p)}
-    if not found:
-        raise PwmError(f"{path} holds no policy; give what `pwm extract` wrote as out=.")
+    found = policy_tasks(path)
     missing = [name for name in tasks or () if name not in found]
     if missing:
         raise PwmError(
             f"{path} has no policy for {', '.join(missing)}; it has {', '.join(sorted(found))}."
         )
-    order = get_suite("mt80").names
-    names = tasks or sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
-    return {name: found[name] for name in names}
+    return {name: load_policy(policy_path(path, name)) for name in tasks or found}

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
+from pwm.core.fingerprints import require_unchanged
 from pwm.core.locks import DirectoryLock
 from pwm.core.progress import console
 from pwm.core.settings import setting
@@ -21,7 +22,7 @@ from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.evaluate import OUTCOMES, STRIPS, VIDEOS
 from pwm.models.policy_directory import put_policies
 from pwm.pipelines.job_records import DONE, OUT, JobRecord
-from pwm.pipelines.jobs import KINDS, Jobs
+from pwm.pipelines.jobs import KINDS, Jobs, job_made_of
 from pwm.simulation.collect import join_stores
 
 
@@ -77,6 +78,8 @@ def _put_parts(command: str, whole: Any, parts: dict[Path, JobRecord]) -> Any:
     with DirectoryLock(out):
         if command == "extract":
             for part, record in parts.items():
+                now = job_made_of(command, whole, record.spec)
+                require_unchanged(part, record.made_of or {}, now)
                 put_policies(part, out, record.tasks)
             return whole
         log = EpisodeLog(out / OUTCOMES)

@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from envs.sources import environment_sources
 from pwm.core.files import write_atomically
+from pwm.core.fingerprints import MadeOf, definitions
 from pwm.core.layout import BEST
 from pwm.core.progress import console
-from pwm.core.suites import get_suite
+from pwm.core.suites import Suite, get_suite
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import evaluate
 from pwm.extraction.extract import extract
@@ -27,6 +29,7 @@ from pwm.pipelines.growth_config import GrowConfig, RoundSettings
 from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.growth_rounds import Round, read_rounds, rounds_table, write_rounds
 from pwm.reporting.report import report_command
+from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.run_dir import open_run
 from pwm.simulation.collect import collect
 
@@ -50,8 +53,13 @@ def grow(config: GrowConfig) -> Path:
 
 def _grow_in_rounds(config: GrowConfig) -> Path:
     out, suite = Path(config.out), get_suite(config.suite)
-    with open_run(out, "grow", config):
+    made_of = _made_of(config, suite)
+    with open_run(out, "grow", config, made_of, made_of if read_rounds(out) else ()):
         rounds = read_rounds(out)
+        if rounds:
+            console.print(
+                f"{out} has {len(rounds)} of {config.rounds} rounds; they are kept.", soft_wrap=True
+            )
         _keep_best(config, rounds)
         while len(rounds) < config.rounds:
             rounds.append(_play(config, rounds))
@@ -59,6 +67,17 @@ def _grow_in_rounds(config: GrowConfig) -> Path:
             _keep_best(config, rounds)
             console.print(rounds_table(rounds))
     return out
+
+
+def _made_of(config: GrowConfig, suite: Suite) -> MadeOf:
+    """What the rounds are made from, beside what earlier ones make."""
+    made_of = definitions(suite)
+    for task in suite:
+        made_of |= environment_sources(task)
+    for block in ("pretrain", "extract"):
+        found = inputs_made_of(getattr(config, block))
+        made_of |= {f"{block}.{name}": found[name] for name in found if name == "init="}
+    return made_of
 
 
 _COMMANDS: Mapping[str, Callable[[Any], object]] = {

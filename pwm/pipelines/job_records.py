@@ -44,6 +44,7 @@ class JobRecord:
         started: when that began, in seconds since 1970.
         seconds: that it took, once it has ended.
         error: why it failed, in one line.
+        made_of: fingerprints of what it was made from, when it last began.
     """
 
     command: str
@@ -56,8 +57,9 @@ class JobRecord:
     started: float | None = None
     seconds: float | None = None
     error: str | None = None
+    made_of: dict[str, str] | None = None
 
-    def begun(self, settings: dict[str, Any]) -> JobRecord:
+    def begun(self, settings: dict[str, Any], made_of: dict[str, str] | None = None) -> JobRecord:
         """The record of the same job when this process begins to work at it."""
         return JobRecord(
             self.command,
@@ -68,6 +70,7 @@ class JobRecord:
             socket.gethostname(),
             os.getpid(),
             time.time(),
+            made_of=made_of,
         )
 
     def ended(self, state: str, error: str | None = None) -> JobRecord:

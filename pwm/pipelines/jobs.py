@@ -17,14 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from envs.sources import environment_sources
 from pwm.core.errors import PwmError, explain_fault
 from pwm.core.files import make_directory
+from pwm.core.fingerprints import MadeOf, changed, definitions
 from pwm.core.layout import JOBS
 from pwm.core.locks import DirectoryLock
 from pwm.core.renamed_settings import with_current_names
 from pwm.core.settings import require_inputs
 from pwm.core.signals import Interrupted, Terminated
-from pwm.core.suites import SUITES, get_suite
+from pwm.core.suites import SUITES, described_tasks, task_names
 from pwm.core.validation import from_plain, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.extraction.config import ExtractConfig
@@ -43,7 +45,8 @@ from pwm.pipelines.job_records import (
     read_record,
     read_records,
 )
-from pwm.runtime.run_dir import open_run, read_config, resolved_config
+from pwm.runtime.inputs import inputs_made_of
+from pwm.runtime.run_dir import changed_settings, open_run, read_config, resolved_config
 from pwm.simulation.collect import CollectConfig, collect
 
 _LOCK_PATIENCE = 2.0  # `pwm status` holds a lock for a moment
@@ -102,7 +105,7 @@ class Jobs:
         kind = KINDS[command]
         settings, _ = with_current_names(kind.config, read_config(run / JOBS))
         config = from_plain(kind.config, settings)
-        order = {name: i for i, name in enumerate(get_suite(getattr(config, kind.setting)).names)}
+        order = {name: i for i, name in enumerate(task_names(getattr(config, kind.setting)))}
         by_task = sorted(records.items(), key=lambda item: order.get(item[1].tasks[0], len(order)))
         return cls(run, command, replace(config, out=str(run)), dict(by_task))
 
@@ -135,7 +138,7 @@ class JobFunction:
         kind = KINDS[self.command]
         with chdir(self.directory):
             spec = getattr(config, kind.setting)
-            directory = job_directory(Path(config.out), get_suite(spec).names)
+            directory = job_directory(Path(config.out), task_names(spec))
             make_directory(directory)
             lock = DirectoryLock(directory, _LOSS_PATIENCE)
             try:
@@ -150,8 +153,9 @@ class JobFunction:
                 lock.release()
 
     def _work(self, directory: Path, spec: Any, config: Any) -> None:
-        kind, tasks = KINDS[self.command], list(get_suite(spec).names)
-        record = JobRecord(self.command, spec, tasks).begun(resolved_config(config))
+        kind, tasks = KINDS[self.command], list(task_names(spec))
+        made_of = job_made_of(self.command, config, spec)
+        record = JobRecord(self.command, spec, tasks).begun(resolved_config(config), made_of)
         record.write(directory)
         try:
             kind.function(replace(config.as_job(), out=str(directory / OUT), resume="auto"))
@@ -191,7 +195,7 @@ def job_specs(values: Sequence[Any]) -> list[Any]:
         PwmError: for unknown tasks, or a task in two jobs.
     """
     specs = [name for v in values for name in (SUITES[v].names if _is_suite(v) else [v])]
-    names = [name for spec in specs for name in get_suite(spec).names]
+    names = [name for spec in specs for name in task_names(spec)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PwmError(f"{', '.join(twice)} would be in two jobs; name each task once.")
     return specs
@@ -224,17 +228,17 @@ def planned_jobs(
     config.validate()
     require_inputs(config)
     require_writable(config.out)
-    own = {job_directory(run, get_suite(spec).names): spec for spec in specs}
+    own = {job_directory(run, task_names(spec)): spec for spec in specs}
     _require_disjoint(run, own)
-    with open_run(run / JOBS, command, _widened(command, config)):
+    widened = _widened(command, config)
+    with open_run(run / JOBS, command, widened, inputs_made_of(config)):
         for directory, spec in own.items():
             _announce(command, directory, spec)
-        settings = resolved_config(config)
         yield (
             [
                 spec
                 for path, spec in own.items()
-                if kind.always or not _is_done(path, kind, settings)
+                if kind.always or not _is_done(path, command, config, spec)
             ],
             JobFunction(command, str(Path.cwd())),
         )
@@ -242,7 +246,7 @@ def planned_jobs(
 
 def _require_disjoint(run: Path, own: Mapping[Path, Any]) -> None:
     """Raise PwmError if a task is in a job of the directory that has other tasks too, or fewer."""
-    names = {name for spec in own.values() for name in get_suite(spec).names}
+    names = {name for spec in own.values() for name in task_names(spec)}
     others = read_records(run) if (run / JOBS).is_dir() else {}
     for path, record in others.items():
         if path not in own and (shared := sorted(names & set(record.tasks))):
@@ -261,9 +265,9 @@ def _widened(command: str, config: Any) -> Any:
     if before.command != command:
         return config  # which is refused for that
     old, new = getattr(before.config, setting), getattr(config, setting)
-    if set(get_suite(old).names) >= set(get_suite(new).names):
+    if set(task_names(old)) >= set(task_names(new)):
         return replace(config, **{setting: old})
-    if set(get_suite(old).names) <= set(get_suite(new).names):
+    if set(task_names(old)) <= set(task_names(new)):
         return config
     return replace(config, **{setting: list(dict.fromkeys([*_listed(old), *_listed(new)]))})
 
@@ -281,13 +285,27 @@ def _announce(command: str, directory: Path, spec: Any) -> None:
     if record is not None and record.state in (DONE, RUNNING):
         return
     with DirectoryLock(directory, _LOCK_PATIENCE):
-        JobRecord(command, spec, list(get_suite(spec).names), WAITING).write(directory)
+        JobRecord(command, spec, list(task_names(spec)), WAITING).write(directory)
 
 
-def _is_done(directory: Path, kind: JobKind, settings: Mapping[str, Any]) -> bool:
-    record = read_record(directory)
+def _is_done(directory: Path, command: str, config: Any, spec: Any) -> bool:
+    """Whether a job was done with these settings, from what is there now."""
+    record, kind = read_record(directory), KINDS[command]
     if record is None or record.state != DONE or record.settings is None:
         return False
     before, _ = with_current_names(kind.config, record.settings)
+    made_before, made_of = record.made_of or {}, job_made_of(command, config, spec)
+    differences = changed_settings(
+        kind.config, before, resolved_config(config), made_before, made_of
+    )
     ignored = {kind.setting, "out", "resume"}
-    return all(before.get(k) == v for k, v in settings.items() if k not in ignored)
+    return not changed(made_before, made_of) and set(differences) <= ignored
+
+
+def job_made_of(command: str, config: Any, spec: Any) -> MadeOf:
+    """Fingerprints of what a job is made from, whose tasks ``spec`` names."""
+    own = described_tasks(spec)
+    made_of = inputs_made_of(config, task_names(spec)) | definitions(own)
+    for task in own if command == "collect" else ():
+        made_of |= environment_sources(task)
+    return made_of

@@ -14,12 +14,14 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
+from pwm.core.described_tasks import require_same_environments
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
+from pwm.core.fingerprints import definitions
 from pwm.core.progress import console, progress_bar
 from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Suite, get_suite
+from pwm.core.suites import Suite, get_suite, task_names
 from pwm.core.validation import (
     require_at_least,
     require_choice,
@@ -52,9 +54,10 @@ from pwm.pretraining.reward_bins import clamped_rewards
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
+from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger, NoMetrics
 from pwm.runtime.run_dir import open_run, require_output, resolved_config
-from pwm.runtime.training_checkpoints import load_latest, require_same_data
+from pwm.runtime.training_checkpoints import list_steps, load_latest, require_same_data
 from pwm.runtime.wandb_run import require_wandb
 
 INIT_NORMALIZATION = ("keep", "widen", "data")
@@ -167,7 +170,7 @@ class PretrainConfig(LearnerConfig):
         require_wandb(self.wandb_project)
         require_data_device(self.data_device, resolve_device(self.device))
         if self.suite is not None:
-            get_suite(self.suite)
+            task_names(self.suite)
         require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
@@ -217,7 +220,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
                 f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or "
                 "begin without init=."
             )
-        chosen = store.suite if config.suite is None else get_suite(config.suite)
+        chosen = store.suite if config.suite is None else get_suite(config.suite, store.suite)
+        require_same_environments(chosen, store.suite, store.path)
         suite, names = chosen, None
         if given is not None:
             suite, names = given.suite, None if config.suite is None else chosen.names
@@ -247,12 +251,18 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
     with ExitStack() as held:
         with ranks.raise_together():
             if ranks.main:
-                held.enter_context(open_run(out, "pretrain", config))
+                made_of = inputs_made_of(config) | definitions(suite)
+                # Checkpoints name their data themselves.
+                named = [name for name in made_of if name != "data="]
+                settled = named if list_steps(out / "checkpoints") else []
+                held.enter_context(open_run(out, "pretrain", config, made_of, settled))
         torch.manual_seed(config.seed)
         model = _built(build, ranks) if given is None else given
         learner = _learner(model, config, device, ranks)
         with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
+        if start >= config.steps and ranks.main:
+            ranks.print_rank(f"{out} is at step {start} of {config.steps} already; it is kept.")
         try:
             _train(learner, config, sampler, held_out, out, start, ranks)
         finally:

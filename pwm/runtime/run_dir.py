@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
+from pwm.core.fingerprints import MadeOf, require_unchanged
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import DirectoryLock
+from pwm.core.progress import console
 from pwm.core.renamed_settings import tell_renames, with_current_names
-from pwm.core.settings import changeable, innermost
+from pwm.core.settings import changeable, innermost, input_settings
 from pwm.core.validation import require_resume, require_writable
 from pwm.core.versions import git_revision, versions
+from pwm.runtime.inputs import is_same_input
 
 _CONFIG, _RUN = "config.yaml", "run.json"
 
@@ -41,7 +45,13 @@ def require_output(config: Any) -> None:
 
 
 @contextmanager
-def open_run(directory: Path, command: str, config: Any) -> Iterator[Path]:
+def open_run(
+    directory: Path,
+    command: str,
+    config: Any,
+    made_of: Mapping[str, str] | None = None,
+    settled: Collection[str] = (),
+) -> Iterator[Path]:
     """Hold a run directory for writing, with the config and the versions recorded in it.
 
     Args:
@@ -51,21 +61,31 @@ def open_run(directory: Path, command: str, config: Any) -> Iterator[Path]:
             on in a directory that was made with the same config, or ``"never"`` to refuse one that
             holds a run. A setting that there was none of then counts as its default, and one by
             an old name as that of today. What is declared with ``may_change`` may differ, and so
-            may ``resume``, and ``out``, since a run's directory may be moved.
+            may ``resume``, and ``out``, since a run's directory may be moved. A path to read may
+            be written otherwise, where it leads to the same content.
+        made_of: fingerprints of what the run is made from, recorded with those of before.
+        settled: the names of those that there is a result of, and which may not have changed.
 
     Raises:
-        PwmError: if another process writes there, or the directory holds another run.
+        PwmError: if another process writes there, the directory holds another run, or what its
+            results were made from has changed.
     """
     require_resume(config, directory / _CONFIG)
     make_directory(directory)
     with DirectoryLock(directory):
-        resolved = resolved_config(config)
-        _check_same_run(directory, command, resolved, type(config))
+        resolved, made_of = resolved_config(config), dict(made_of or {})
+        was = _check_same_run(directory, command, resolved, type(config), made_of)
+        if settled and not was and (directory / _RUN).is_file():
+            console.print(
+                f"What {directory} was made from is not on record; it is kept.", soft_wrap=True
+            )
+        require_unchanged(directory, was, {name: made_of[name] for name in settled})
+        made_of = was | made_of
         write_atomically(
             directory / _CONFIG, OmegaConf.to_yaml(OmegaConf.create(resolved)).encode()
         )
         started, before = time.time(), float(read_run(directory).get("seconds") or 0.0)
-        _record(directory, command, resolved, started, before, finished=False)
+        _record(directory, command, resolved, made_of, started, before, finished=False)
         finished = False
         try:
             yield directory
@@ -73,7 +93,7 @@ def open_run(directory: Path, command: str, config: Any) -> Iterator[Path]:
         finally:
             seconds = before + time.time() - started
             with nullcontext() if finished else suppress(PwmError):  # what ended it counts
-                _record(directory, command, resolved, started, seconds, finished)
+                _record(directory, command, resolved, made_of, started, seconds, finished)
 
 
 def resolved_config(config: Any) -> dict[Any, Any]:
@@ -84,30 +104,73 @@ def resolved_config(config: Any) -> dict[Any, Any]:
 
 
 def _check_same_run(
-    directory: Path, command: str, config: dict[Any, Any], config_type: type
-) -> None:
+    directory: Path,
+    command: str,
+    config: dict[Any, Any],
+    config_type: type,
+    made_of: Mapping[str, str],
+) -> MadeOf:
+    """What the run in a directory was made from; raises PwmError if it is another run."""
     file = directory / _CONFIG
     if not file.is_file():
-        return
-    maker = read_run(directory).get("command", command)
+        return {}
+    run = read_run(directory)
+    maker, was = run.get("command", command), dict(run.get("made_of") or {})
     if maker != command:
         raise PwmError(f"{directory} holds a run of `pwm {maker}`; give another out=.")
-    new = dict(innermost(config))
-    added = {k: v for k, v in innermost(resolved_config(config_type)) if k in new}
     before, renames = with_current_names(config_type, read_config(directory))
     tell_renames(renames, str(file))
-    old = added | dict(innermost(before))
+    differences = changed_settings(config_type, before, config, was, made_of)
     may_change = {"out", "resume", *changeable(config_type)}
     changed = [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and not may_change & _with_blocks(key)
+        f"{key}: {old} -> {new}"
+        for key, (old, new) in differences.items()
+        if not may_change & _with_blocks(key)
     ]
     if changed:
         raise PwmError(
             f"{directory} holds a run with other settings ({'; '.join(changed)}); repeat those "
             "settings to go on with it, or give another out=."
         )
+    return was
+
+
+def changed_settings(
+    config_type: type,
+    before: Mapping[Any, Any],
+    now: Mapping[Any, Any],
+    made_before: Mapping[str, str],
+    made_now: Mapping[str, str],
+) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, by dotted name, with their values before and now.
+
+    Args:
+        config_type: of the config.
+        before: its settings as plain data; one that there was none of counts as its default.
+        now: likewise.
+        made_before: what was made with them.
+        made_now: likewise. A path that is written otherwise is no difference where it leads to the
+            same content.
+    """
+    new = dict(innermost(now))
+    added = {k: v for k, v in innermost(resolved_config(config_type)) if k in new}
+    old = added | dict(innermost(before))
+    paths = input_settings(config_type)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted({*old, *new})
+        if not _is_same(old.get(key), new.get(key))
+        and not (key in paths and is_same_input(key, made_before, made_now))
+    }
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Whether two values are equal, or two ways to write the path of one file."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(map(_is_same, old, new))
+    if isinstance(old, str) and isinstance(new, str) and os.path.exists(old):
+        return os.path.realpath(old) == os.path.realpath(new)
+    return bool(old == new)
 
 
 def _with_blocks(key: str) -> set[str]:
@@ -120,6 +183,7 @@ def _record(
     directory: Path,
     command: str,
     config: dict[Any, Any],
+    made_of: MadeOf,
     started: float,
     seconds: float,
     finished: bool,
@@ -128,6 +192,7 @@ def _record(
         "command": command,
         "typed": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",
         "seed": config.get("seed"),
+        "made_of": made_of,
         "git": git_revision(),
         "versions": versions(),
         "python": platform.python_version(),

@@ -6,20 +6,22 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from envs.sources import environment_sources
 from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256
+from pwm.core.fingerprints import in_words, require_unchanged
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
 from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Suite, Task, get_suite
+from pwm.core.suites import Suite, Task, get_suite, task_names
 from pwm.core.validation import (
     require_at_least,
     require_choice,
@@ -32,6 +34,7 @@ from pwm.core.validation import (
 from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.episode import Episode
 from pwm.data.inspection import info
+from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore, success_known
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
 from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
@@ -108,7 +111,7 @@ class CollectConfig:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
-        suite = get_suite(self.suite)
+        suite = _suite(self)
         wanted = _episodes_per_task(self.episodes, suite)
         for behaviour, possible, what in (
             ("scripted", has_controller, "no scripted controller"),
@@ -129,7 +132,7 @@ class CollectConfig:
         """These settings for one of several jobs, which has some of the tasks."""
         if not isinstance(self.episodes, Mapping):
             return self
-        own = get_suite(self.suite)
+        own = task_names(self.suite)
         return replace(self, episodes={t: n for t, n in self.episodes.items() if str(t) in own})
 
     def noise(self) -> PolicyNoise:
@@ -155,7 +158,7 @@ def collect(config: CollectConfig) -> Path:
         Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
-    suite = get_suite(config.suite)
+    suite = _suite(config)
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     learns = config.behaviour in LEARNERS
@@ -175,8 +178,14 @@ def collect(config: CollectConfig) -> Path:
     ):
         if learns:
             require_prior(store, config.sac)
+        _note_environments(store, suite.names)
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
+        if kept := sum(min(made[task], count) for task, count in wanted.items()):
+            console.print(
+                f"{config.out} has {kept} of these episodes already; they are kept.",
+                soft_wrap=True,
+            )
         if total := sum(max(count - made[task], 0) for task, count in wanted.items()):
             with progress_bar() as progress:
                 bar = progress.add_task("collect", total=total, note="")
@@ -220,14 +229,16 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
         PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
     """
     opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
-    named = get_suite(config.suite)
+    named = _suite(config)
     tasks = (opened[t.name].suite[t.name] if t.name in opened else t for t in named)
     suite = Suite(named.name, tuple(tasks))
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     description = _describe(recipe, suite)
     source = _source_key(recipe, description)
+    opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
     with _open_or_create(Path(config.out), suite) as store:
+        _note_environments(store, suite.names, opened.values())
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
         entries = _episodes(suite, made, wanted)
@@ -237,6 +248,14 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
 
 def _recipe(config: CollectConfig) -> Recipe:
     return Recipe(config.seed, config.behaviour, config.policy, config.noise(), config.mpc)
+
+
+def _suite(config: CollectConfig) -> Suite:
+    """The tasks to collect, which the store may know already."""
+    path = Path(config.out)
+    return get_suite(
+        config.suite, Manifest.read(path).suite if (path / MANIFEST_NAME).exists() else ()
+    )
 
 
 def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:
@@ -282,6 +301,28 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
     if recipe.behaviour == "mpc" and recipe.planner != SimulatorMPCConfig():
         description["planner"] = asdict(recipe.planner)
     return description
+
+
+def _note_environments(
+    store: EpisodeStore, tasks: Iterable[str], parts: Iterable[EpisodeStore] = ()
+) -> None:
+    """Record what the environments are made of; raises PwmError if episodes are of other ones.
+
+    ``parts`` are stores of episodes that are to be put into this one.
+    """
+    unknown = []
+    for name in tasks:
+        made_of = environment_sources(store.suite[name])
+        for part in parts:
+            require_unchanged(f"{part.path} ({name})", part.environments.get(name, {}), made_of)
+        if store.set_environment(name, made_of):
+            unknown.append(name)
+    if unknown:
+        console.print(
+            f"{store.path} has episodes of {in_words(unknown)}, and which source the environment "
+            "had when they were made is not on record; they are kept.",
+            soft_wrap=True,
+        )
 
 
 def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:

@@ -118,6 +118,9 @@ def test_by_path_limited_and_again(
     assert "is whole already" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(PwmError, match="limit: 2 -> 3"):
         convert(settings(tmp_path, source=f"minari:{dataset}", limit=3))
+    (tmp_path / "task.yaml").write_text(TASK.replace("episode_length: 200", "episode_length: 9"))
+    with pytest.raises(PwmError, match="now it has episode_length 9 and not 200"):
+        convert(config)
 
 
 def test_goes_on_after_a_stop(

@@ -156,3 +156,52 @@ def test_a_record_of_settings_runs_nothing(tmp_path, monkeypatch):
     with pytest.raises(PwmError) as refused:
         run(tmp_path)
     assert "told" not in str(refused.value)
+
+
+@dataclass
+class Reading(Config):
+    data: str = setting("", input_path=True)
+
+
+def test_a_path_may_be_written_otherwise_where_it_leads_to_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    out, made_of = tmp_path / "out", {"data=": "1"}
+    for data in ("data", "data/", "./data", str(tmp_path / "data")):
+        with open_run(out, "test", Reading(data=data)):
+            pass
+    with open_run(out, "test", Reading(data="data"), made_of):
+        pass
+    (tmp_path / "data").rename(tmp_path / "moved")
+    with pytest.raises(PwmError, match="data: data -> moved"):
+        run(out, Reading(data="moved"))
+    with (
+        pytest.raises(PwmError, match="data: data -> moved"),
+        open_run(out, "test", Reading(data="moved"), {"data=": "2"}),
+    ):
+        pass
+    with open_run(out, "test", Reading(data="moved"), made_of):
+        pass
+
+
+def test_what_results_were_made_from_may_not_have_changed(tmp_path, capsys):
+    def opened(made_of, settled=()):
+        with open_run(tmp_path, "test", Config(), made_of, settled):
+            return read_run(tmp_path)["made_of"]
+
+    assert opened({"a": "1", "b": "1"}) == {"a": "1", "b": "1"}
+    assert opened({"a": "2"}) == {"a": "2", "b": "1"}  # there is no result of it yet
+    assert opened({"a": "2", "c": "1"}, ["a", "c"]) == {"a": "2", "b": "1", "c": "1"}
+    with pytest.raises(PwmError, match="was made before a and c changed"):
+        opened({"a": "3", "b": "2", "c": "3"}, ["a", "c"])
+    assert read_run(tmp_path)["made_of"]["a"] == "2"
+    assert "not on record" not in capsys.readouterr().err
+
+
+def test_a_run_of_before_fingerprints_is_kept_and_said_so_once(tmp_path, capsys):
+    run(tmp_path)
+    for _ in range(2):
+        with open_run(tmp_path, "test", Config(), {"a": "1"}, ["a"]):
+            pass
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("was made from is not on record; it is kept") == 1
