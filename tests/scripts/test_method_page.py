@@ -37,9 +37,12 @@ def test_a_part_is_where_the_page_says(names, file, minimal):
         assert getattr(pwm_minimal, name).__module__ == pwm_minimal.__name__, name
 
 
-def test_the_actor_s_loss_is_called_where_the_page_says():
-    (method,) = re.findall(r"`ActorCriticLearner\.(\w+)`", PAGE)
-    assert "actor_loss(" in inspect.getsource(getattr(ActorCriticLearner, method))
+def test_the_losses_are_called_where_the_page_says():
+    methods = re.findall(r"`ActorCriticLearner\.(\w+)`", PAGE)
+    calls = ("actor_loss(",), ("td_lambda(", "pessimistic_value(")
+    for method, names in zip(methods, calls, strict=True):
+        source = inspect.getsource(getattr(ActorCriticLearner, method))
+        assert all(name in source for name in names), method
 
 
 def test_its_settings_are_settings_and_differ_from_the_defaults():
