@@ -7,6 +7,7 @@ import pytest
 import torch
 from autocast import watch_backward
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from configs import changed
 from pwm.core.errors import PwmError
@@ -16,6 +17,7 @@ from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.imagination import Imagined, ImaginedRollout
 from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
 from pwm.extraction.learner import ActorCriticLearner
+from pwm.models import layers
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.math import symexp
 from pwm.models.world_model import ModelSize, WorldModel
@@ -117,37 +119,34 @@ class Problem:
         gradients = torch.autograd.grad(loss.sum(), self.parameters)
         return torch.cat([gradient.flatten() for gradient in gradients])
 
-    @torch.no_grad()
-    def loss(self, actor_inputs: Tensor | None) -> float:
+    def loss(self, weights: Tensor, actor_inputs: Tensor | None) -> Tensor:
         """Minus the normalized return, step by step; the actor reads given latents or its own."""
         config, model, task = self.config, self.learner.model, torch.tensor([[0], [1]])
+        actors, names = self.learner.actors, dict(self.learner.actors.named_parameters())
+        parts = weights.split([parameter.numel() for parameter in names.values()])
+        own = {n: part.view_as(names[n]) for n, part in zip(names, parts, strict=True)}
         z, total = self.start, torch.zeros(2, config.batch_size, dtype=torch.float64)
         for t in range(config.horizon):
             features = z if actor_inputs is None else actor_inputs[t]
-            action = self.learner.actors(features, self.noise[t])
+            action = functional_call(actors, own, (features, self.noise[t]))
             reward = model.symlog_reward(z, action, task)
-            total += config.discount**t * (
+            total = total + config.discount**t * (
                 symexp(reward) if config.reward_units == "real" else reward
             )
             z = model.next(z, action, task)
         values = self.learner.critics(z)
-        total += config.discount**config.horizon * torch.minimum(values[:, 0], values[:, 1])
-        return float((-total.mean(1) / self.scale).sum())
+        total = total + config.discount**config.horizon * torch.minimum(values[:, 0], values[:, 1])
+        return (-total.mean(1) / self.scale).sum()
 
+    @torch.no_grad()
     def numeric(self, actor_inputs: Tensor | None, step: float = 1e-6) -> Tensor:
         """Central differences in every single parameter."""
-        slopes = []
-        for parameter in self.parameters:
-            flat = parameter.data.view(-1)
-            for i in range(len(flat)):
-                before = flat[i].item()
-                flat[i] = before + step
-                above = self.loss(actor_inputs)
-                flat[i] = before - step
-                below = self.loss(actor_inputs)
-                flat[i] = before
-                slopes.append((above - below) / (2 * step))
-        return torch.tensor(slopes, dtype=torch.float64)
+        weights = nn.utils.parameters_to_vector(self.parameters)
+        steps = step * torch.eye(len(weights), dtype=torch.float64)
+        losses = torch.vmap(lambda at: self.loss(at, actor_inputs))
+        with pytest.MonkeyPatch.context() as patch:  # vmap does not take the library's own Mish
+            patch.setattr(layers._RationalMish, "apply", nn.functional.mish)
+            return (losses(weights + steps) - losses(weights - steps)) / (2 * step)
 
 
 @pytest.mark.parametrize("reward_units", ["symlog", "real"])
