@@ -244,7 +244,9 @@ def test_groups_stay_as_they_were_planned(toy, toy_world_model, finished, tmp_pa
     assert_same_result(tmp_path, finished)
 
 
-@pytest.mark.parametrize("iteration", [2, 7, 12])
+@pytest.mark.parametrize(
+    "iteration", [2, *(pytest.param(i, marks=pytest.mark.slow) for i in (7, 12))]
+)
 def test_a_crash_loses_nothing_but_time(
     iteration, toy, toy_world_model, finished, tmp_path, monkeypatch
 ):
@@ -259,7 +261,7 @@ def test_a_crash_loses_nothing_but_time(
     assert_same_result(tmp_path, finished)
 
 
-@pytest.mark.parametrize("save_every", [5, 500])
+@pytest.mark.parametrize("save_every", [5, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_crash_between_two_policies_is_mended(
     save_every, toy, toy_world_model, finished, tmp_path, monkeypatch
 ):
@@ -320,7 +322,7 @@ def q_world_model(toy, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("with_q", [False, True])
+@pytest.mark.parametrize("with_q", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_finetuning_resumes_bit_for_bit(
     with_q, toy, toy_world_model, q_world_model, tmp_path, monkeypatch
 ):
@@ -385,7 +387,7 @@ def test_with_remedies_tasks_alone_give_what_tasks_together_give(
             torch.testing.assert_close(weight, together[name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("tuned", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_with_remedies_resuming_is_bit_exact(
     tuned, toy, toy_world_model, remedies, tmp_path, monkeypatch
 ):
