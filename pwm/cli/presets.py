@@ -7,10 +7,11 @@ names that settings have today.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,8 @@ class Presets:
         return {chooser: in_order(of_group) for chooser, of_group in names.items()}
 
     def _read(self, chooser: str, file: Path) -> Preset:
-        text = file.read_text()
-        header = _PACKAGE.search(text)
-        package = header[1] if header else None
-        settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        assert isinstance(settings, dict)
+        package, content = _content(file.read_text())
+        settings = copy.deepcopy(content)
         block = chooser.partition("@")[2] or package or chooser
         kind = self.config_type if block == _ROOT else block_type(self.config_type, block)
         renames: Renames = []
@@ -145,6 +143,15 @@ class Presets:
         choices = {c for c in choices if c.split("=")[0] not in given}
         choices |= {f"{chooser}={name}" for chooser, name in given.items()}
         return [preset for preset in self.found if preset.choice in choices]
+
+
+@lru_cache(maxsize=256)
+def _content(text: str) -> tuple[str | None, dict[Any, Any]]:
+    """The package that a file names, and its settings; growing reads the same for every step."""
+    header = _PACKAGE.search(text)
+    settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    assert isinstance(settings, dict)
+    return header[1] if header else None, settings
 
 
 def in_order(names: Iterable[str]) -> list[str]:
