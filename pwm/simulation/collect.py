@@ -17,6 +17,7 @@ from pwm.core.files import directory_sha256
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
+from pwm.core.protocols import with_metaworld
 from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
@@ -59,6 +60,8 @@ class CollectConfig:
         out: the store's directory; made if it does not exist, appended to if it does.
         suite: a suite, a task, or several tasks, in a list or joined with commas.
         episodes: episodes per task, or a mapping from task name to episodes.
+        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
+            ``500x1``; null for the benchmark's ``100x2``. What learns from the data keeps it.
         seed: everything drawn follows from it; another seed adds other episodes.
         workers: processes, 0 for one per available core. Does not change the data.
         behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
@@ -83,6 +86,7 @@ class CollectConfig:
     out: str
     suite: Any = setting("quick", may_change=True)
     episodes: Any = setting(100, may_change=True)
+    metaworld: str | None = None
     seed: int = 0
     workers: int = setting(0, may_change=True)
     behaviour: str = "mixed"
@@ -108,7 +112,7 @@ class CollectConfig:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
-        suite = get_suite(self.suite)
+        suite = _suite(self)
         wanted = _episodes_per_task(self.episodes, suite)
         for behaviour, possible, what in (
             ("scripted", has_controller, "no scripted controller"),
@@ -155,7 +159,7 @@ def collect(config: CollectConfig) -> Path:
         Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
-    suite = get_suite(config.suite)
+    suite = _suite(config)
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     learns = config.behaviour in LEARNERS
@@ -220,7 +224,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
         PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
     """
     opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
-    named = get_suite(config.suite)
+    named = _suite(config)
     tasks = (opened[t.name].suite[t.name] if t.name in opened else t for t in named)
     suite = Suite(named.name, tuple(tasks))
     wanted = _episodes_per_task(config.episodes, suite)
@@ -233,6 +237,10 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
         entries = _episodes(suite, made, wanted)
         found = ((e, opened[e.task.name].episode(e.task.name, e.index)) for e in entries)
         _append(store, source, found)
+
+
+def _suite(config: CollectConfig) -> Suite:
+    return with_metaworld(get_suite(config.suite), config.metaworld)
 
 
 def _recipe(config: CollectConfig) -> Recipe:
