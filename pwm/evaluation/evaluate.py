@@ -81,8 +81,6 @@ class EvaluateConfig:
             strips; also outcomes.jsonl, the episodes played so far, and the cloned policies.
         tasks: a list, a suite's name, or null for every task that there is a policy for.
         episodes: per task.
-        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
-            ``500x1``; null for what the policies or the world model were made for. Tables mark it.
         seed: of the first episode's environment; episode i has seed + i.
         baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
             planner, planner+actor.
@@ -101,6 +99,8 @@ class EvaluateConfig:
             as hung and is replaced; likewise one that dies or fails.
         max_faults: this many faults in the same episodes, which are played again after each, end
             the command.
+        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
+            ``500x1``; null for what the policies or the world model were made for. Tables mark it.
     """
 
     presets: ClassVar[Choices] = {"launcher": "local"}
@@ -109,7 +109,6 @@ class EvaluateConfig:
     out: str = MISSING
     tasks: Any = None
     episodes: int = 10
-    metaworld: str | None = None
     seed: int = 1000
     baselines: list[str] = field(default_factory=lambda: ["random"])
     bc_top_fraction: float = 0.1
@@ -126,6 +125,7 @@ class EvaluateConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
+    metaworld: str | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""

@@ -60,8 +60,6 @@ class CollectConfig:
         out: the store's directory; made if it does not exist, appended to if it does.
         suite: a suite, a task, or several tasks, in a list or joined with commas.
         episodes: episodes per task, or a mapping from task name to episodes.
-        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
-            ``500x1``; null for the benchmark's ``100x2``. What learns from the data keeps it.
         seed: everything drawn follows from it; another seed adds other episodes.
         workers: processes, 0 for one per available core. Does not change the data.
         behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
@@ -79,6 +77,8 @@ class CollectConfig:
         resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
         mpc: of behaviour ``mpc``, how much it tries.
         sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
+        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
+            ``500x1``; null for the benchmark's ``100x2``. What learns from the data keeps it.
     """
 
     presets: ClassVar[Choices] = {"launcher": "local", "collect": None}
@@ -86,7 +86,6 @@ class CollectConfig:
     out: str
     suite: Any = setting("quick", may_change=True)
     episodes: Any = setting(100, may_change=True)
-    metaworld: str | None = None
     seed: int = 0
     workers: int = setting(0, may_change=True)
     behaviour: str = "mixed"
@@ -98,6 +97,7 @@ class CollectConfig:
     resume: str = "auto"
     mpc: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig)
     sac: SacConfig = field(default_factory=SacConfig)
+    metaworld: str | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
