@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,13 @@ from pwm.core.suites import Task
 
 from .core import Action, Observation, TaskEnv
 from .seeding import seed_layers, seeded_globals
+
+_LARGEST = 1 + 1e-6
+_CLIPPED = (
+    "an action for '{0}' lies beyond [-1, 1] and is clipped: this environment scales actions from "
+    "[-1, 1] to its own bounds, so give it normalized ones, of a policy "
+    "policy.act(obs, normalized=True)."
+)
 
 
 class GymnasiumEnv(TaskEnv):
@@ -42,7 +50,7 @@ class GymnasiumEnv(TaskEnv):
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
         self._seed: int | None = None
         self._ends = (False, False)
-        self._success_known = False
+        self._success_known = self._has_warned = False
         super().__init__(task, seed, render_mode)
         env = _make(task, render_mode)
         try:
@@ -120,7 +128,13 @@ class GymnasiumEnv(TaskEnv):
         return float(values.item())
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """As :meth:`TaskEnv.step`; it ends early with the episode, which may be terminated."""
+        """As :meth:`TaskEnv.step`; it ends early with the episode, which may be terminated.
+
+        The first action beyond [-1, 1] is warned of: it may be in the environment's own units.
+        """
+        if not self._has_warned and np.max(np.abs(action), initial=0.0) > _LARGEST:
+            self._has_warned = True
+            warnings.warn(_CLIPPED.format(self.task.name), stacklevel=2)
         observation, reward, _, out_of_time, info = super().step(action)
         terminated, truncated = self._ends
         if terminated or truncated:

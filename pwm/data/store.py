@@ -389,8 +389,8 @@ def shared_tasks(
     """The tasks of a suite that the store has, in the suite's order; only ``names`` if given.
 
     Raises:
-        PwmError: if there is none, a name is not in both, or they disagree about a task's sizes
-            or action bounds.
+        PwmError: if there is none, a name is not in both, or they disagree about a task's
+            sizes, action repeat or action bounds.
     """
     wanted = [name for name in store.suite.names if name in suite]
     if names is not None:
@@ -408,6 +408,12 @@ def shared_tasks(
                 f"task '{task.name}' has {stored.obs_dim} observation and {stored.action_dim} "
                 f"action entries in {store.path}, but {task.obs_dim} and {task.action_dim} in "
                 f"suite '{suite.name}'; give data of the same task."
+            )
+        if stored.action_repeat != task.action_repeat:
+            raise PwmError(
+                f"a decision of task '{task.name}' is {stored.action_repeat} control steps in "
+                f"{store.path} and {task.action_repeat} in suite '{suite.name}', so the same "
+                "action would do something else; give data of the same protocol."
             )
         as_known_by(task, stored)  # raises where their action bounds differ
     return tasks

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,12 @@ class Outcomes:
     steps: int = 0  # decision steps of all episodes together
     acting_seconds: float = 0.0  # time of choosing the actions
     simulating_seconds: float = 0.0  # time of the simulator, on one core
+    steps_to_success: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(n,) decision steps up to the first success, 0 without one, -1 where it is not known."""
+
+    def __post_init__(self) -> None:
+        if len(self.steps_to_success) < len(self.returns):  # of a log of before
+            self.steps_to_success = np.full(len(self.returns), -1.0)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Outcomes]) -> Self:
@@ -144,7 +150,8 @@ def _to_json(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def _from_json(entry: Mapping[str, Any]) -> Outcomes:
-    values = {field.name: entry[field.name] for field in fields(Outcomes)}
-    for name in ("returns", "success_last", "success_any"):
-        values[name] = np.array(values[name], np.float64)
+    values = {own.name: entry[own.name] for own in fields(Outcomes) if own.name in entry}
+    for name in ("returns", "success_last", "success_any", "steps_to_success"):
+        if name in values:
+            values[name] = np.array(values[name], np.float64)
     return Outcomes(**values)

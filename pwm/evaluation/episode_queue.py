@@ -70,7 +70,8 @@ class EvalRun:
         """The scores by method and task name."""
 
         def score(task: Task, found: Outcomes) -> TaskScore:
-            return score_task(task, found.returns, found.success_last, found.success_any)
+            success = found.success_last, found.success_any, found.steps_to_success
+            return score_task(task, found.returns, *success)
 
         return {
             method: {task.name: score(task, by_task[task.name]) for task in tasks}

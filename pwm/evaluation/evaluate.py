@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,8 +14,9 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
 from pwm.core.progress import console
+from pwm.core.protocols import other_protocols, protocol, with_metaworld
 from pwm.core.settings import Choices, all_may_change, setting
-from pwm.core.suites import Suite, Task, task_names
+from pwm.core.suites import SUITES, Suite, Task, task_names
 from pwm.core.validation import (
     SEEDS,
     nearest,
@@ -34,6 +34,7 @@ from pwm.evaluation.agents import AnyAgent, SavedPolicies, UniformActions
 from pwm.evaluation.chosen_tasks import chosen_suite
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import run_episodes
+from pwm.evaluation.model_sizes import model_sizes
 from pwm.evaluation.mppi import (
     ActorAndCritic,
     Planner,
@@ -42,6 +43,7 @@ from pwm.evaluation.mppi import (
     TerminalValue,
 )
 from pwm.evaluation.mppi_agent import MPPIAgent, content_of
+from pwm.evaluation.results_csv import write_csv
 from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
@@ -49,14 +51,12 @@ from pwm.evaluation.scores import (
     Results,
     TaskScore,
     score_data,
-    write_csv,
 )
 from pwm.evaluation.videos import require_frames, require_video, write_strips, write_videos
 from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
 from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path, policy_tasks
-from pwm.models.sizes import size_name
-from pwm.models.world_model import ModelSize, WorldModel, load_world_model
+from pwm.models.world_model import WorldModel, load_world_model
 from pwm.runtime.device import resolve_device
 from pwm.runtime.run_dir import open_run, require_output
 from pwm.simulation.watched_env import require_environments
@@ -101,6 +101,8 @@ class EvaluateConfig:
             as hung and is replaced; likewise one that dies or fails.
         max_faults: this many faults in the same episodes, which are played again after each, end
             the command.
+        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
+            ``500x1``; null for what the policies or the world model were made for. Tables mark it.
     """
 
     presets: ClassVar[Choices] = {"launcher": "local"}
@@ -125,6 +127,7 @@ class EvaluateConfig:
     worker_timeout: float = 120.0
     max_faults: int = 5
     resume: str = "auto"
+    metaworld: str | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -161,6 +164,7 @@ class EvaluateConfig:
         resolve_device(self.device)
         if self.tasks is not None:
             task_names(self.tasks)
+        with_metaworld(SUITES["mt80"], self.metaworld)
         if self.video or self.strip:
             require_video()
         require_output(self)
@@ -221,6 +225,11 @@ class _Inputs:
         inputs.require_fit()
         return inputs
 
+    @property
+    def played(self) -> Suite:
+        """The tasks as they are played, under the protocol that is asked for."""
+        return with_metaworld(self.suite, self.config.metaworld)
+
     def require_fit(self) -> None:
         """Raise PwmError for what a method would lack when its turn comes, perhaps hours later."""
         if self.config.video or self.config.strip:
@@ -238,6 +247,12 @@ class _Inputs:
             raise PwmError(
                 f"{store.path} has no episodes of {task.name}, and {', '.join(FROM_DATA)} are made "
                 "from them; leave these baselines or this task out."
+            )
+        own, played = protocol(store.suite[task.name]), protocol(self.played[task.name])
+        if scored and task.domain == "metaworld" and own != played:
+            raise PwmError(
+                f"the episodes of {task.name} in {store.path} are of protocol {own}, and {played} "
+                f"is played; leave {' and '.join(SCORED_DATA)} out of baselines."
             )
         if scored and (fault := unscorable(store, task)):
             raise PwmError(
@@ -271,7 +286,7 @@ def evaluate(config: EvaluateConfig) -> Results:
     """
     config.validate()
     inputs = _Inputs.read(config)
-    suite, out = inputs.suite, Path(config.out)
+    suite, out = inputs.played, Path(config.out)
     seeds = [config.seed + i for i in range(config.episodes)]
     with open_run(out, "evaluate", config):
         data_scores = _data_scores(inputs)
@@ -346,37 +361,20 @@ def _agents(inputs: _Inputs) -> dict[str, AnyAgent]:
 
 def _settings(inputs: _Inputs) -> dict[str, Any]:
     """How the results were made, for results.json."""
-    config, model, store = inputs.config, inputs.model, inputs.store
-    sizes = {
-        _millions(ModelSize(**a["model"]), a["obs_dim"], a["action_dim"])
-        for policy in inputs.policies.values()
-        if (a := policy.architecture)["model"] is not None
-    }
-    if model is not None:
-        sizes.add(_millions(model.size, model.suite.obs_dim, model.suite.action_dim))
+    config, store = inputs.config, inputs.store
     settings: dict[str, Any] = {
         "policy": config.policy,
         "data": config.data,
-        "world_model": ", ".join(sorted(sizes)) or None,
+        "world_model": model_sizes(inputs.policies.values(), inputs.model),
         "data_rows": {t.name: store.record(t.name).rows for t in inputs.suite} if store else None,
     }
     if config.planners:
         settings["checkpoint"] = config.checkpoint
         settings["policies"] = config.policy_directory
         settings["planner"] = asdict(config.planner)
+    if protocols := other_protocols(inputs.played):
+        settings["protocols"] = protocols
     return settings
-
-
-def _millions(size: ModelSize, obs_dim: int, action_dim: int) -> str:
-    """A published size's name such as ``48M``, or its parameters in millions without Q ensemble."""
-    name = size_name(size, has_q=False)
-    if name != "custom":
-        return name
-    encoder = [obs_dim + size.task_dim, *[size.encoder_dim] * size.encoder_layers, size.latent_dim]
-    joint = [size.latent_dim + size.task_dim + action_dim, size.mlp_dim, size.mlp_dim]
-    nets = (encoder, [*joint, size.latent_dim], [*joint, size.num_bins])
-    count = sum((i + 3) * o for net in nets for i, o in itertools.pairwise(net))
-    return f"{count / 1e6:.1f}M"
 
 
 def _data_scores(inputs: _Inputs) -> dict[str, dict[str, TaskScore]]:

@@ -40,8 +40,9 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
     obs, _ = env.reset(seed=list(seeds))
     returns = np.zeros(len(seeds))
     success_last, success_any = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
+    steps_to_success = np.zeros(len(seeds))
     steps, acting, simulating = 0, 0.0, 0.0
-    running = np.ones(len(seeds), bool)
+    running, made = np.ones(len(seeds), bool), 0
     success_known = not task.scored_by_success
     while running.any():
         begun = time.perf_counter()
@@ -53,6 +54,8 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
         returns[running] += reward[running]
         success_last[running] = info["success"][running] > 0
         success_any |= success_last
+        made += 1
+        steps_to_success[success_any & (steps_to_success == 0)] = made
         success_known |= bool(np.any(info.get("success_known", True)))
         steps += int(running.sum())
         running &= ~(terminated | truncated)
@@ -63,7 +66,7 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
             "is False, or score the task by its return: score: {min: ..., max: ...}."
         )
     success = success_last.astype(float), success_any.astype(float)
-    return Outcomes(returns, *success, steps, acting, simulating)
+    return Outcomes(returns, *success, steps, acting, simulating, steps_to_success)
 
 
 def _asked_for(caller: Caller) -> ActFunction:

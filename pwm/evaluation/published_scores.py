@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
@@ -25,7 +25,7 @@ METHODS: dict[str, str] = {  # with a short name for a table's head
     "dreamerv3-single-task": "DreamerV3 expert",
 }
 DEFAULT_COLUMNS: tuple[str, ...] = tuple(name for name in METHODS if name != "pwm-48M-h3")
-MARKS = "mdve"
+MARKS = "mdvep"
 
 _HOW = {
     "pwm-48M": "world model of 48M parameters trained with H=16, a policy per task, no planning",
@@ -74,6 +74,8 @@ class RunSetting:
     world_model: str | None  # its size, such as ``48M``, or None if not known
     data_rows: Mapping[str, int]  # rows of offline data by task; a task that is absent is not known
     episodes: int  # evaluated per task
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    """Of the tasks that were played under another protocol than the benchmark's, by task."""
 
 
 def marks(run: RunSetting, task: str, suite: str) -> str:
@@ -86,14 +88,15 @@ def marks(run: RunSetting, task: str, suite: str) -> str:
 
     Returns:
         ``m`` for another size of the world model, ``d`` for other offline data, ``v`` for
-        Meta-World v3 instead of v2, ``e`` for another number of episodes. What is not known counts
-        as another.
+        Meta-World v3 instead of v2, ``e`` for another number of episodes, ``p`` for another
+        protocol. What is not known counts as another, but for the protocol.
     """
     differs = {
         "m": run.world_model != _MODEL,
         "d": run.data_rows.get(task) != _published_rows(task, suite),
         "v": task.startswith("mw-"),
         "e": run.episodes != _EPISODES,
+        "p": task in run.protocols,
     }
     return "".join(letter for letter in MARKS if differs[letter])
 
@@ -105,6 +108,7 @@ def describe_marks(run: RunSetting, used: str) -> str:
         "d": "other offline data" if run.data_rows else "offline data not known (data=DIR tells)",
         "v": "Meta-World v3 (published v2)",
         "e": f"{run.episodes} episodes (published {_EPISODES})",
+        "p": "another protocol than the benchmark's",
     }
     chosen = [f"{letter} = {meaning[letter]}" for letter in MARKS if letter in used]
     if not chosen:

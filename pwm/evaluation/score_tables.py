@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pwm.core.protocols import describe_protocols
 from pwm.evaluation.published_scores import mark_rows, published_columns
-from pwm.evaluation.scores import METHOD_LABELS, Results
+from pwm.evaluation.scores import METHOD_LABELS, SUCCESS_MEASURES, Results
 from pwm.evaluation.statistics import Interval
 
 _ON_EXPERTS = (
@@ -36,6 +37,8 @@ def results_table(results: Results, decision_ms: Mapping[str, float] | None = No
         decision_ms: milliseconds of a decision by method, for the caption.
     """
     notes = ["Score: 0..100, mean over episodes; 95 %: bootstrap over episodes."]
+    if told := describe_protocols(results.setting.protocols):
+        notes.append(told)
     if decision_ms:
         times = [f"{METHOD_LABELS.get(m, m)} {ms:.3g}" for m, ms in decision_ms.items()]
         notes.append(f"Milliseconds per decision: {'; '.join(times)}.")
@@ -58,6 +61,27 @@ def results_table(results: Results, decision_ms: Mapping[str, float] | None = No
     label = METHOD_LABELS.get(results.method, results.method)
     title = f"Suite {results.suite}: {label}, {results.episodes} episodes per task"
     return _table(title, notes, results.task_names, columns)
+
+
+def success_table(results: Results) -> Table | None:
+    """A terminal table of how the tasks that are scored by success turned out in other measures.
+
+    Returns:
+        None where there is no such task.
+    """
+    scores = {t: s for t, s in results.policy.tasks.items() if s.success_last is not None}
+    if not scores:
+        return None
+    columns: list[_Column] = []
+    heads = ("last step", "any step", "steps to success", "return")
+    for head, (name, digits) in zip(heads, SUCCESS_MEASURES.items(), strict=True):
+        values: list[float | None] = [getattr(score, name) for score in scores.values()]
+        known = [value for value in values if value is not None]
+        mean = float(np.mean(known)) if known and digits == 2 else None
+        cells = [fixed(value, digits) for value in values]
+        columns.append((head, fixed(mean, digits) if mean is not None else "", cells))
+    notes = ["Steps to the first success: mean over the episodes that succeed, in decision steps."]
+    return _table("\nSuccess, beside the score's last step", notes, list(scores), columns)
 
 
 def published_table(results: Results) -> Table | None:
@@ -84,9 +108,11 @@ def print_results(
     console: Console | None = None,
     decision_ms: Mapping[str, float] | None = None,
 ) -> None:
-    """Print the results, and published figures beside them where there are any."""
+    """Print the results, measures of success and published figures where there are any."""
     console = console or Console()
     console.print(results_table(results, decision_ms))
+    if (successes := success_table(results)) is not None:
+        console.print(successes)
     if (published := published_table(results)) is not None:
         console.print(published)
 

@@ -7,11 +7,9 @@ resamples episodes within each task, so that differences between tasks do not wi
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,13 +34,16 @@ METHOD_LABELS: dict[str, str] = {
     "data_mean": "data mean",
     "data_best": "data best",
 }
+SUCCESS_MEASURES = {
+    "success_last": 2,
+    "success_any": 2,
+    "steps_to_success": 1,
+    "episode_return": 1,
+}
+"""Attributes of :class:`TaskScore` that tables show of tasks with success, and their digits."""
 DECISION_TIMES = "decision_times.json"
 """Milliseconds per decision by method. Beside results.json, which repeats bit for bit."""
 
-_CSV_HEADER = (
-    "suite", "method", "task", "episodes", "normalized_score", "normalized_low", "normalized_high",
-    "return", "return_low", "return_high", "success_last", "success_any",
-)  # fmt: skip
 S = TypeVar("S", bound=msgspec.Struct)
 Finite = Annotated[float, msgspec.Meta(ge=-1e308, le=1e308)]
 FiniteInterval = tuple[Finite, Finite]
@@ -66,6 +67,7 @@ class TaskScore(msgspec.Struct, frozen=True):
     successes: tuple[
         Finite, ...
     ] = ()  # (episodes,) at the last step, 0 or 1; empty without success
+    steps_to_success: Finite | None = None  # mean of the first one over episodes that have one
 
     def samples(self, task: Task) -> np.ndarray:
         """Normalized scores (episodes,); of data figures, which have no episodes, the mean (1,)."""
@@ -79,6 +81,7 @@ def score_task(
     returns: Sequence[float] | np.ndarray,
     success_last: Sequence[float] | np.ndarray | None = None,
     success_any: Sequence[float] | np.ndarray | None = None,
+    steps_to_success: Sequence[float] | np.ndarray | None = None,
 ) -> TaskScore:
     """The score of a policy from its evaluation episodes.
 
@@ -88,6 +91,8 @@ def score_task(
         success_last: (episodes,) 0/1, success at the last step; needed where the task is scored by
             success, ignored otherwise.
         success_any: (episodes,) 0/1, success at any step; ditto, optional.
+        steps_to_success: (episodes,) decision steps up to the first success, 0 without one and -1
+            where they are not known; ditto, optional.
 
     Raises:
         PwmError: for no episodes, returns that are not finite, or successes that are missing or of
@@ -98,6 +103,7 @@ def score_task(
         score,
         normalized_ci95=bootstrap_interval([score.samples(task)]),
         return_ci95=bootstrap_interval([np.asarray(score.returns)]),
+        steps_to_success=_mean_steps(steps_to_success) if task.scored_by_success else None,
     )
 
 
@@ -166,6 +172,14 @@ def _score(
         returns=tuple(values.tolist()),
         successes=kept,
     )
+
+
+def _mean_steps(steps: Sequence[float] | np.ndarray | None) -> float | None:
+    """The mean over the episodes that succeed; None for none, or if one is not known."""
+    values = np.asarray([] if steps is None else steps, np.float64)
+    if (values < 0).any() or not (values > 0).any():
+        return None
+    return float(values[values > 0].mean())
 
 
 def _episode_scores(task: Task, returns: Sequence[float], successes: Sequence[float]) -> np.ndarray:
@@ -262,6 +276,7 @@ class Results:
             model if isinstance(model, str) else None,
             rows if isinstance(rows, dict) else {},
             self.episodes,
+            protocols if isinstance(protocols := self.settings.get("protocols"), dict) else {},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -372,25 +387,3 @@ def read_json(path: str | Path, remedy: str) -> Any:
         raise PwmError(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
     except ValueError as error:
         raise PwmError(f"{path} is not valid JSON ({error}); {remedy}.") from error
-
-
-def write_csv(results: Results, path: str | Path) -> None:
-    """Write results.csv atomically: one row per method and task; what is not defined is empty."""
-    rows = [
-        (
-            *(results.suite, method, task, len(score.returns) or None),
-            *(score.normalized_score, *(score.normalized_ci95 or (None, None))),
-            *(score.episode_return, *(score.return_ci95 or (None, None))),
-            *(score.success_last, score.success_any),
-        )
-        for method, scores in results.methods.items()
-        for task, score in scores.tasks.items()
-    ]
-    write_atomically(Path(path), csv_table(_CSV_HEADER, rows))
-
-
-def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """A table as CSV; None is empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue().encode()

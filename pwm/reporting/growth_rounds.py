@@ -15,7 +15,8 @@ from rich.table import Table
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.evaluation.published_scores import published_columns
-from pwm.evaluation.scores import MethodScore, csv_table
+from pwm.evaluation.results_csv import csv_table
+from pwm.evaluation.scores import MethodScore
 from pwm.evaluation.statistics import Interval
 from pwm.reporting import plots, svg
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
+from pwm.core.protocols import describe_protocols
 from pwm.evaluation.published_scores import (
     METHODS,
     Published,
@@ -118,6 +119,7 @@ def report(run_dir: str | Path) -> Path:
         "published": list(published.values()),
         "stages": _stages(run),
         "settings": _flat(results.settings),
+        "protocols": describe_protocols(results.setting.protocols),
         "pretraining": pretraining_figures(run),
         "extraction": extraction_figures(run, tasks),
         "diagnostics": diagnostics_figures(run, tasks),

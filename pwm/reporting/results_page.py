@@ -11,6 +11,7 @@ import numpy as np
 
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
+from pwm.core.protocols import describe_protocols
 from pwm.core.suites import SUITES
 from pwm.evaluation.published_scores import (
     METHODS,
@@ -20,7 +21,7 @@ from pwm.evaluation.published_scores import (
     published_columns,
 )
 from pwm.evaluation.score_tables import fixed
-from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS
+from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, SUCCESS_MEASURES
 from pwm.evaluation.statistics import Interval
 from pwm.reporting import plots, svg
 from pwm.reporting.growth_rounds import Round, read_rounds
@@ -152,6 +153,8 @@ class _Content:
             "ahead": len(gaps) - len(behind),
             "compared": len(gaps),
             "every": self._every_task(),
+            "success": self._success(),
+            "protocols": describe_protocols(self.setting.protocols),
             "legend": self.legend,
             "data_rows": sum(self.setting.data_rows.get(task, 0) for task in self.tasks),
             "differences": describe_differences(self.published.values()),
@@ -202,6 +205,20 @@ class _Content:
             means = (fixed(beside[m].mean if m in beside else None) for m in self.published)
             table.append([f"**{part}, mean**", *self._own(names, tasks, "**"), *means, ""])
         return _without_empty_columns(table)
+
+    def _success(self) -> _Table:
+        """Measures of success and returns, means over seeds; empty for tasks without success."""
+        table = [["task", "last step", "any step", "steps to success", "return"]]
+        for task in self.tasks:
+            scores = [results.policy.tasks[task] for results in self.seeds.extracted]
+            if all(score.success_last is None for score in scores):
+                continue
+            row = [task]
+            for name, digits in SUCCESS_MEASURES.items():
+                known = [value for s in scores if (value := getattr(s, name)) is not None]
+                row.append(fixed(float(np.mean(known)) if known else None, digits))
+            table.append(row)
+        return _without_empty_columns(table) if len(table) > 1 else []
 
     def _own(self, names: Sequence[str], tasks: Sequence[str], bold: str = "") -> list[str]:
         cells = []

@@ -66,8 +66,8 @@ class Seeds:
         """Read results.json of directories that ``pwm evaluate`` wrote.
 
         Raises:
-            PwmError: if one lacks results, holds other tasks than the first, or the same episodes
-                as another, as if one seed were two.
+            PwmError: if one lacks results, holds other tasks or another protocol than the first,
+                or the same episodes as another, as if one seed were two.
         """
         found = {run: Results.load(run / "results.json") for run in runs}
         for run, results in found.items():
@@ -75,6 +75,11 @@ class Seeds:
                 raise PwmError(
                     f"{run} and {runs[0]} are not of the same tasks ({sorted(different)[0]} is in "
                     "one of them); give evaluations of one suite."
+                )
+            if results.setting.protocols != found[runs[0]].setting.protocols:
+                raise PwmError(
+                    f"{run} and {runs[0]} were played under different protocols; give evaluations "
+                    "with the same metaworld=."
                 )
         extracted = {run: r for run, r in found.items() if r.method == EXTRACTED}
         if not extracted:

@@ -19,6 +19,7 @@ from pwm.core.fingerprints import in_words, require_unchanged
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
+from pwm.core.protocols import with_metaworld
 from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite, task_names
@@ -79,6 +80,8 @@ class CollectConfig:
         resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
         mpc: of behaviour ``mpc``, how much it tries.
         sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
+        metaworld: decision steps of Meta-World's episodes x control steps of each, such as
+            ``500x1``; null for the benchmark's ``100x2``. What learns from the data keeps it.
     """
 
     presets: ClassVar[Choices] = {"launcher": "local", "collect": None}
@@ -97,6 +100,7 @@ class CollectConfig:
     resume: str = "auto"
     mpc: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig)
     sac: SacConfig = field(default_factory=SacConfig)
+    metaworld: str | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -236,7 +240,6 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     recipe = _recipe(config)
     description = _describe(recipe, suite)
     source = _source_key(recipe, description)
-    opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
     with _open_or_create(Path(config.out), suite) as store:
         _note_environments(store, suite.names, opened.values())
         store.add_source(source, description)
@@ -253,9 +256,8 @@ def _recipe(config: CollectConfig) -> Recipe:
 def _suite(config: CollectConfig) -> Suite:
     """The tasks to collect, which the store may know already."""
     path = Path(config.out)
-    return get_suite(
-        config.suite, Manifest.read(path).suite if (path / MANIFEST_NAME).exists() else ()
-    )
+    known = Manifest.read(path).suite if (path / MANIFEST_NAME).exists() else ()
+    return with_metaworld(get_suite(config.suite, known), config.metaworld)
 
 
 def _episodes_per_task(episodes: Any, suite: Suite) -> dict[str, int]:

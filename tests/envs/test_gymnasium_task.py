@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,19 @@ def test_the_environment_tells_the_action_bounds_and_refuses_others(cliff: Task)
     assert envs.make_env(known).task.action_high == (10.0, 4.0)
     with pytest.raises(PwmError, match=r"from \[0, -4\] to \[10, 4\] here and is recorded with"):
         envs.make_env(replace(known, action_low=(-1.0, -4.0)))
+
+
+def test_an_action_in_units_is_warned_of_once() -> None:
+    env = envs.make_env(PENDULUM)
+    env.reset(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.step(np.ones(1, np.float32))
+    with pytest.warns(UserWarning, match=r"'gym-pendulum' lies beyond .*act\(obs, normalized=True"):
+        env.step(np.float32([1.5]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.step(np.float32([-2.0]))
 
 
 def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:

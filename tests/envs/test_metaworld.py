@@ -13,6 +13,8 @@ from metaworld.policies import ENV_POLICY_MAP
 
 import envs
 from envs import metaworld
+from pwm.core.protocols import with_metaworld
+from pwm.core.suites import get_suite
 
 NAMES = ("mw-reach", "mw-push", "mw-drawer-close", "mw-assembly", "mw-door-lock")
 
@@ -34,6 +36,19 @@ def test_equals_the_bare_simulator(task: str) -> None:
             assert ours["success"] == float(info["success"])
     env.close()
     bare.close()
+
+
+def test_an_episode_may_be_as_long_as_meta_worlds_own() -> None:
+    (task,) = with_metaworld(get_suite("mw-reach"), "500x1")
+    env = envs.make_env(task, seed=9)
+    env.reset()
+    steps = [env.step(np.zeros(4, np.float32)) for _ in range(500)]
+    assert [step[3] for step in steps] == [False] * 499 + [True]
+    twice = envs.make_env("mw-reach", seed=9)
+    twice.reset()
+    two = twice.step(np.zeros(4, np.float32))
+    np.testing.assert_array_equal(two[0], steps[1][0])
+    assert two[1] == pytest.approx(steps[0][1] + steps[1][1])
 
 
 _EPISODES = """

@@ -17,6 +17,7 @@ from pwm.data.episode import Episode, normalize_actions
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import score_task
+from pwm.models.policy import load_policy
 from pwm.simulation.behaviors import default_mixture, has_controller
 from pwm.simulation.collect import CollectConfig, collect
 from pwm.simulation.scripted_controllers import make_controller
@@ -231,6 +232,11 @@ def test_the_whole_chain(file: Path, tmp_path: Path) -> None:
         "extract=small_data", "learner.iterations=2", "pool=64", "device=cpu",
         "learner.batch_size=8", "learner.horizon=4",
     )  # fmt: skip
+    policy = load_policy(f"{policies}/gym-pendulum")
+    env = gymnasium.make("Pendulum-v1")
+    obs, _ = env.reset(seed=0)
+    assert policy.act(obs) == 2 * policy.act(obs, normalized=True)
+    assert env.action_space.contains(policy.act(obs, noise=9.0))
     run("evaluate", f"policy={policies}", f"out={tmp_path}", "episodes=2", "workers=1")
     results = json.loads((tmp_path / "results.json").read_text())
     found = results["tasks"]["gym-pendulum"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,30 @@ def test_what_was_added_is_there_again_to_the_last_bit(tmp_path: Path) -> None:
     assert "a" not in EpisodeLog(tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert "d" in fill(None, "d")  # type: ignore[arg-type]
+
+
+def test_a_line_of_before_does_not_know_the_steps_to_success(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "log")
+    known = Outcomes(np.ones(2), np.ones(2), np.ones(2), 7, steps_to_success=np.array([3.0, 4]))
+    log.add("now", known, {})
+    checksum, _, text = (tmp_path / "log").read_bytes().strip().partition(b" ")
+    entry = {k: v for k, v in json.loads(text).items() if k != "steps_to_success"}
+    old = json.dumps({**entry, "key": "before"}).encode()
+    (tmp_path / "log").write_bytes(
+        checksum
+        + b" "
+        + text
+        + b"\n"
+        + hashlib.sha256(old).hexdigest()[:16].encode()
+        + b" "
+        + old
+        + b"\n"
+    )
+    again = EpisodeLog(tmp_path / "log")
+    assert again["now"].steps_to_success.tolist() == [3, 4]
+    assert again["before"].steps_to_success.tolist() == [-1, -1]
+    both = Outcomes.concatenate([again["now"], again["before"]])
+    assert both.steps_to_success.tolist() == [3, 4, -1, -1]
 
 
 def test_a_torn_line_is_written_again_whatever_was_torn_off(tmp_path: Path) -> None:

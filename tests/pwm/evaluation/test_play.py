@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -43,8 +44,8 @@ class Leaning:
         return lambda obs: np.tanh(obs[:, : task.action_dim]).astype(np.float32)
 
 
-def one_by_one(task: Task, act: ActFunction) -> list[tuple[float, float, float, int]]:
-    """Return, success at the end and at any time, and length of each episode, the plain way."""
+def one_by_one(task: Task, act: ActFunction) -> list[tuple[float, float, float, int, int]]:
+    """Return, success at the end and at any time, length and first success, the plain way."""
     found = []
     env = make_env(task)
     for seed in SEEDS:
@@ -55,7 +56,8 @@ def one_by_one(task: Task, act: ActFunction) -> list[tuple[float, float, float, 
             total += float(reward)
             successes.append(info["success"])
             over = terminated or truncated
-        found.append((total, successes[-1], max(successes), len(successes)))
+        first = next((i for i, success in enumerate(successes, 1) if success), 0)
+        found.append((total, successes[-1], max(successes), len(successes), first))
     env.close()
     return found
 
@@ -74,10 +76,12 @@ FALLS = Task(
 def test_side_by_side_is_as_one_by_one(task: Task) -> None:
     caller = Quiet()
     found = play(caller, Leaning(), task, SEEDS)  # type: ignore[arg-type]
-    returns, last, some, lengths = zip(*one_by_one(task, Leaning().begin(task, SEEDS)), strict=True)
+    plain = one_by_one(task, Leaning().begin(task, SEEDS))
+    returns, last, some, lengths, first = zip(*plain, strict=True)
     assert found.returns.tolist() == list(returns)
     assert found.success_last.tolist() == list(last)
     assert found.success_any.tolist() == list(some)
+    assert found.steps_to_success.tolist() == list(first)
     assert found.steps == sum(lengths)
     assert found.acting_seconds > 0 < found.simulating_seconds
     assert set(caller.parts) == {0, 1, 2}
@@ -85,6 +89,35 @@ def test_side_by_side_is_as_one_by_one(task: Task) -> None:
         assert len(set(lengths)) > 1
     again = play(caller, Leaning(), task, SEEDS[1:])  # type: ignore[arg-type]
     assert again.returns.tolist() == list(returns[1:])
+
+
+class Blinks(gymnasium.Env[Any, Any]):
+    """It succeeds at step 2, if its seed is even, and at the step that its seed says."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._succeeds = {2 - seed % 2 * 9, seed} if seed is not None else {1}
+        self._steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        success = self._steps in self._succeeds
+        return np.zeros(1, np.float32), 1.0, self._steps == 7, False, {"success": success}
+
+
+def test_the_first_success_of_each_episode_is_counted_and_none_of_what_follows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = gymnasium.envs.registration.EnvSpec("Blinks-v0", Blinks)
+    monkeypatch.setitem(gymnasium.registry, "Blinks-v0", spec)
+    task = Task("blinks", "gymnasium", 1, 1, 9, 1, "Blinks-v0")
+    found = play(Quiet(), Leaning(), task, [4, 5, 7, 9])  # type: ignore[arg-type]
+    assert found.steps_to_success.tolist() == [2, 5, 7, 0]
+    assert found.success_last.tolist() == [0, 0, 1, 0]
+    assert found.success_any.tolist() == [1, 1, 1, 0]
 
 
 def test_what_is_scored_by_success_must_report_it() -> None:

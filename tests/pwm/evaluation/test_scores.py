@@ -25,6 +25,7 @@ from pwm.evaluation.published_scores import (
     marks,
     published_columns,
 )
+from pwm.evaluation.results_csv import write_csv
 from pwm.evaluation.score_tables import print_results, results_table
 from pwm.evaluation.scores import (
     MethodScore,
@@ -32,7 +33,6 @@ from pwm.evaluation.scores import (
     TaskScore,
     score_data,
     score_task,
-    write_csv,
 )
 from pwm.evaluation.statistics import bootstrap_interval, iqm, iqm_interval
 
@@ -44,7 +44,9 @@ def small_results() -> Results:
     suite = get_suite("mw-reach,walker-run")
     extracted = {
         "walker-run": score_task(WALKER, [600.0, 700.0, 800.0, 500.0]),
-        "mw-reach": score_task(REACH, [10.0, 20.0, 30.0, 40.0], [1, 0, 1, 1], [1, 1, 1, 1]),
+        "mw-reach": score_task(
+            REACH, [10.0, 20.0, 30.0, 40.0], [1, 0, 1, 1], [1, 1, 1, 1], [3, 9, 5, 7]
+        ),
     }
     random = {
         "mw-reach": score_task(REACH, [1.0, 2.0, 3.0, 5.0], [0, 0, 0, 0], [0, 1, 0, 0]),
@@ -211,7 +213,7 @@ def test_json_round_trip_and_schema(tmp_path: Path) -> None:
     }  # fmt: skip
     assert set(data["tasks"]["mw-reach"]) == {
         "normalized_score", "normalized_ci95", "return", "return_ci95", "success_last",
-        "success_any", "returns", "successes",
+        "success_any", "returns", "successes", "steps_to_success",
     }  # fmt: skip
     assert data["tasks"]["walker-run"]["success_last"] is None
     assert data["baselines"]["data_mean"]["tasks"]["walker-run"]["return_ci95"] is None
@@ -267,7 +269,7 @@ def test_csv_has_a_row_a_task_and_method(tmp_path: Path) -> None:
         ("data_best", "walker-run"),
     ]
     assert float(rows[0]["normalized_score"]) == 75.0 and rows[0]["episodes"] == "4"
-    assert rows[0]["success_any"] == "1.0"
+    assert rows[0]["success_any"] == "1.0" and rows[0]["steps_to_success"] == "6.0"
     assert rows[1]["success_last"] == "" and float(rows[1]["return_low"]) < 650.0
     assert rows[5]["return"] == "900.0" and rows[5]["normalized_low"] == ""
 
@@ -291,6 +293,26 @@ def test_table_shows_every_task_method_and_the_mean() -> None:
     assert "v = Meta-World v3 (published v2)" in " ".join(text.split())
 
 
+def test_success_is_shown_in_every_measure() -> None:
+    score = score_task(REACH, [10.0, 20.0, 30.0, 40.0], [1, 0, 0, 0], [1, 1, 1, 0], [5, 10, 30, 0])
+    assert (score.success_last, score.success_any, score.steps_to_success) == (0.25, 0.75, 15)
+    walker = {"walker-run": score_task(WALKER, [1.0, 2.0], [1, 1], [1, 1], [3, 3])}
+    assert walker["walker-run"].steps_to_success is None, "it has no success"
+    suite = get_suite("mw-reach,walker-run")
+    results = Results.build(suite, {"mw-reach": score, **walker}, {}, episodes=4, seeds=[0])
+    text = rendered(results, 80).split("Success, beside")[1].split("Beside published")[0]
+    row = next(line for line in text.splitlines() if line.startswith("mw-reach"))
+    assert row.split() == ["mw-reach", "0.25", "0.75", "15.0", "25.0"]
+    assert "walker-run" not in text
+    only = Results.build(get_suite("walker-run"), walker, {}, episodes=4, seeds=[0])
+    assert "Success, beside" not in rendered(only, 80)
+
+
+@pytest.mark.parametrize("steps", [None, [0, 0], [4, -1]])
+def test_steps_to_success_are_left_out_where_there_are_none_or_not_all_known(steps) -> None:
+    assert score_task(REACH, [1.0, 2.0], [1, 0], [1, 0], steps).steps_to_success is None
+
+
 def test_tables_of_the_longest_names_fit_80_columns() -> None:
     names = ["mw-button-press-topdown-wall", "cartpole-balance-sparse"]
     tasks = {name: score_task(get_task(name), [998.0, 1000.0], [1, 1]) for name in names}
@@ -307,7 +329,7 @@ def test_tables_of_the_longest_names_fit_80_columns() -> None:
 
 def test_published_figures_stand_beside_the_score_with_marks() -> None:
     lines = rendered(small_results(), 80).splitlines()
-    (title,) = (i for i, line in enumerate(lines) if "published figures" in line and i < 20)
+    (title,) = (i for i, line in enumerate(lines) if line.startswith("Beside published"))
     walker, reach = (
         next(line for line in lines[title:] if line.startswith(name)).split()
         for name in ("walker-run", "mw-reach")
@@ -332,6 +354,8 @@ def test_marks_say_in_what_a_row_differs() -> None:
     assert marks(run, "walker-run", "mt30") == "d"
     assert marks(RunSetting("5M", same, 3), "walker-run", "mt80") == "me"
     assert marks(RunSetting(None, {}, 10), "mw-reach", "mt80") == "mdv"
+    long = RunSetting("48M", same, 10, {"mw-reach": "500x1"})
+    assert (marks(long, "walker-run", "mt80"), marks(long, "mw-reach", "mt80")) == ("", "vp")
 
 
 def test_marks_are_explained_by_what_the_run_had() -> None:

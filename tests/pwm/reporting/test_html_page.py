@@ -21,7 +21,7 @@ from pwm.reporting import plots
 from pwm.reporting.html_page import report
 
 DASH = "\N{EN DASH}"
-CELLS = 17  # of the table of all figures: task, 4 of the policies, 5 baselines, 6 published, marks
+CELLS = 18  # of the table of all figures: task, 5 of the policies, 5 baselines, 6 published, marks
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"not a real picture"
 
@@ -187,7 +187,9 @@ def test_page_holds_every_task_and_number(quick: tuple[Path, Results]) -> None:
         assert row[2] == f"{score.episode_return:,.1f} {returns[0]:,.1f} to {returns[1]:,.1f}"
         assert row[3] == (DASH if score.success_last is None else f"{score.success_last:.2f}")
         others = [results.methods[name].tasks[task] for name in list(results.methods)[1:]]
-        assert row[5:10] == [f"{other.normalized_score:.1f}" for other in others]
+        steps = score.steps_to_success
+        assert row[5] == (DASH if steps is None else f"{steps:.1f}")
+        assert row[6:11] == [f"{other.normalized_score:.1f}" for other in others]
     for name, method in list(results.methods.items())[1:]:
         assert f"{method.mean_normalized_score:.1f}" in page.row("Mean", CELLS), name
 
@@ -197,10 +199,10 @@ def test_page_shows_published_figures_with_what_differs(quick: tuple[Path, Resul
     head = next(row for row in page.rows if row[:1] == ["Task"])
     labels = ["PWM 48M mt80", "PWM 48M (H=3) mt80", "TD-MPC2 48M mt80"]
     labels += [f"{name} expert single-task" for name in ("TD-MPC2", "SAC", "DreamerV3")]
-    assert head[10:] == [*labels, "Differs"]
+    assert head[11:] == [*labels, "Differs"]
     reach, pendulum = (page.row(name, CELLS) for name in ("mw-reach", "pendulum-swingup"))
-    assert (reach[10], reach[12], reach[16]) == ("80.0", "80.0", "mdve")
-    assert (pendulum[10], pendulum[16]) == ("88.8", "mde")
+    assert (reach[11], reach[13], reach[17]) == ("80.0", "80.0", "mdve")
+    assert (pendulum[11], pendulum[17]) == ("88.8", "mde")
     assert "e = 6 episodes (published 10)" in page.text
     assert "Meta-World v2 where this project runs v3" in page.text
     assert "48M parameters" in page.text

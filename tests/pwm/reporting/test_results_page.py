@@ -82,7 +82,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def test_every_task_has_a_row_and_every_part_a_mean(page):
-    summary, every = tables(page.read_text())
+    summary, every, _ = tables(page.read_text())
     assert {len(row) for row in every} == {len(every[0])}
     assert [row[0] for row in every[2:82]] == list(SUITES["mt80"].names)
     parts = ["MT30 part", "MT50 part", "MT80"]
@@ -97,7 +97,7 @@ def test_means_are_those_of_the_runs(page):
         np.mean([run.policy.tasks[name].normalized_score for name in SUITES["mt30"].names])
         for run in runs
     ]
-    summary, every = tables(page.read_text())
+    summary, every, _ = tables(page.read_text())
     row = dict(zip(summary[0], summary[4], strict=True))
     assert row["extracted"] == f"**{np.mean(means):.1f}**"
     assert row["each seed"] == ", ".join(f"{mean:.1f}" for mean in means)
@@ -120,7 +120,7 @@ def test_the_page_says_which_method_played_fewer_episodes(page):
 
 
 def test_published_figures_are_of_the_part_s_own_models(page):
-    summary, _ = tables(page.read_text())
+    summary, *_ = tables(page.read_text())
     column = summary[0].index("PWM 48M, published")
     assert [row[column] for row in summary[2:]] == ["76.8", "85.8", "81.8"]
 
@@ -133,6 +133,17 @@ def test_the_page_says_what_differs_and_takes_the_notes_in(page):
     assert "3 seeds, " in text
     assert "BC is behavior cloning" in text
     assert f"results={page}" in text
+
+
+def test_success_is_shown_in_every_measure_known(page):
+    *_, success = tables(page.read_text())
+    assert success[0] == ["task", "last step", "any step", "return"]  # the steps are not known
+    assert [row[0] for row in success[2:]] == list(SUITES["mt50"].names)
+    runs = [Results.load(page.parent / f"s{i}" / "results.json") for i in range(3)]
+    scores = [run.policy.tasks["mw-push"] for run in runs]
+    (row,) = (row for row in success if row[0] == "mw-push")
+    assert row[1] == f"{np.mean([score.success_last for score in scores]):.2f}"
+    assert row[3] == f"{np.mean([score.episode_return for score in scores]):.1f}"
 
 
 def test_pictures_are_there_and_readable(page):
