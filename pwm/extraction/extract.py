@@ -51,7 +51,7 @@ def extract(config: ExtractConfig) -> Path:
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, model.suite, tasks, bad)
     names = [task.name for task in tasks]
-    for line in clamped_rewards(store, model.suite, model.size, names, bad, False, refuses=False):
+    for line in clamped_rewards(store, model.suite, names, bad, model.size, False, refuses=False):
         console.print(line)
     earlier: dict[str, Networks] = {}
     if config.init is not None:
@@ -75,6 +75,11 @@ def _ensemble(config: ExtractConfig, model: WorldModel) -> list[WorldModel]:
             raise PwmError(
                 f"ensemble={path} is a world model of other tasks than {config.checkpoint}; give "
                 "models that were pretrained on the same suite."
+            )
+        if other.episodic != model.episodic:
+            raise PwmError(
+                f"of {config.checkpoint} and ensemble={path} one alone predicts terminations; "
+                "pretrain both with the same episodic=."
             )
     return ensemble
 

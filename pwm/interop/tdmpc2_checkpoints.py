@@ -3,19 +3,21 @@
 A checkpoint is one ``torch.save`` of ``{"model": state dict}`` or of the state dict itself. Three
 layouts are in circulation, and all hold the same networks::
 
-    here          tdmpc2-old             tdmpc2-new                     pwm
-    task_emb      _task_emb              _task_emb                      _task_emb
-    encoder       _encoder.state         _encoder.state                 _encoder
-    dynamics      _dynamics              _dynamics                      _dynamics
-    reward_head   _reward                _reward                        _reward
-    prior         _pi                    _pi                            none
-    q_ensemble    _Qs.params.N           _Qs.params.LAYER.NAME          none
-    q_target      _target_Qs.params.N    _target_Qs_params.LAYER.NAME   none
+    here              tdmpc2-old             tdmpc2-new                     pwm
+    task_emb          _task_emb              _task_emb                      _task_emb
+    encoder           _encoder.state         _encoder.state                 _encoder
+    dynamics          _dynamics              _dynamics                      _dynamics
+    reward_head       _reward                _reward                        _reward
+    termination_head  none                   _termination                   none
+    prior             _pi                    _pi                            none
+    q_ensemble        _Qs.params.N           _Qs.params.LAYER.NAME          none
+    q_target          _target_Qs.params.N    _target_Qs_params.LAYER.NAME   none
 
 with N = 4 LAYER + 0 (weight), 1 (bias), 2 (ln.weight), 3 (ln.bias). A model of a single task has
-no task embedding. The new layout repeats the Q ensemble as ``_detach_Qs_params`` and has action
-masks, the bounds of the prior's log-std, and, depending on the tensordict release that wrote it,
-batch sizes and devices (``__batch_size``, ``__device``) or tensors without content (``.module.``).
+no task embedding, and one that was not trained with ``episodic=true`` no termination head. The new
+layout repeats the Q ensemble as ``_detach_Qs_params`` and has action masks, the bounds of the
+prior's log-std, and, depending on the tensordict release that wrote it, batch sizes and devices
+(``__batch_size``, ``__device``) or tensors without content (``.module.``).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ _NETWORKS = {
     "encoder": "_encoder.state",
     "dynamics": "_dynamics",
     "reward_head": "_reward",
+    "termination_head": "_termination",
     "prior": "_pi",
     "q_ensemble": "_Qs.params",
     "q_target": "_target_Qs_params",
@@ -82,8 +85,9 @@ def read_published(path: Path, suite: Suite) -> PublishedModel:
     size, obs_dim, action_dim = _sizes(path, entries, layout)
     tasks = len(entries["_task_emb.weight"]) if size.task_dim else None
     _check_suite(path, suite, tasks, obs_dim, action_dim)
+    episodic = any(key.startswith("_termination.") for key in entries)
     with torch.device("meta"):
-        skeleton = WorldModel(size, suite, has_q)
+        skeleton = WorldModel(size, suite, has_q, episodic=episodic)
     keys = {name: published_key(name, layout) for name in skeleton.state_dict()}
     _require(path, entries, keys.values())
     known = {*keys.values(), "_action_masks", *_LOG_STD}
@@ -273,6 +277,11 @@ def _check_expressible(model: WorldModel) -> None:
         raise PwmError(
             "the model normalizes observations task by task, which a checkpoint of TD-MPC2 cannot "
             "say; pretrain with normalize_obs=false to export."
+        )
+    if model.episodic and not model.has_q:
+        raise PwmError(
+            "the model has a termination head but no Q ensemble and prior, and no layout has that; "
+            "pretrain with q_and_prior=true to export."
         )
     size, usual = model.size, ModelSize()
     for name in ("simnorm_dim", "num_bins", "vmin", "vmax"):

@@ -15,9 +15,9 @@ from pwm.models.world_model import ModelSize
 def clamped_rewards(
     store: EpisodeStore,
     suite: Suite,
-    size: ModelSize,
     tasks: Sequence[str] | None,
     bad: BadData,
+    size: ModelSize,
     has_q: bool,
     refuses: bool,
 ) -> list[str]:
@@ -26,9 +26,9 @@ def clamped_rewards(
     Args:
         store: the data.
         suite: the world model's tasks.
-        size: has the bins' range.
         tasks: of the suite, by default all that the store has.
         bad: its episodes are left out.
+        size: has the bins' range.
         has_q: whether returns are to be compared too.
         refuses: whether 1 % or more of a task is an error.
 

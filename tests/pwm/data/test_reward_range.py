@@ -29,7 +29,7 @@ def store_of(directory: Path, rewards: np.ndarray) -> EpisodeStore:
 
 
 def clamped(store: EpisodeStore, refuses: bool) -> list[str]:
-    return clamped_rewards(store, SUITE, ModelSize(), None, BadData(), False, refuses)
+    return clamped_rewards(store, SUITE, None, BadData(), ModelSize(), False, refuses)
 
 
 def test_the_share_outside_and_the_settings_with_room_are_named(tmp_path):
