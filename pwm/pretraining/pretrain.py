@@ -40,10 +40,10 @@ from pwm.models.world_model import (
     wraps_angles,
 )
 from pwm.pretraining.architecture import EPISODIC, is_to_be_episodic
+from pwm.pretraining.data_warnings import data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
-from pwm.pretraining.reward_bins import clamped_rewards
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
@@ -237,8 +237,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             require_room(build)
         begun = (out / "checkpoints").is_dir()
         sizes = (given.size, given.has_q) if given else (config.model, config.q_and_prior)
-        clamped = clamped_rewards(store, suite, names, bad, *sizes, refuses=not begun)
-    for line in clamped if ranks.main else ():
+        lines = data_warnings(store, suite, names, bad, *sizes, refuses=not begun)
+    for line in lines if ranks.main else ():
         ranks.print_rank(line)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
         ranks.print_rank(
