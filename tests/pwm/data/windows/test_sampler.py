@@ -440,9 +440,7 @@ def test_observation_moments_are_those_of_the_train_episodes(tmp_path):
 def test_of_very_many_rows_the_moments_are_those_of_evenly_spread_episodes(store, monkeypatch):
     table = store.episodes("large")
     train = [i for i in range(len(table)) if i not in (19, 39)]
-    monkeypatch.setattr(
-        "pwm.pretraining.normalization._ROWS", int(table["length"][train].sum()) // 3 + 1
-    )
+    monkeypatch.setattr("pwm.data.splits._ROWS", int(table["length"][train].sum()) // 3 + 1)
     mean, std = observation_moments(store)
     rows = np.concatenate([store.episode("large", i).obs for i in train[::3]]).astype(np.float64)
     np.testing.assert_allclose(mean[1], rows.mean(0), rtol=1e-6)
