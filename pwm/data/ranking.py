@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pwm.data.cut_episodes import cut_episodes
@@ -10,6 +12,7 @@ from pwm.data.store import EpisodeStore, success_known
 _UPPER = 0.9  # of expectiles: near 1 for the best that any episode made of a start
 _RIDGE = 0.1  # of a standardized feature's variance; where starts predict little, returns decide
 _MOST_FITS = 30
+_MOST_FEATURES = 2048  # of which a square matrix is small whatever the number of episodes
 
 
 def best_first(store: EpisodeStore, task: str) -> np.ndarray:
@@ -58,12 +61,13 @@ def surplus(start: np.ndarray, outcome: np.ndarray) -> np.ndarray:
     result = np.full(len(outcome), -np.inf)
     if not known.any():
         return result
-    x, y = np.concatenate([start, start**2], 1)[known], outcome[known]
-    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    start, y = start[known], outcome[known]
+    few = 2 * start.shape[1] <= max(len(y), _MOST_FEATURES)
+    residual_of = (_residual_by_features if few else _residual_by_episodes)(start)
     above = np.zeros(len(y), bool)
     for _ in range(_MOST_FITS):
         weight = np.where(above, _UPPER, 1 - _UPPER)
-        residual = _residual(x, y, weight / weight.sum())
+        residual = residual_of(y, weight / weight.sum())
         if np.array_equal(above, residual > 0):
             break
         above = residual > 0
@@ -71,8 +75,42 @@ def surplus(start: np.ndarray, outcome: np.ndarray) -> np.ndarray:
     return result
 
 
-def _residual(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(n,) of a weighted ridge regression of (n,) on (n, features), whose mean is not penalized."""
-    x, y = x - weight @ x, y - weight @ y
-    gram = (x * weight[:, None]).T @ x + _RIDGE * np.eye(x.shape[1])
-    return y - x @ np.linalg.solve(gram, x.T @ (weight * y))
+Residual = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(n,) of a weighted ridge regression of (n,) on features of starts, whose mean is not penalized.
+
+The arguments are the outcomes (n,) and weights (n,) that sum to one.
+"""
+
+
+def _residual_by_features(start: np.ndarray) -> Residual:
+    """By a matrix of (features, features), for starts (n, obs_dim)."""
+    features = _standardized(np.concatenate([start, start**2], 1))
+
+    def residual(y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        x, y = features - weight @ features, y - weight @ y
+        gram = (x * weight[:, None]).T @ x + _RIDGE * np.eye(x.shape[1])
+        return y - x @ np.linalg.solve(gram, x.T @ (weight * y))
+
+    return residual
+
+
+def _residual_by_episodes(start: np.ndarray) -> Residual:
+    """The same by a matrix of (n, n), the dual form, for observations of very many entries."""
+    kernel = np.zeros((len(start), len(start)))
+    for first in range(0, start.shape[1], _MOST_FEATURES):
+        part = start[:, first : first + _MOST_FEATURES]
+        for x in (_standardized(part), _standardized(part**2)):
+            kernel += x @ x.T
+
+    def residual(y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        mean = kernel @ weight
+        centered = kernel - mean - mean[:, None] + weight @ mean
+        y, root = y - weight @ y, np.sqrt(weight)
+        gram = root[:, None] * centered * root + _RIDGE * np.eye(len(y))
+        return y - centered @ (root * np.linalg.solve(gram, root * y))
+
+    return residual
+
+
+def _standardized(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)

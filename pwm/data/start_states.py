@@ -28,10 +28,12 @@ class StatePool:
         action: (n, action_dim) float32, zero-padded; what was done there.
         episode_return: (n,) float32, undiscounted return of the row's episode.
         return_to_go: (n,) float32, discounted sum of the rewards from there to the episode's end.
-        steps_to_go: (n,) float32, the same sum of ones.
+        steps_to_go: (n,) float32, the same sum of ones; without an end for an episode that
+            terminated, since what would have followed counts as steps without reward.
         next_obs: (n, obs_dim) float32, what was observed ``ahead`` steps later, or at the end.
         reward: (n,) float32, discounted sum of the rewards on the way there, or of symlog(reward).
-        next_discount: (n,) float32, discount to the power of the steps on the way there.
+        next_discount: (n,) float32, discount to the power of the steps on the way there; 0 where
+            the episode terminated there.
     """
 
     obs: Tensor
@@ -145,13 +147,18 @@ def _states(
     later = np.minimum(steps + ahead, len(reward))
     next_discount = discount ** (later - steps)
     learned_to_go = to_go(learned)
+    steps_to_go, bootstrap = to_go(np.ones(len(reward)))[steps], next_discount
+    if recorded.terminated[-1]:
+        bootstrap = np.where(later == len(reward), 0.0, next_discount)
+        if discount < 1:
+            steps_to_go = np.full(len(steps), 1 / (1 - discount))
     return {
         "obs": recorded.obs[steps],
         "action": recorded.action[steps],
         "episode_return": np.full(len(steps), store.episodes(task)["return"][episode]),
         "return_to_go": to_go(reward)[steps],
-        "steps_to_go": to_go(np.ones(len(reward)))[steps],
+        "steps_to_go": steps_to_go,
         "next_obs": recorded.obs[later],
         "reward": learned_to_go[steps] - next_discount * learned_to_go[later],
-        "next_discount": next_discount,
+        "next_discount": bootstrap,
     }

@@ -335,6 +335,8 @@ class Planner:
     def value(self, z: Tensor, actions: Tensor, task: Tensor, noise: Tensor) -> Tensor:
         """Discounted reward of action sequences, and the value of where they end.
 
+        Nothing counts after a state at which the model holds a termination for likelier than not.
+
         Args:
             z: (N, latent), where they start.
             actions: (N, H, S, A).
@@ -347,13 +349,17 @@ class Planner:
         z = z.unsqueeze(1).expand(-1, actions.shape[2], -1)
         discount = self.guide.discount[task]
         total: Tensor | float = 0.0
+        alive = torch.ones(z.shape[:2], device=z.device)
         for step, action in enumerate(actions.unbind(1)):
             reward = self.model.symlog_reward(z, action, task)
             if self.guide.reward_units == "real":
                 reward = symexp(reward)
-            total = total + discount**step * reward
+            total = total + discount**step * (alive * reward)
             z = self.model.next(z, action, task)
-        return total + discount ** actions.shape[1] * self.guide.value(z, task, noise)
+            if self.model.episodic:
+                alive = alive * (self.model.continuation(z, task) >= 0.5)
+        last = alive * self.guide.value(z, task, noise)
+        return total + discount ** actions.shape[1] * last
 
 
 def _choose(fit: Fit, uniform: Tensor) -> Tensor:

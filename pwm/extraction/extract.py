@@ -20,6 +20,7 @@ from pwm.core.suites import Suite, Task
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData, Problem
 from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.terminations import terminating_tasks
 from pwm.data.windows.index import WindowIndex
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.groups import (
@@ -31,7 +32,7 @@ from pwm.extraction.groups import (
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
-from pwm.pretraining.reward_bins import clamped_rewards
+from pwm.pretraining.data_warnings import data_warnings
 from pwm.runtime.acceleration import FirstStep
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
@@ -60,7 +61,12 @@ def extract(config: ExtractConfig) -> Path:
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, model.suite, tasks, bad)
     names = [task.name for task in tasks]
-    for line in clamped_rewards(store, model.suite, model.size, names, bad, False, refuses=False):
+    if not model.episodic and (ending := terminating_tasks(store, model.suite, bad, names)):
+        console.print(
+            f"episodes of {', '.join(ending)} terminate in {config.data}, and the world model does "
+            "not predict that: imagined episodes go on; pretrain it on these data to learn it."
+        )
+    for line in data_warnings(store, model.suite, names, bad, model.size, False, refuses=False):
         console.print(line)
     earlier: dict[str, Networks] = {}
     if config.init is not None:
@@ -91,6 +97,11 @@ def _ensemble(config: ExtractConfig, model: WorldModel) -> list[WorldModel]:
             raise PwmError(
                 f"ensemble={path} is a world model of other tasks than {config.checkpoint}; give "
                 "models that were pretrained on the same suite."
+            )
+        if other.episodic != model.episodic:
+            raise PwmError(
+                f"of {config.checkpoint} and ensemble={path} one alone predicts terminations; "
+                "pretrain both with the same episodic=."
             )
     return ensemble
 

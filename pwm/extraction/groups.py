@@ -16,7 +16,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.suites import Task, short_name
 from pwm.extraction.config import ActorCriticConfig
-from pwm.models.world_model import ModelSize, WorldModel
+from pwm.models.world_model import WorldModel
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import free_memory
 from pwm.runtime.training_checkpoints import list_steps
@@ -120,7 +120,7 @@ def bytes_a_task(
     its normalized sum, and what Mish's derivative needs).
     """
     size, nets = model.size, config.networks
-    kept = 6 * sum(nets.actor) + sum(_kept_a_step(world.size) for world in (model, *ensemble))
+    kept = 6 * sum(nets.actor) + sum(_kept_a_step(world) for world in (model, *ensemble))
     rollout = config.horizon * config.batch_size * kept
     states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
     parameters = (
@@ -129,6 +129,7 @@ def bytes_a_task(
     return 4 * (rollout + states + parameters)
 
 
-def _kept_a_step(size: ModelSize) -> int:
-    """Values that one imagined step of dynamics and reward keeps."""
-    return 6 * 4 * size.mlp_dim + 6 * size.latent_dim + 4 * size.num_bins
+def _kept_a_step(model: WorldModel) -> int:
+    """Values that one imagined step of dynamics, reward and termination keeps."""
+    size, layers = model.size, 6 if model.episodic else 4
+    return 6 * layers * size.mlp_dim + 6 * size.latent_dim + 4 * size.num_bins

@@ -53,6 +53,14 @@ class ImaginedRollout(NamedTuple):
 
     latents: Tensor  # (H+1, K, B, latent)
     rewards: Tensor  # (H, K, B), in the units that critics learn in
+    continuation: Tensor | None = None  # (H, K, B), probability that a step does not end it
+
+
+class Outcome(NamedTuple):
+    """What a world model predicts of a rollout, time first."""
+
+    rewards: Tensor  # (H, K, B)
+    continuation: Tensor | None  # (H, K, B)
 
 
 class Imagination:
@@ -65,6 +73,7 @@ class Imagination:
         accelerator: compiles what a step does.
         ensemble: further frozen world models of the same suite. Each predicts the rewards of the
             same actions from its own latents; where predictions disagree, rewards are lowered.
+            Of predicted terminations the mean is taken.
     """
 
     def __init__(
@@ -80,6 +89,7 @@ class Imagination:
         self._policy_step = accelerator.compile(policy_step)
         self._imagine_step = accelerator.compile(imagine_step)
         self._imagined_reward = accelerator.compile(imagined_reward)
+        self._continuation = accelerator.compile(continuation)
 
     def roll_out(
         self,
@@ -106,28 +116,40 @@ class Imagination:
             latents.append(z)
             actions.append(step.action)
             features.append(step.reward_features)
-        rewards = self._rewards(self._model, features)
+        whole = torch.stack(latents)
+        outcome = self._outcome(self._model, whole[1:], features)
         if self._ensemble:
-            ensemble_rewards = [
-                self._ensemble_rewards(model, z, actions)
+            others = [
+                self._ensemble_outcome(model, z, actions)
                 for model, z in zip(self._ensemble, ensemble_start_latents, strict=True)
             ]
-            coef = self._config.ensemble.uncertainty_coef
-            rewards = pessimistic_mean(torch.stack([rewards, *ensemble_rewards]), coef)
-        return ImaginedRollout(torch.stack(latents), rewards)
+            outcome = self._combined([outcome, *others])
+        return ImaginedRollout(whole, outcome.rewards, outcome.continuation)
 
-    def _ensemble_rewards(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Tensor:
-        """Rewards (H, K, B) of the same actions in another world model."""
+    def _ensemble_outcome(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Outcome:
+        """What the same actions lead to in another world model."""
         folded = fold(model, self._task_ids)
-        features = []
+        latents, features = [], []
         for action in actions:
             z, reward_features = self._imagine_step(model, folded, z, action)
+            latents.append(z)
             features.append(reward_features)
-        return self._rewards(model, features)
+        return self._outcome(model, torch.stack(latents), features)
 
-    def _rewards(self, model: WorldModel, features: Sequence[Tensor]) -> Tensor:
+    def _outcome(self, model: WorldModel, latents: Tensor, features: Sequence[Tensor]) -> Outcome:
         rewards = self._imagined_reward(model, torch.stack(list(features)))
-        return symexp(rewards) if self._config.reward_units == "real" else rewards
+        if self._config.reward_units == "real":
+            rewards = symexp(rewards)
+        goes_on = None
+        if model.episodic:
+            goes_on = self._continuation(model, latents, self._task_ids)
+        return Outcome(rewards, goes_on)
+
+    def _combined(self, outcomes: Sequence[Outcome]) -> Outcome:
+        coef = self._config.ensemble.uncertainty_coef
+        rewards = pessimistic_mean(torch.stack([outcome.rewards for outcome in outcomes]), coef)
+        goes_on = [o.continuation for o in outcomes if o.continuation is not None]
+        return Outcome(rewards, torch.stack(goes_on).mean(0) if goes_on else None)
 
 
 @torch.no_grad()
@@ -173,6 +195,11 @@ def policy_step(
 def imagined_reward(model: WorldModel, features: Tensor) -> Tensor:
     """Expected rewards in symlog units: (..., h) -> (...)."""
     return expected_bin(_after_first(model.reward_head, features), model.bins)
+
+
+def continuation(model: WorldModel, latents: Tensor, task_ids: Tensor) -> Tensor:
+    """Probabilities that episodes of tasks (K,) go on: (H, K, B, latent) -> (H, K, B)."""
+    return model.continuation(latents, task_ids.unsqueeze(1))
 
 
 def _first(net: nn.Sequential) -> NormedLinear:

@@ -133,10 +133,14 @@ class ActorCriticLearner:
         """
         imagined = self.imagine(inputs.start, inputs.noise.action, inputs.ensemble_start_latents)
         last_value = self._pessimistic_value(self.critics, imagined.latents[-1])
-        returns = bootstrapped_return(imagined.rewards, last_value, self.config.discount)
+        returns = bootstrapped_return(
+            imagined.rewards, last_value, self.config.discount, imagined.continuation
+        )
         scale = self._update_return_scale(returns.detach())
         loss = actor_loss(returns, scale)
         metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
+        if imagined.continuation is not None:
+            metrics["imagined_survival"] = imagined.continuation.detach().prod(0).mean(1)
         if inputs.demonstrations is not None:
             cloning = bc_loss(self.actors, inputs.demonstrations)
             loss = loss + self.bc_weight * cloning
@@ -227,7 +231,9 @@ class ActorCriticLearner:
         tasks, _, batch, size = latents.shape
         values = self._pessimistic_value(self.critics, latents[:, 1:].reshape(tasks, -1, size))
         values = values.view(tasks, config.horizon, batch).transpose(0, 1)
-        targets = td_lambda(imagined.rewards.detach(), values, config.discount, config.lam)
+        targets = td_lambda(
+            imagined.rewards, values, config.discount, config.lam, imagined.continuation
+        )
         targets = targets.transpose(0, 1).reshape(tasks, -1)
         return latents[:, :-1].reshape(tasks, -1, size), targets
 

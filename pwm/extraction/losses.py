@@ -10,20 +10,28 @@ from torch import Tensor
 
 from pwm.extraction.inputs import Demonstrations, Transitions
 from pwm.models.actor_critic import Actors, Critics
-from pwm.models.math import discounted_sum
+from pwm.models.math import discounted_sum, survival
 
 
-def bootstrapped_return(rewards: Tensor, last_value: Tensor, discount: float) -> Tensor:
+def bootstrapped_return(
+    rewards: Tensor, last_value: Tensor, discount: float, continuation: Tensor | None = None
+) -> Tensor:
     """sum_t discount^t r_t + discount^H V(z_H) of imagined rollouts (PWM, eq. 5).
+
+    With ``continuation`` every term is weighted by the probability that the episode gets there.
 
     Args:
         rewards: (H, K, B).
         last_value: (K, B), the value of the state that the last step leads to.
         discount: gamma, per decision step.
+        continuation: (H, K, B), the probability that a step does not end the episode.
 
     Returns:
         (K, B).
     """
+    if continuation is not None:
+        alive = survival(continuation)
+        rewards, last_value = alive[:-1] * rewards, alive[-1] * last_value
     return discounted_sum(rewards, discount) + discount ** len(rewards) * last_value
 
 

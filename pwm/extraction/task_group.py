@@ -273,6 +273,7 @@ def _tuner(
         tasks=[task.name for task in tasks],
         device=device,
         bad=bad,
+        terminations=model.episodic,
     )
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     learner = copy.copy(settings.learner)

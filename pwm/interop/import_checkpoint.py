@@ -86,6 +86,8 @@ def _describe(found: PublishedModel) -> str:
     parameters = sum(tensor.numel() for tensor in found.state.values())
     tasks = f"suite {model.suite.name}" if size.task_dim else f"task {model.suite.name}"
     rest = f"{size.num_q} Q networks and policy prior" if model.has_q else "no Q networks or prior"
+    if model.episodic:
+        rest += ", termination head"
     return (
         f"{tasks} in layout {found.layout}, of size {found.size_name}: encoder "
         f"{size.encoder_dim} x {size.encoder_layers}, MLPs {size.mlp_dim}, latent "

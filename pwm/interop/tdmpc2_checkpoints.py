@@ -4,19 +4,21 @@ A checkpoint is one ``torch.save`` of ``{"model": state dict}``, of the state di
 agent that has one. Three layouts are in circulation once keys are plain
 (:mod:`pwm.interop.checkpoint_keys`), and all hold the same networks::
 
-    here          tdmpc2-old             tdmpc2-new                     pwm
-    task_emb      _task_emb              _task_emb                      _task_emb
-    encoder       _encoder.state         _encoder.state                 _encoder
-    dynamics      _dynamics              _dynamics                      _dynamics
-    reward_head   _reward                _reward                        _reward
-    prior         _pi                    _pi                            none
-    q_ensemble    _Qs.params.N           _Qs.params.LAYER.NAME          none
-    q_target      _target_Qs.params.N    _target_Qs_params.LAYER.NAME   none
+    here              tdmpc2-old             tdmpc2-new                     pwm
+    task_emb          _task_emb              _task_emb                      _task_emb
+    encoder           _encoder.state         _encoder.state                 _encoder
+    dynamics          _dynamics              _dynamics                      _dynamics
+    reward_head       _reward                _reward                        _reward
+    termination_head  none                   _termination                   none
+    prior             _pi                    _pi                            none
+    q_ensemble        _Qs.params.N           _Qs.params.LAYER.NAME          none
+    q_target          _target_Qs.params.N    _target_Qs_params.LAYER.NAME   none
 
 with N = 4 LAYER + 0 (weight), 1 (bias), 2 (ln.weight), 3 (ln.bias). A model of a single task has
-no task embedding. The new layout repeats the Q ensemble as ``_detach_Qs_params`` and has action
-masks, the bounds of the prior's log-std, and, depending on the tensordict release that wrote it,
-batch sizes and devices (``__batch_size``, ``__device``) or tensors without content (``.module.``).
+no task embedding, and one that was not trained with ``episodic=true`` no termination head. The new
+layout repeats the Q ensemble as ``_detach_Qs_params`` and has action masks, the bounds of the
+prior's log-std, and, depending on the tensordict release that wrote it, batch sizes and devices
+(``__batch_size``, ``__device``) or tensors without content (``.module.``).
 """
 
 from __future__ import annotations
@@ -48,11 +50,11 @@ _NETWORKS = {
     "encoder": "_encoder.state",
     "dynamics": "_dynamics",
     "reward_head": "_reward",
+    "termination_head": "_termination",
     "prior": "_pi",
     "q_ensemble": "_Qs.params",
     "q_target": "_target_Qs_params",
 }
-_LEFT_OUT = {"_termination": "termination head"}  # networks that a world model here lacks
 _RMS_EPSILON, _RMS_CLIP = 1e-5, 5  # of PWM's normalization by running moments
 _LOG_STD = {"log_std_min": -10, "log_std_dif": 12}
 _REPEATED = re.compile(
@@ -83,15 +85,18 @@ def read_published(path: Path, suite: Suite) -> PublishedModel:
     for _ in file.verify():  # weights are mapped, so a flipped bit would go unnoticed
         pass
     notes: list[str] = []
-    entries = _completed(_without_heads(_state_dict(file), notes), notes)
+    entries = _completed(_state_dict(file), notes)
     layout = _layout(entries)
     has_q = any(key.startswith(("_pi.", "_Qs.params.", "_target_Qs")) for key in entries)
     size, obs_dim, action_dim = _sizes(path, entries, layout)
     tasks = len(entries["_task_emb.weight"]) if size.task_dim else None
     _check_suite(path, suite, tasks, obs_dim, action_dim)
     moments = _observation_moments(file, suite, notes)
+    episodic = any(key.startswith("_termination.") for key in entries)
     with torch.device("meta"):
-        skeleton = WorldModel(size, suite, has_q, bool(moments), wrap_angles=not moments)
+        skeleton = WorldModel(
+            size, suite, has_q, bool(moments), wrap_angles=not moments, episodic=episodic
+        )
     keys = {n: published_key(n, layout) for n in skeleton.state_dict() if n not in moments}
     _require(path, entries, keys.values())
     known = {*keys.values(), "_action_masks", *_LOG_STD}
@@ -123,16 +128,6 @@ def _state_dict(file: TorchFile) -> dict[str, Any]:
             f"{file.path} has a pixel encoder (_encoder.rgb); only models of state observations"
             " can be imported."
         )
-    return entries
-
-
-def _without_heads(entries: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The entries but for networks that a world model here does not have."""
-    for head, what in _LEFT_OUT.items():
-        kept = {k: value for k, value in entries.items() if not k.startswith(f"{head}.")}
-        if len(kept) < len(entries):
-            notes.append(f"Its {what} is left out.")
-        entries = kept
     return entries
 
 
@@ -339,6 +334,11 @@ def _check_expressible(model: WorldModel) -> None:
         raise PwmError(
             "the model normalizes observations task by task, which a checkpoint of TD-MPC2 cannot "
             "say; pretrain with normalize_obs=false to export."
+        )
+    if model.episodic and not model.has_q:
+        raise PwmError(
+            "the model has a termination head but no Q ensemble and prior, and no layout has that; "
+            "pretrain with q_and_prior=true to export."
         )
     size, usual = model.size, ModelSize()
     for name in ("simnorm_dim", "num_bins", "vmin", "vmax"):

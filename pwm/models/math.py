@@ -94,24 +94,47 @@ def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
     return (x * weights.view(-1, *[1] * (x.dim() - 1))).sum(0)
 
 
-def td_lambda(reward: Tensor, next_value: Tensor, discount: float, lam: float) -> Tensor:
+def survival(continuation: Tensor) -> Tensor:
+    """Probability of not having ended before each step, and after the last: (H, ...) -> (H+1, ...).
+
+    Args:
+        continuation: of each step, the probability that it does not end the episode.
+    """
+    alive = [torch.ones_like(continuation[0])]
+    for step in continuation:
+        alive.append(alive[-1] * step)
+    return torch.stack(alive)
+
+
+def td_lambda(
+    reward: Tensor,
+    next_value: Tensor,
+    discount: float,
+    lam: float,
+    continuation: Tensor | None = None,
+) -> Tensor:
     """TD(lambda) targets of an H-step rollout, time first (Sutton & Barto, 2nd ed., section 12.1).
 
-    G_t = r_t + discount ((1 - lam) V(s_{t+1}) + lam G_{t+1}), with G_H = V(s_H).
+    G_t = r_t + discount c_t ((1 - lam) V(s_{t+1}) + lam G_{t+1}), with G_H = V(s_H).
 
     Args:
         reward: (H, ...).
         next_value: (H, ...), the value of the state that each step leads to.
         discount: per decision step.
         lam: 0 gives one-step targets, 1 the H-step return.
+        continuation: c, (H, ...), the probability that a step does not end the episode; 1 if it
+            is not given.
 
     Returns:
         (H, ...) targets for the values of states 0..H-1.
     """
     target = next_value[-1]
     targets = []
-    for r, v in zip(reward.flip(0), next_value.flip(0), strict=True):
-        target = r + discount * ((1 - lam) * v + lam * target)
+    discounts: Tensor | list[float] = [discount] * len(reward)
+    if continuation is not None:
+        discounts = discount * continuation.flip(0)
+    for r, v, d in zip(reward.flip(0), next_value.flip(0), discounts, strict=True):
+        target = r + d * ((1 - lam) * v + lam * target)
         targets.append(target)
     return torch.stack(targets).flip(0)
 

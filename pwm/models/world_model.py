@@ -27,7 +27,7 @@ from pwm.core.validation import (
 )
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp
-from pwm.models.math import bin_centers, expected_bin, symexp
+from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
 from pwm.runtime.device import resolve_device
 from pwm.runtime.training_checkpoints import load_latest
@@ -81,7 +81,7 @@ class ModelSize:
 
 
 class WorldModel(nn.Module):
-    """Encoder, latent dynamics and reward of a task suite, optionally with Q ensemble and prior.
+    """Encoder, latent dynamics and reward of a task suite, and what else is asked for.
 
     Args:
         size: the architecture.
@@ -90,6 +90,7 @@ class WorldModel(nn.Module):
         normalize_obs: subtract and divide by per-task buffers ``obs_mean`` and ``obs_scale``.
         wrap_angles: of observations that are normalized, first wrap the angles that grow without
             bound (:mod:`pwm.models.angles`).
+        episodic: add a head that predicts whether an episode ends where a step leads.
     """
 
     action_mask: Tensor
@@ -105,10 +106,11 @@ class WorldModel(nn.Module):
         q_and_prior: bool = False,
         normalize_obs: bool = False,
         wrap_angles: bool = True,
+        episodic: bool = False,
     ) -> None:
         super().__init__()
         self.size, self.suite, self.normalize_obs = size, suite, normalize_obs
-        self.wrap_angles = wrap_angles
+        self.wrap_angles, self.episodic = wrap_angles, episodic
         latent, hidden = size.latent_dim, [size.mlp_dim] * 2
         joint = latent + size.task_dim + suite.action_dim
         if size.task_dim:
@@ -126,6 +128,8 @@ class WorldModel(nn.Module):
             self.q_ensemble = StackedMLP(size.num_q, joint, hidden, size.num_bins, size.dropout)
             self.q_target = StackedMLP(size.num_q, joint, hidden, size.num_bins)
         self.has_q = q_and_prior
+        if episodic:  # last, so that the other networks begin as they do without it
+            self.termination_head = mlp(latent + size.task_dim, hidden, 1)
         mask = torch.zeros(len(suite), suite.action_dim)
         for i, task in enumerate(suite):
             mask[i, : task.action_dim] = 1
@@ -196,6 +200,15 @@ class WorldModel(nn.Module):
         """Predicted reward of a decision step in the environment's units: (..., 1)."""
         return symexp(self.symlog_reward(z, action, task)).unsqueeze(-1)
 
+    def termination_logits(self, z: Tensor, task: Tensor) -> Tensor:
+        """Logits of the probability that the episode has ended at latents (..., latent): (...)."""
+        logits = self.termination_head(self._with_task(z, task)).squeeze(-1)
+        return at_least_float32(logits)
+
+    def continuation(self, z: Tensor, task: Tensor) -> Tensor:
+        """Probability that the episode goes on at latents (..., latent), differentiable: (...)."""
+        return torch.sigmoid(-self.termination_logits(z, task))
+
     def _stacked(self, net: StackedMLP, x: Tensor, members: Tensor | None) -> Tensor:
         flat = net(x.reshape(1, -1, x.shape[-1]), members)
         return flat.reshape(len(flat), *x.shape[:-1], flat.shape[-1])
@@ -259,6 +272,7 @@ def model_meta(model: WorldModel) -> dict[str, Any]:
         "q_and_prior": model.has_q,
         "normalize_obs": model.normalize_obs,
         "wrap_angles": model.wrap_angles,
+        "episodic": model.episodic,
     }
 
 
@@ -290,12 +304,18 @@ def _described(meta: Mapping[str, Any]) -> WorldModel:
         bool(meta["q_and_prior"]),
         bool(meta["normalize_obs"]),
         wraps_angles(meta),
+        is_episodic(meta),
     )
 
 
 def wraps_angles(meta: Mapping[str, Any]) -> bool:
     """What :func:`model_meta` said of it; models of before it could be said do not."""
     return bool(meta.get("wrap_angles", False))
+
+
+def is_episodic(meta: Mapping[str, Any]) -> bool:
+    """What :func:`model_meta` said of it; models of before it could be said are not."""
+    return bool(meta.get("episodic", False))
 
 
 def _find_world_model(path: Path) -> Checkpoint:

@@ -27,6 +27,7 @@ def held_out_windows(
     device: torch.device | str,
     tasks: Sequence[str] | None = None,
     bad: BadData | None = None,
+    terminations: bool = False,
 ) -> Batch:
     """The windows of held-out episodes that :func:`diagnose` judges a model by.
 
@@ -38,7 +39,7 @@ def held_out_windows(
     windows = _WINDOWS_PER_TASK * len(shared_tasks(store, suite, tasks))
     sampler = WindowSampler(
         store, max(STEPS), windows, seed, split="held_out", suite=suite, tasks=tasks,
-        device=device, data_device="cpu", memory=0, bad=bad,
+        device=device, data_device="cpu", memory=0, bad=bad, terminations=terminations,
     )  # fmt: skip
     return sampler.batch(0)
 
@@ -55,7 +56,9 @@ def diagnose(model: WorldModel, batch: Batch) -> dict[str, Any]:
         ``{"steps": [...], "tasks": {name: {"latent_error": {k: x}, "reward_r2": {k: x}}}}`` where
         the latent error at k is the mean squared distance between the k-step prediction and the
         encoded observation over the variance of the encoded observations, and the reward R2 is that
-        of the reward predicted for the k-th step (None where rewards do not vary).
+        of the reward predicted for the k-th step (None where rewards do not vary). A model with a
+        termination head also gives ``"termination": {"at_ends": p, "elsewhere": p}``, the mean
+        probability of an end that it predicts where one was recorded (None for none) and elsewhere.
     """
     latents, targets = roll_out(model, batch)
     rewards = symexp(model.symlog_reward(latents[:-1], batch.action, batch.task))
@@ -66,7 +69,17 @@ def diagnose(model: WorldModel, batch: Batch) -> dict[str, Any]:
             "latent_error": _latent_errors(latents[1:, rows], targets[:, rows]),
             "reward_r2": _reward_r2(rewards[:, rows], batch.reward[:, rows]),
         }
+        if model.episodic:
+            ends = 1 - model.continuation(latents[1:, rows], batch.task[rows])
+            tasks[model.suite.tasks[index].name]["termination"] = _by_end(ends, batch, rows)
     return {"steps": list(STEPS), "tasks": tasks}
+
+
+def _by_end(predicted: Tensor, batch: Batch, rows: Tensor) -> dict[str, float | None]:
+    assert batch.terminated is not None
+    terminated = batch.terminated[:, rows]
+    parts = {"at_ends": predicted[terminated], "elsewhere": predicted[~terminated]}
+    return {name: float(part.mean()) if len(part) else None for name, part in parts.items()}
 
 
 def _latent_errors(predicted: Tensor, target: Tensor) -> dict[str, float]:

@@ -21,6 +21,7 @@ from pwm.pretraining.losses import (
     PriorNoise,
     prior_loss,
     roll_out,
+    termination_loss,
     value_loss,
     world_model_loss,
 )
@@ -58,6 +59,7 @@ class LearnerConfig:
         require_at_least(self, 1, "steps")
         require_at_least(self, 0, "lr", "lr_final", "warmup", "encoder_lr_scale")
         require_at_least(self, 0, "loss.consistency", "loss.reward", "loss.value")
+        require_at_least(self, 0, "loss.termination")
         require_positive(self, "rho", "grad_clip")
         require_share(self, "rho", "target_tau")
 
@@ -88,6 +90,7 @@ class WorldModelLearner:
         self.accelerator = accelerator or Accelerator(discount.device)
         self._next = self.accelerator.compile(model.next)
         self._world_model_loss = self.accelerator.compile(world_model_loss)
+        self._termination_loss = self.accelerator.compile(termination_loss)
         self._value_loss = self.accelerator.compile(value_loss)
         self._prior_loss = self.accelerator.compile(prior_loss)
         self._captured_update = self.accelerator.capture(self._update)
@@ -139,6 +142,10 @@ class WorldModelLearner:
         config = self.config
         rollout = roll_out(self.model, batch, self._next)
         loss, metrics = self._world_model_loss(self.model, batch, rollout, config.rho, config.loss)
+        if self.model.episodic:
+            termination = self._termination_loss(self.model, batch, rollout)
+            loss = loss + config.loss.termination * termination
+            metrics["termination_loss"] = termination.detach()
         if noise is not None:
             discount = self.discount[batch.task]
             value = self._value_loss(self.model, batch, rollout, discount, config.rho, noise)

@@ -22,6 +22,7 @@ class LossWeights:
     consistency: float = 20.0
     reward: float = 0.1
     value: float = 0.1
+    termination: float = 1.0
 
 
 class LatentRollout(NamedTuple):
@@ -82,6 +83,28 @@ def world_model_loss(
     return loss, {"consistency_loss": consistency.detach(), "reward_loss": reward.detach()}
 
 
+def termination_loss(model: WorldModel, batch: Batch, rollout: LatentRollout) -> Tensor:
+    """Cross-entropy of predicted and recorded terminations, where each step leads (TD-MPC2).
+
+    An episode ends at most once, and then in a window's last row. So latents that were predicted
+    over fewer steps never are of an end; those that the encoder gives of the same rows stand for
+    them.
+
+    Args:
+        model: a world model with a termination head.
+        batch: windows of H steps, with ``terminated``.
+        rollout: their :func:`roll_out`.
+
+    Returns:
+        A scalar, the mean over both kinds of latents, all steps and windows.
+    """
+    assert batch.terminated is not None
+    latents = torch.stack([rollout.latents[1:], rollout.targets])
+    logits = model.termination_logits(latents, batch.task)
+    terminated = batch.terminated.to(logits.dtype).expand_as(logits)
+    return F.binary_cross_entropy_with_logits(logits, terminated)
+
+
 class PriorNoise(NamedTuple):
     """The random numbers of one update of Q ensemble and policy prior."""
 
@@ -115,7 +138,10 @@ def value_loss(
         action, _ = model.sample_prior(rollout.targets, batch.task, noise.target)
         logits = model.target_q_logits(rollout.targets, action, batch.task, noise.members[:2])
         pair = symexp(expected_bin(logits, model.bins))
-        target = batch.reward + discount * pair.amin(0)
+        later = discount * pair.amin(0)
+        if batch.terminated is not None:
+            later = later.masked_fill(batch.terminated, 0.0)
+        target = batch.reward + later
     logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
     loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
     return weighted_sum(loss.mean((0, 2)), horizon_weights(batch.action, rho))

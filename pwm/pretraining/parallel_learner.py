@@ -94,7 +94,7 @@ class ParallelLearner(WorldModelLearner):
             part = None if noise is None else _noise_part(noise, share)
             with self._synchronizing(i == self._passes - 1), self._own_stream("loss", i):
                 with self.accelerator.autocast():
-                    loss, metrics, rollout = self._whole_loss(_batch_part(batch, share), part)
+                    loss, metrics, rollout = self._whole_loss(batch.part(share), part)
                 (loss / self._passes).backward()
             values.append(torch.stack([loss.detach(), *metrics.values()]))
             rollouts.append(rollout)
@@ -265,12 +265,6 @@ def _wrapped(loss: nn.Module, model: WorldModel, device: torch.device, ranks: Ra
     if ranks.parallel == "fsdp":
         divide(loss, model, device, ranks)
     return loss
-
-
-def _batch_part(batch: Batch, share: slice) -> Batch:
-    return Batch(
-        batch.obs[:, share], batch.action[:, share], batch.reward[:, share], batch.task[share]
-    )
 
 
 def _noise_part(noise: PriorNoise, share: slice) -> PriorNoise:

@@ -47,10 +47,11 @@ from pwm.models.world_model import (
     model_meta,
     wraps_angles,
 )
+from pwm.pretraining.architecture import EPISODIC, is_to_be_episodic
+from pwm.pretraining.data_warnings import data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
-from pwm.pretraining.reward_bins import clamped_rewards
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.device import require_room, resolve_device
 from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
@@ -96,7 +97,7 @@ class PretrainConfig(LearnerConfig):
     Attributes:
         init: a world model to start from: a pretraining run, a checkpoint or an imported model.
             Its architecture, task ids, normalization, and Q and prior if it has them, hold in
-            place of ``model``, ``normalize_obs`` and ``q_and_prior``.
+            place of ``model``, ``normalize_obs``, ``q_and_prior`` and ``episodic``.
         init_normalization: the normalization of observations that ``init`` has: ``keep`` it, or
             ``widen`` it where the data have outgrown it
             (:func:`pwm.pretraining.normalization.widened_moments`), or take that of the ``data``,
@@ -112,6 +113,8 @@ class PretrainConfig(LearnerConfig):
         data_device: where the data live: ``cuda``, ``cpu``, or ``auto``, on the GPU if they fit.
         data_memory: GiB of memory that the data may take; more are read from their files.
         compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
+        episodic: whether the world model predicts terminations: ``auto``, if an episode of the data
+            terminated; ``always``; ``never``.
         max_skipped: updates in a row whose loss or gradient may be not finite, and which are
             skipped, before training stops.
     """
@@ -132,6 +135,7 @@ class PretrainConfig(LearnerConfig):
     model: ModelSize = field(default_factory=ModelSize)
     normalize_obs: bool = True
     q_and_prior: bool = False
+    episodic: str = "auto"
 
     batch_size: int = 1024
     accumulate: int = setting(1, may_change=True)
@@ -161,6 +165,7 @@ class PretrainConfig(LearnerConfig):
         require_at_least(self, 1, "max_skipped")
         require_seed(self, "seed")
         require_choice(self, "init_normalization", INIT_NORMALIZATION)
+        require_choice(self, "episodic", EPISODIC)
         require_choice(self, "parallel", PARALLEL)
         if self.parallel == "fsdp" and self.compile == "always":
             raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
@@ -225,29 +230,32 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         suite, names = chosen, None
         if given is not None:
             suite, names = given.suite, None if config.suite is None else chosen.names
+        out = Path(config.out)
+        episodic = is_to_be_episodic(config.episodic, given, out, (store, suite, bad, names))
         # Both refuse data that lack windows, now rather than after hours of training.
         sampler = WindowSampler(
             store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
             tasks=names, balance=config.balance, device=device, data_device=config.data_device,
             memory=int(config.data_memory * 2**30), bad=bad, share=(ranks.rank, ranks.size),
+            terminations=episodic,
         )  # fmt: skip
-        held_out = held_out_windows(store, suite, config.seed, device, names, bad)
-        build = partial(WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs)
+        held_out = held_out_windows(store, suite, config.seed, device, names, bad, episodic)
+        build = partial(
+            WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs,
+            episodic=episodic,
+        )  # fmt: skip
         if given is None:
             require_room(build)
-        size, has_q = config.model, config.q_and_prior
-        if given is not None:
-            size, has_q = given.size, given.has_q
-        begun = (Path(config.out) / "checkpoints").is_dir()
-        clamped = clamped_rewards(store, suite, size, names, bad, has_q, refuses=not begun)
-    for line in clamped if ranks.main else ():
+        begun = (out / "checkpoints").is_dir()
+        sizes = (given.size, given.has_q) if given else (config.model, config.q_and_prior)
+        lines = data_warnings(store, suite, names, bad, *sizes, refuses=not begun)
+    for line in lines if ranks.main else ():
         ranks.print_rank(line)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
         ranks.print_rank(
             f"task {task}: {len(short)} of {store.count(task)} episodes (the first: {short[0]}) "
             f"have fewer than the {sampler.horizon + 1} rows of a window and are left out."
         )
-    out = Path(config.out)
     with ExitStack() as held:
         with ranks.raise_together():
             if ranks.main:

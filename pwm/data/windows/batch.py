@@ -22,16 +22,37 @@ class Batch(NamedTuple):
         action: (H, B, action_dim) float32; ``action[t]`` leads from ``obs[t]`` to ``obs[t+1]``.
         reward: (H, B) float32, the reward of that step.
         task: (B,) int64, ids in the suite.
+        terminated: (H, B) bool, whether the episode ended with that step by itself and not by a
+            time limit; None where it was not asked for.
     """
 
     obs: Tensor
     action: Tensor
     reward: Tensor
     task: Tensor
+    terminated: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch on a device."""
-        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+        obs, action, reward, task = (
+            tensor.to(device, non_blocking=non_blocking)
+            for tensor in (self.obs, self.action, self.reward, self.task)
+        )
+        terminated = self.terminated
+        if terminated is not None:
+            terminated = terminated.to(device, non_blocking=non_blocking)
+        return Batch(obs, action, reward, task, terminated)
+
+    def part(self, windows: slice) -> Batch:
+        """Some of the windows."""
+        terminated = None if self.terminated is None else self.terminated[:, windows]
+        return Batch(
+            self.obs[:, windows],
+            self.action[:, windows],
+            self.reward[:, windows],
+            self.task[windows],
+            terminated,
+        )
 
 
 def batch_bytes(suite: Suite, horizon: int, size: int) -> int:

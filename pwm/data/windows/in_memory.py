@@ -29,7 +29,7 @@ class ResidentWindows:
     """All rows of some tasks, padded to a suite's sizes, read once from their files.
 
     Arguments are those of `StoredWindows`, the ``device`` where the rows live and batches are made,
-    and ``bad``, which notes tasks whose rows cannot be read.
+    and ``bad``, which notes tasks whose rows cannot be read; ``terminations`` takes a byte a row.
 
     Attributes:
         buffers: the memory of the batches, where that is the host's.
@@ -42,6 +42,7 @@ class ResidentWindows:
         suite: Suite,
         device: torch.device,
         bad: BadData,
+        terminations: bool = False,
     ) -> None:
         self.buffers = BufferPool()
         self._suite, self.device = suite, device
@@ -50,6 +51,7 @@ class ResidentWindows:
         total = int(self._first[-1])
         shapes = (total, suite.obs_dim), (total, suite.action_dim), (total,)
         self._columns = [_empty(shape, device) for shape in shapes]  # obs, action, reward
+        self._terminated = torch.zeros(total, dtype=torch.bool) if terminations else None
         self._bad_obs, self._bad_step = np.zeros(total, bool), np.zeros(total, bool)
         for task, first in zip(tasks, self._first.tolist(), strict=False):
             try:
@@ -57,6 +59,8 @@ class ResidentWindows:
             except DataError as error:
                 bad.note(error.problem)
                 self._bad_obs[first : first + store.record(task.name).rows] = True
+        if self._terminated is not None:
+            self._terminated = self._terminated.to(device)
         self._has_bad = bool(self._bad_obs.any() or self._bad_step.any())
         self._ids = np.array([suite.id(task.name) for task in tasks])
 
@@ -73,6 +77,8 @@ class ResidentWindows:
             at = slice(first + begin, first + end)
             if not all_good(obs, action, reward):
                 self._bad_obs[at], self._bad_step[at] = bad_values(obs, action, reward)
+            if self._terminated is not None:
+                self._terminated.numpy()[at] = rows["terminated"] != 0
             for column, values in zip(self._columns, (obs, action, reward), strict=True):
                 _put(column[at], values)
 
@@ -84,7 +90,10 @@ class ResidentWindows:
             bad = self._bad_obs[index].any(0) | self._bad_step[index[1:]].any(0)
         take = self._take_on_host if self.device.type == "cpu" else self._take_on_device
         obs, action, reward = take(index)
-        return Batch(obs, action, reward, self._to_device(self._ids[which])), bad
+        terminated = None
+        if self._terminated is not None:
+            terminated = self._terminated[self._to_device(index[1:])]
+        return Batch(obs, action, reward, self._to_device(self._ids[which]), terminated), bad
 
     def _take_on_device(self, index: np.ndarray) -> list[Tensor]:
         rows = self._to_device(index)

@@ -13,6 +13,8 @@ from pwm.data.episode import ROWS_NAME, all_good, bad_values
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, BufferPool, blank_arrays
 
+_TERMINATED = np.array([1, 0, 0, 0], np.uint8).view(np.uint32)  # of a row's flags, the first byte
+
 
 class StoredWindows:
     """Reads windows of a store's rows one by one and pads them to a suite's sizes.
@@ -21,14 +23,17 @@ class StoredWindows:
         store: where the rows are.
         tasks: the tasks to read, in the order of their ids.
         suite: gives ids and padded sizes.
+        terminations: whether batches have ``terminated``.
 
     Attributes:
         buffers: the memory of the batches.
     """
 
-    def __init__(self, store: EpisodeStore, tasks: Sequence[Task], suite: Suite) -> None:
+    def __init__(
+        self, store: EpisodeStore, tasks: Sequence[Task], suite: Suite, terminations: bool = False
+    ) -> None:
         self.buffers = BufferPool()
-        self._suite = suite
+        self._suite, self._terminations = suite, terminations
         self._files = [store.record_file(task.name, ROWS_NAME) for task in tasks]
         self._fds = np.array([file.fileno() for file in self._files])
         self._widths = np.array([file.dtype.itemsize for file in self._files])
@@ -52,11 +57,11 @@ class StoredWindows:
             file that was changed since it was opened, or hold values that no window may hold.
         """
         raw, bad = self._read(which, rows, horizon + 1)
-        obs, action, reward = self._pad(raw.view(np.float32), which, horizon)
+        obs, action, reward, terminated = self._pad(raw.view(np.float32), which, horizon)
         if not all_good(obs, action, reward):
             bad_obs, bad_steps = bad_values(obs, action, reward)
             bad |= bad_obs.any(0) | bad_steps.any(0)
-        arrays = obs, action, reward, self._ids[which]
+        arrays = obs, action, reward, self._ids[which], *([terminated] * self._terminations)
         return Batch(*(torch.from_numpy(array) for array in arrays)), bad
 
     def _read(
@@ -83,8 +88,8 @@ class StoredWindows:
         return raw, bad
 
     def _pad(self, raw: np.ndarray, which: np.ndarray, horizon: int) -> list[np.ndarray]:
-        arrays = blank_arrays(self.buffers, self._suite, horizon, len(which))
-        obs, action, reward = arrays
+        obs, action, reward = blank_arrays(self.buffers, self._suite, horizon, len(which))
+        terminated = np.zeros(reward.shape, bool)
         first, end = 0, 0
         for group_end, (obs_dim, action_dim) in self._groups:
             begin, end = end, int(np.searchsorted(which, group_end))
@@ -97,4 +102,6 @@ class StoredWindows:
             action[:, part, :action_dim] = rows[1:, :, obs_dim : obs_dim + action_dim]
             action[:, part, action_dim:] = 0
             reward[:, part] = rows[1:, :, obs_dim + action_dim]
-        return arrays
+            flags = rows[1:, :, obs_dim + action_dim + 1].view(np.uint32)
+            terminated[:, part] = flags & _TERMINATED != 0
+        return [obs, action, reward, terminated]

@@ -43,5 +43,6 @@ def _handed_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)
     for tensor in batch:
-        tensor.record_stream(current)
+        if tensor is not None:
+            tensor.record_stream(current)
     return batch

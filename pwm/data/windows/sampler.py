@@ -63,6 +63,7 @@ class WindowSampler:
             in the store's files, and each window is read from there.
         bad: notes data problems; the episodes that it names already are left out. By default the
             first bad window is an error. A task without a window is a problem too.
+        terminations: whether batches have ``terminated``.
         share: (i, n) reads of every batch the windows i, i + n, ... alone, B / n of them; the
             shares of all i < n make up the batch that (0, 1) reads.
 
@@ -87,6 +88,7 @@ class WindowSampler:
         memory: int = DEFAULT_MEMORY,
         bad: BadData | None = None,
         share: tuple[int, int] = (0, 1),
+        terminations: bool = False,
     ) -> None:
         if horizon < 1 or batch_size < 1 or seed < 0:
             wrong = f"horizon {horizon}, batch size {batch_size}, seed {seed}"
@@ -107,9 +109,11 @@ class WindowSampler:
         self._indexes: dict[int, WindowIndex] = {}
         self._index(horizon)
         self._starts = np.concatenate([store.episodes(task.name)["start"] for task in self.tasks])
-        self._windows = self._open_windows(data_device, memory)
+        self._windows = self._open_windows(data_device, memory, terminations)
 
-    def _open_windows(self, data_device: str, memory: int) -> ResidentWindows | StoredWindows:
+    def _open_windows(
+        self, data_device: str, memory: int, terminations: bool
+    ) -> ResidentWindows | StoredWindows:
         """The rows where they are to live."""
         require_data_device(data_device, self.device)
         source = self.store, self.tasks, self.suite
@@ -117,15 +121,15 @@ class WindowSampler:
         if self.device.type == "cuda" and data_device != "cpu":
             free, _ = torch.cuda.mem_get_info(self.device)
             if size <= free // 2:
-                return ResidentWindows(*source, self.device, self.bad)
+                return ResidentWindows(*source, self.device, self.bad, terminations)
             if data_device == "cuda":
                 raise PwmError(
                     f"data_device=cuda was asked for, but the data take {size / 2**30:.1f} GiB and "
                     f"half of the GPU's free memory is {free / 2**31:.1f} GiB; use auto or cpu."
                 )
         if size <= memory:
-            return ResidentWindows(*source, torch.device("cpu"), self.bad)
-        return StoredWindows(*source)
+            return ResidentWindows(*source, torch.device("cpu"), self.bad, terminations)
+        return StoredWindows(*source, terminations)
 
     def batch(self, step: int, horizon: int | None = None) -> Batch:
         """The batch of a step: always the same for the same seed, step and store.

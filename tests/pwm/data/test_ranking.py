@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ from stores import LARGE, SMALL, SUITE, make_episode
 
 from pwm.data.inspection import info, unscorable, verify
 from pwm.data.pack_sample import SampleConfig, sample
-from pwm.data.ranking import best_first, surplus
+from pwm.data.ranking import (
+    _residual_by_episodes,
+    _residual_by_features,
+    best_first,
+    surplus,
+)
 from pwm.data.store import EpisodeStore, success_known
 
 
@@ -111,3 +117,28 @@ def _store(tmp_path, task, episodes) -> EpisodeStore:
         store.add_source("test", {})
         store.append(task.name, episodes, "test")
     return EpisodeStore.open(tmp_path / "data")
+
+
+def test_the_dual_form_is_the_same_regression():
+    rng = np.random.default_rng(0)
+    start, outcome = rng.standard_normal((30, 40)), rng.standard_normal(30)
+    weight = rng.uniform(0.1, 0.9, 30)
+    weight /= weight.sum()
+    primal, dual = (
+        residual_of(start)(outcome, weight)
+        for residual_of in (_residual_by_features, _residual_by_episodes)
+    )
+    np.testing.assert_allclose(dual, primal, atol=1e-9)
+    assert np.abs(primal).max() > 1e-3
+
+
+def test_memory_does_not_grow_with_the_square_of_an_observation():
+    """A matrix of all features of 27,648 entries would take 24 GB."""
+    rng = np.random.default_rng(0)
+    start, outcome = rng.standard_normal((20, 27_648)), rng.standard_normal(20)
+    tracemalloc.start()
+    result = surplus(start, outcome)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isfinite(result).all()
+    assert peak < 4 * start.nbytes

@@ -8,11 +8,12 @@ import pytest
 from stores import LARGE, SMALL, SUITE, make_episode
 
 from pwm.core.errors import PwmError
+from pwm.core.suites import Suite
 from pwm.data.problems import BadData
 from pwm.data.reward_range import outside_of_bins
 from pwm.data.store import EpisodeStore
 from pwm.models.world_model import ModelSize
-from pwm.pretraining.reward_bins import clamped_rewards
+from pwm.pretraining.data_warnings import clamped_rewards, data_warnings
 
 BINS = (-10.0, 10.0)  # of symlog: rewards up to 22,025
 
@@ -29,7 +30,7 @@ def store_of(directory: Path, rewards: np.ndarray) -> EpisodeStore:
 
 
 def clamped(store: EpisodeStore, refuses: bool) -> list[str]:
-    return clamped_rewards(store, SUITE, ModelSize(), None, BadData(), False, refuses)
+    return clamped_rewards(store, SUITE, None, BadData(), ModelSize(), False, refuses)
 
 
 def test_the_share_outside_and_the_settings_with_room_are_named(tmp_path):
@@ -85,3 +86,15 @@ def test_pretraining_refuses_before_it_begins(toy, tmp_path, capsys):
     assert main(words) == 1
     assert "100.00% of the rewards lie outside" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_observations_as_large_as_images_are_said_not_to_be_encoded(tmp_path):
+    suite = Suite("seen", (replace(SMALL, obs_dim=27_648), LARGE))
+    with EpisodeStore.create(tmp_path, suite) as store:
+        store.add_source("test", {})
+        for task in suite:
+            store.append(task.name, [make_episode(task, 3, i) for i in range(3)], "test")
+    store = EpisodeStore.open(tmp_path)
+    (line,) = data_warnings(store, suite, None, BadData(), ModelSize(), False, True)
+    assert "task small has observations of 27,648 entries" in line
+    assert "no encoder of images" in line

@@ -68,6 +68,8 @@ class Points:
 
     GOALS = torch.tensor([[0.4, 0.0], [0.6, -0.7], [-0.9, 0.2]])
 
+    episodic = False
+
     def __init__(self) -> None:
         self.action_mask = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
         self.most_rows = 0
@@ -411,6 +413,28 @@ def test_value_of_prior_and_q_is_the_discounted_reward_and_the_mean_q() -> None:
             last, _ = model.sample_prior(latent, task_id, noise[n, s])
             total += task.discount**3 * float(model.q(latent, last, task_id).mean())
             assert float(value[n, s]) == pytest.approx(total, rel=1e-4)
+
+
+def test_nothing_counts_after_a_termination() -> None:
+    """As in TD-MPC2, a termination that is less likely than not counts as none."""
+
+    class Cliff(Points):
+        episodic = True
+
+        def continuation(self, z: Tensor, task: Tensor) -> Tensor:
+            return torch.where(z[..., 0] > 1.5, 0.1, torch.where(z[..., 0] > 0.5, 0.6, 1.0))
+
+    task, noise = torch.tensor([[1]]), torch.zeros(1, 2, 2)
+    actions = torch.zeros(1, 3, 2, 2)
+    actions[0, :, 1, 0] = 1.0  # the second candidate walks to 1, 2 and 3
+    ends, goes_on = (
+        Planner(world(), Blind(), FAST).value(torch.zeros(1, 2), actions, task, noise)[0]
+        for world in (Cliff, Points)
+    )
+    assert ends[0] == goes_on[0]
+    first, second = (-10 * (torch.tensor([x, 0.0]) - Points.GOALS[1]).norm() for x in (1.0, 2.0))
+    assert float(ends[1]) == pytest.approx(float(first + 0.8 * second))
+    assert float(goes_on[1]) < float(ends[1]) - 10
 
 
 def test_prior_proposes_its_own_samples() -> None:

@@ -46,9 +46,9 @@ CONFIG = ActorCriticConfig(
 )
 
 
-def make_model(seed: int = 0, **sizes) -> WorldModel:
+def make_model(seed: int = 0, episodic: bool = False, **sizes) -> WorldModel:
     torch.manual_seed(seed)
-    model = WorldModel(dataclasses.replace(MODEL, **sizes), SUITE)
+    model = WorldModel(dataclasses.replace(MODEL, **sizes), SUITE, episodic=episodic)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -100,8 +100,8 @@ def objective(
 class Problem:
     """A learner in float64 with fixed starts and noise, and its loss as a function of the actor."""
 
-    def __init__(self, **changes) -> None:
-        model = make_model().double()
+    def __init__(self, episodic: bool = False, **changes) -> None:
+        model = make_model(episodic=episodic).double()
         self.learner = make_learner(SUITE.tasks[:2], model=model, **changes)
         self.learner.actors.double()
         self.learner.critics.double()
@@ -126,16 +126,20 @@ class Problem:
         parts = weights.split([parameter.numel() for parameter in names.values()])
         own = {n: part.view_as(names[n]) for n, part in zip(names, parts, strict=True)}
         z, total = self.start, torch.zeros(2, config.batch_size, dtype=torch.float64)
+        alive = torch.ones_like(total)
         for t in range(config.horizon):
             features = z if actor_inputs is None else actor_inputs[t]
             action = functional_call(actors, own, (features, self.noise[t]))
             reward = model.symlog_reward(z, action, task)
-            total = total + config.discount**t * (
+            total = total + config.discount**t * alive * (
                 symexp(reward) if config.reward_units == "real" else reward
             )
             z = model.next(z, action, task)
+            if model.episodic:
+                alive = alive * model.continuation(z, task)
         values = self.learner.critics(z)
-        total = total + config.discount**config.horizon * torch.minimum(values[:, 0], values[:, 1])
+        last = torch.minimum(values[:, 0], values[:, 1])
+        total = total + config.discount**config.horizon * alive * last
         return (-total.mean(1) / self.scale).sum()
 
     @torch.no_grad()
@@ -149,9 +153,11 @@ class Problem:
             return (losses(weights + steps) - losses(weights - steps)) / (2 * step)
 
 
-@pytest.mark.parametrize("reward_units", ["symlog", "real"])
-def test_actor_gradient_is_the_derivative_of_the_imagined_return(reward_units):
-    problem = Problem(reward_units=reward_units)
+@pytest.mark.parametrize(
+    ("episodic", "reward_units"), [(False, "symlog"), (False, "real"), (True, "symlog")]
+)
+def test_actor_gradient_is_the_derivative_of_the_imagined_return(episodic, reward_units):
+    problem = Problem(episodic, reward_units=reward_units, horizon=2 if episodic else 4)
     analytic = problem.analytic()
     numeric = problem.numeric(None)
     assert analytic.norm() > 1e-2
@@ -628,6 +634,8 @@ def test_the_default_settings_are_valid():
 
 class PointMass(nn.Module):
     """A differentiable toy in place of a world model: move to each task's own goal."""
+
+    episodic = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -237,14 +237,6 @@ def test_without_target_q_they_are_copies(layout, tmp_path, capsys):
     assert "no target Q networks; they begin as copies" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("layout", CHECKPOINTS)
-def test_a_termination_head_is_left_out_and_said(layout, tmp_path, capsys):
-    state = fixture(layout) | {"_termination.0.weight": torch.zeros(48, 96)}
-    model = run_import(save_model(tmp_path / "a.pt", state), tmp_path / "m")
-    assert torch.equal(model.reward_head[0].weight, state["_reward.0.weight"])
-    assert "Its termination head is left out." in capsys.readouterr().err
-
-
 def test_the_checkpoint_says_where_it_came_from(tmp_path, capsys):
     path = CHECKPOINTS["tdmpc2-old"]
     run_import(path, tmp_path / "m")
@@ -384,6 +376,10 @@ def replaced(key, make):
         (without(r"_encoder"), r"lacks '_encoder\.state\.0\.weight'"),
         (replaced("_encoder.rgb.2.weight", lambda _: torch.zeros(2)), "has a pixel encoder"),
         (replaced("_decoder.0.weight", lambda _: torch.zeros(2)), "'_decoder.0.weight'"),
+        (
+            replaced("_termination.0.weight", lambda _: torch.zeros(2)),
+            r"lacks '_termination\.0\.bias'",
+        ),
         (replaced("_dynamics.3.weight", lambda _: torch.zeros(2, 2)), r"'_dynamics\.3\.weight'"),
         (
             replaced("_reward.1.bias", lambda v: v[:-1]),
@@ -517,3 +513,26 @@ def test_two_imports_into_one_directory_exclude_each_other(tmp_path):
         import_checkpoint(config)
     import_checkpoint(config)
     import_checkpoint(config)
+
+
+def test_a_termination_head_comes_along_both_ways(tmp_path):
+    torch.manual_seed(2)
+    suite = get_suite("pendulum-swingup")
+    size = ModelSize(24, 1, 16, 16, 0, 3)
+    model = WorldModel(size, suite, q_and_prior=True, episodic=True)
+    save_checkpoint(tmp_path / "m", KIND, {"model": model.state_dict()}, model_meta(model))
+    path = export_checkpoint(ExportConfig(str(tmp_path / "m"), str(tmp_path / "x.pt")))
+    written = torch.load(path, weights_only=True)["model"]
+    assert {key for key in written if "termination" in key} == {
+        f"_termination.{layer}.{name}"
+        for layer, names in ((0, 4), (1, 4), (2, 2))
+        for name in ("weight", "bias", "ln.weight", "ln.bias")[:names]
+    }
+    assert written["_termination.2.weight"].shape == (1, 16)
+    back = run_import(path, tmp_path / "back", suite.name)
+    assert back.episodic
+    for key, value in model.state_dict().items():
+        assert torch.equal(back.state_dict()[key], value), key
+    alone = WorldModel(size, suite, episodic=True)
+    with pytest.raises(PwmError, match="q_and_prior=true"):
+        to_published(alone)

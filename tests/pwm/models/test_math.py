@@ -15,6 +15,7 @@ from pwm.models.math import (
     percentile_range,
     running_moments,
     soft_cross_entropy,
+    survival,
     symexp,
     symlog,
     td_lambda,
@@ -139,6 +140,21 @@ def test_td_lambda_limits():
     torch.testing.assert_close(td_lambda(reward, value, 0.9, 0.0), reward + 0.9 * value)
     whole = td_lambda(reward, value, 0.9, 1.0)
     torch.testing.assert_close(whole[0], discounted_sum(reward, 0.9) + 0.9**5 * value[-1])
+
+
+def test_td_lambda_and_returns_stop_where_an_episode_ends():
+    """Step 2 ends it for sure, step 1 by one half: what comes after counts as much."""
+    generator = torch.Generator().manual_seed(0)
+    reward, value = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    goes_on = torch.tensor([1.0, 0.5, 0.0, 1.0, 1.0], dtype=torch.float64).unsqueeze(1)
+    alive = survival(goes_on.expand(5, 4))
+    torch.testing.assert_close(alive[:, 0].tolist(), [1.0, 1.0, 0.5, 0.0, 0.0, 0.0])
+    target = td_lambda(reward, value, 0.9, 1.0, goes_on)
+    torch.testing.assert_close(target[2], reward[2])
+    torch.testing.assert_close(target[1], reward[1] + 0.9 * 0.5 * reward[2])
+    torch.testing.assert_close(target[0], discounted_sum(alive[:-1] * reward, 0.9))
+    one_step = td_lambda(reward, value, 0.9, 0.0, goes_on)
+    torch.testing.assert_close(one_step, reward + 0.9 * goes_on * value)
 
 
 def test_td_lambda_does_not_write_into_its_inputs():

@@ -18,6 +18,8 @@ from pwm.pretraining.diagnostics import diagnose, held_out_windows
 class Drift(nn.Module):
     """A world of one number that grows by the action; the model may add an error a step."""
 
+    episodic = False
+
     def __init__(self, suite: Suite, error: float = 0.0, reward_error: float = 0.0) -> None:
         super().__init__()
         self.suite, self.error, self.reward_error = suite, error, reward_error
@@ -112,3 +114,17 @@ def test_too_short_held_out_episodes_are_refused(toy, tmp_path):
             single.append(task, [store.episode(task, 0)], "toy")
         with pytest.raises(PwmError, match="held_out"):
             held_out_windows(single, store.suite, seed=0, device="cpu")
+
+
+def test_predicted_terminations_are_told_where_they_were_recorded_and_elsewhere():
+    class Ends(Drift):
+        episodic = True
+
+        def continuation(self, z: Tensor, task: Tensor) -> Tensor:
+            return torch.where(z.squeeze(-1) > 0, 0.25, 0.875)
+
+    batch = drift_batch([0] * 40 + [1] * 20)
+    up = batch.obs[1:, :, 0] > 0
+    report = diagnose(Ends(SUITE), batch._replace(terminated=up & (batch.task == 0)))
+    assert report["tasks"]["reacher-easy"]["termination"] == {"at_ends": 0.75, "elsewhere": 0.125}
+    assert report["tasks"]["pendulum-swingup"]["termination"]["at_ends"] is None
