@@ -9,6 +9,7 @@ action.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -64,9 +65,10 @@ class ArraySource:
             with open_tables(path) as tables:
                 self.episodes += sum(len(self._spans(table)) for table in tables)
                 self.parts = self._parts(tables[0])
+        shared = os.path.commonpath([path.parent for path in files])
         self.description = {
             "dataset": ", ".join(path.name for path in files[:3]) + (", ..." * (len(files) > 3)),
-            "files": {path.name: _digest(path) for path in files},
+            "files": {os.path.relpath(path, shared): _digest(path) for path in files},
             "action_bounds": None if bounds is None else [bound.tolist() for bound in bounds],
             "obs_keys": list(self.parts) or None,
         }

@@ -1,8 +1,8 @@
-"""Files of plain arrays, opened as tables: HDF5, npz, and what ``torch.save`` keeps of tensors.
+"""Files of plain arrays, opened as tables: HDF5, npz, Parquet, and ``torch.save``'s of tensors.
 
 A table has named columns, each an array with a row per step: an episode, or several one after
 another. D4RL's files are one such table, robomimic's one a demonstration (``data/demo_0``), and
-Minari's one an episode.
+Minari's and LeRobot's one an episode.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from pwm.core.errors import PwmError
+from pwm.interop.lerobot_data import SUFFIX, dataset_files, episodes
 from pwm.interop.torch_archive import TensorDictRecord, TorchFile
 
 HDF5, NPZ, TORCH = (".hdf5", ".h5"), (".npz",), (".pt", ".pth")
@@ -52,14 +53,15 @@ class Table:
 
 
 def array_files(source: Path) -> list[Path]:
-    """The HDF5 and npz files of a directory, or the one file given, in the order of their numbers.
+    """The files of a directory, or the one file given, in the order of their numbers.
 
     Empty where there is none.
     """
     if source.is_file():
-        return [source] if source.suffix in (*HDF5, *NPZ) else []
-    found = source.iterdir() if source.is_dir() else ()
-    return sorted((p for p in found if p.suffix in (*HDF5, *NPZ)), key=lambda p: _order(p.name))
+        return [source] if source.suffix in (*HDF5, *NPZ, SUFFIX) else []
+    found = list(source.iterdir()) if source.is_dir() else []
+    files = dataset_files(source) or [path for path in found if path.suffix in (*HDF5, *NPZ)]
+    return sorted(files, key=lambda path: _order(str(path.relative_to(source))))
 
 
 def _order(name: str) -> tuple[list[int], str]:
@@ -78,6 +80,8 @@ def open_tables(path: Path) -> Iterator[list[Table]]:
             yield _tables(path, content)
     elif path.suffix in NPZ:
         yield _tables(path, _npz(path))
+    elif path.suffix == SUFFIX:
+        yield _tables(path, episodes(path))
     else:
         yield _tables(path, TorchFile(path).content)
 

@@ -30,8 +30,8 @@ class ConvertConfig:
     Attributes:
         source: TD-MPC2's data files: their directory, or one file; ``minari:`` with the id or the
             directory of a Minari dataset on this machine; arrays of one task in HDF5 (the layouts
-            of D4RL and robomimic) or npz files: one file, or their directory; with ``to=tdmpc2`` a
-            store.
+            of D4RL and robomimic) or npz files, one or their directory, or of a LeRobot dataset,
+            its directory; with ``to=tdmpc2`` a store.
         out: the directory to make: a store, or with ``to=tdmpc2`` data files.
         suite: ``mt30`` or ``mt80``, which the files were made for; for a Minari dataset or arrays
             the task, or the file that describes it. With ``to=tdmpc2`` the suite that fixes task

@@ -214,6 +214,43 @@ def test_episodes_of_several_lengths_in_lists(form, made, task, tmp_path):
     assert_same(converted(tmp_path / "a.pt", task), made)
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_dataset_of_lerobot(version, made, task, tmp_path, capsys):
+    """Version 2 has a file an episode, version 3 several episodes in one."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parts = [
+        pa.table(
+            {
+                "observation.state": pa.array(
+                    list(made.obs[number][:-1]), pa.list_(pa.float32(), 3)
+                ),
+                "observation.image": [{"bytes": b"", "path": "a.png"}] * length,
+                "action": pa.array(list(made.action[number]), pa.list_(pa.float32())),
+                "next.reward": made.reward[number],
+                "next.done": np.arange(length) == length - 1,
+                "episode_index": np.full(length, number),
+                "frame_index": np.arange(length),
+            }
+        )
+        for number, length in enumerate(LENGTHS)
+    ]
+    folder = tmp_path / "set"
+    (folder / "data" / "chunk-000").mkdir(parents=True)
+    (folder / "meta").mkdir()
+    (folder / "meta" / "info.json").write_text("{}")
+    files = {f"episode_{i:06d}": part for i, part in enumerate(parts)}
+    if version == 3:
+        files = {"file-000": pa.concat_tables(parts[:2]), "file-001": parts[2]}
+    for name, table in files.items():
+        parquet.write_table(table, folder / "data" / "chunk-000" / f"{name}.parquet")
+    store = converted(folder, task)
+    made.terminated = [np.zeros(n, bool) for n in LENGTHS]  # which LeRobot does not say
+    assert_same(store, made, lost=1)
+    assert "The last step of 3 episodes is left out" in capsys.readouterr().err
+
+
 def test_normalized_actions_stay_as_they_are(made, task, tmp_path):
     table = made.d4rl()
     table["actions"] /= 2
