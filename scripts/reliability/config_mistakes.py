@@ -309,7 +309,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_EXTRACT} device=cuda", "device=cuda"),
         (f"{_EVALUATE} device=tpu", "unknown device 'tpu'"),
         ("quickstart out=new device=cuda", "device=cuda"),
-        ("quickstart out=new extract.device=gpu", "extract: unknown device 'gpu'"),
+        ("quickstart out=new extract.device=gpu", "unknown extract.device 'gpu'"),
     ],
     "Paths": [
         ("pretrain data=nowhere out=new", "no episode store"),
