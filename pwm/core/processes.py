@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from types import ModuleType
 
@@ -55,6 +56,8 @@ def fresh_interpreters() -> Iterator[None]:
     method = multiprocessing.get_start_method(allow_none=True)
     main = sys.modules["__main__"]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    resource_tracker.ensure_running()  # which unblocks SIGINT and SIGTERM when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     sys.modules["__main__"] = ModuleType("__main__")
     multiprocessing.set_start_method("spawn", force=True)
     try:

@@ -54,11 +54,12 @@ class LoggedProgress(Progress):
         self._tell(task_id)
 
     def _tell(self, task_id: TaskID) -> None:
-        task = self._tasks[task_id]
-        if task.finished or time.monotonic() - self._told < SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._told < SECONDS_BETWEEN_LINES:
             return
         self._told = time.monotonic()
-        self.console.print(_line(task), soft_wrap=True, markup=False, highlight=False)
+        task = next(task for task in self.tasks if task.id == task_id)
+        if not task.finished:
+            self.console.print(_line(task), soft_wrap=True, markup=False, highlight=False)
 
 
 def _line(task: Task) -> str:

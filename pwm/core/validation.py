@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -107,15 +108,16 @@ def error_prefix(name: str, check: Callable[..., Any], *arguments: Any) -> None:
 def require_valid(block: str, config: Any) -> None:
     """Raise what ``config.validate`` raises, with the block of settings that the config is of.
 
-    A message that begins with one of its settings, as ``batch_size=0 must be ...``, then begins
-    with the name that a command line takes, as ``learner.batch_size=0 must be ...``.
+    A message that begins with one of its settings, as ``batch_size=0 must be ...`` or ``unknown
+    reward_units 'x'``, then has the name that a command line takes, as ``learner.batch_size=0``.
     """
     try:
         config.validate()
     except PwmError as error:
-        first = str(error).partition("=")[0].partition(".")[0]
-        joint = "." if first in {field.name for field in dataclasses.fields(config)} else ": "
-        raise PwmError(f"{block}{joint}{error}") from error
+        named = re.match(r"((?:unknown )?)(\w+)(?=[=.]| ')", str(error))
+        if named is None or named[2] not in {field.name for field in dataclasses.fields(config)}:
+            raise PwmError(f"{block}: {error}") from error
+        raise PwmError(f"{named[1]}{block}.{str(error)[named.start(2) :]}") from error
 
 
 def from_plain(kind: type[T], values: Any) -> T:

@@ -26,6 +26,7 @@ _DONE, _QUESTION, _MISTAKE, _FAILED, _DIED = "done", "question", "mistake", "fai
 _SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_TO_START = 300.0
 _SECONDS_TO_CLOSE = 10.0
+MOST_WORKERS = 4096
 _CONTEXT = multiprocessing.get_context("spawn")
 
 

@@ -21,13 +21,14 @@ from pwm.core.validation import (
     SEEDS,
     nearest,
     require_at_least,
+    require_at_most,
     require_positive,
     require_resume,
     require_seed,
     require_share,
     require_valid,
 )
-from pwm.core.worker_pool import WorkerPool
+from pwm.core.worker_pool import MOST_WORKERS, WorkerPool
 from pwm.data.inspection import unscorable
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.evaluation.agents import AnyAgent, SavedPolicies, UniformActions
@@ -158,6 +159,7 @@ class EvaluateConfig:
             )
         if self.workers is not None:
             require_at_least(self, 1, "workers")
+            require_at_most(self, MOST_WORKERS, "workers")
         require_positive(self, "bc_top_fraction", "worker_timeout")
         require_share(self, "bc_top_fraction")
         require_resume(self)

@@ -17,6 +17,7 @@ from pwm.core.settings import setting
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import require_choice, require_resume, require_writable
 from pwm.data.problems import ON_ERROR
+from pwm.interop.array_data import ACTION_UNITS
 from pwm.interop.minari_data import PREFIX
 
 RECORD_NAME = "conversion.json"  # beside files for TD-MPC2: the data and settings of these
@@ -28,11 +29,13 @@ class ConvertConfig:
 
     Attributes:
         source: TD-MPC2's data files: their directory, or one file; ``minari:`` with the id or the
-            directory of a Minari dataset on this machine; with ``to=tdmpc2`` a store.
+            directory of a Minari dataset on this machine; arrays of one task in HDF5 (the layouts
+            of D4RL and robomimic) or npz files, one or their directory, or of a LeRobot dataset,
+            its directory; with ``to=tdmpc2`` a store.
         out: the directory to make: a store, or with ``to=tdmpc2`` data files.
-        suite: ``mt30`` or ``mt80``, which the files were made for; for a Minari dataset the file
-            that describes its task. With ``to=tdmpc2`` the suite that fixes task ids and padding,
-            the store's own by default.
+        suite: ``mt30`` or ``mt80``, which the files were made for; for a Minari dataset or arrays
+            the task, or the file that describes it. With ``to=tdmpc2`` the suite that fixes task
+            ids and padding, the store's own by default.
         to: ``store`` or ``tdmpc2``.
         tasks: convert these only; a list, or names joined with commas.
         limit: episodes per task at most.
@@ -41,6 +44,10 @@ class ConvertConfig:
         steps: with ``to=tdmpc2``, decision steps per entry: by default the shortest episode length
             of the suite (100 in mt80), and longer episodes are cut into pieces.
         files: with ``to=tdmpc2``, how many files to write; by default as many as were published.
+        obs_keys: of arrays whose observations are in several, such as robomimic's, those to take,
+            in this order; by default all that are no pictures, in the file's order.
+        action_units: of arrays, ``environment``, whose bounds become -1 and 1, or ``normalized``,
+            in [-1, 1] already.
         resume: ``auto`` goes on with a conversion that was stopped; ``never`` refuses what it left.
     """
 
@@ -54,12 +61,15 @@ class ConvertConfig:
     verify: bool = True
     steps: int | None = None
     files: int | None = None
+    obs_keys: list[str] | None = None
+    action_units: str = "environment"
     resume: str = "auto"
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_choice(self, "to", ("store", "tdmpc2"))
         require_choice(self, "on_error", ON_ERROR)
+        require_choice(self, "action_units", ACTION_UNITS)
         for name in ("limit", "steps", "files"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,9 +1,9 @@
-"""TD-MPC2's data files and Minari datasets to a store."""
+"""TD-MPC2's data files, Minari datasets and plain arrays to a store."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.data.inspection import info
 from pwm.data.store import EpisodeStore
+from pwm.interop.array_data import ArraySource
 from pwm.interop.conversion import (
     ConvertConfig,
     chosen_tasks,
@@ -31,7 +32,7 @@ from pwm.interop.conversion import (
 from pwm.interop.minari_data import MinariSource, fill_store
 from pwm.interop.tdmpc2_data import PUBLISHED_FILES, Chunk, find_files
 
-_SOURCE, _MINARI = "tdmpc2", "minari"
+_SOURCE, _MINARI, _ARRAYS = "tdmpc2", "minari", "arrays"
 _BLOCK_BYTES = 2**26  # of padded rows that are read, checked and committed at a time
 
 
@@ -63,14 +64,49 @@ def import_files(config: ConvertConfig) -> Path:
 
 def import_minari(config: ConvertConfig) -> Path:
     """Read a Minari dataset into a store; returns its directory."""
+    (task,) = _one_task(config)
+    return _import_source(config, MinariSource(config.source, task), _MINARI)
+
+
+def import_arrays(config: ConvertConfig, files: Sequence[Path]) -> Path:
+    """Read files of plain arrays into a store; returns its directory."""
+    (task,) = _one_task(config)
+    bounds = _action_bounds(task) if config.action_units == "environment" else None
+    return _import_source(config, ArraySource(files, task, bounds, config.obs_keys), _ARRAYS)
+
+
+def _one_task(config: ConvertConfig) -> Suite:
     chosen = chosen_tasks(config, get_suite(config.suite))
     if len(chosen) != 1:
         raise PwmError(
-            f"a Minari dataset is of one task, and suite={config.suite} has {len(chosen)}; name "
-            "the one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
+            f"{config.source} is of one task, and suite={config.suite} has {len(chosen)}; name the "
+            "one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
         )
-    source = MinariSource(config.source, chosen.tasks[0])
-    chosen = Suite(chosen.name, (source.task,))
+    return chosen
+
+
+def _action_bounds(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest action of a task's environment, (action_dim,) each."""
+    if task.domain != "gymnasium":
+        return -np.ones(task.action_dim), np.ones(task.action_dim)
+    if task.action_low is not None:
+        return np.array(task.action_low), np.array(task.action_high)
+    from pwm.envs import GymnasiumEnv
+
+    try:
+        env = GymnasiumEnv(task)
+    except PwmError as error:
+        raise PwmError(
+            f"the units of the actions are not known ({error}); give action_units=normalized if "
+            "they are in [-1, 1] already, or state actions: {min: ..., max: ...} in the task's file."
+        ) from error
+    env.close()
+    return env.action_bounds
+
+
+def _import_source(config: ConvertConfig, source: MinariSource | ArraySource, key: str) -> Path:
+    """Read the episodes of one task into a store; returns its directory."""
+    chosen = Suite(_one_task(config).name, (source.task,))
     out, skip = Path(config.out), config.on_error == "skip"
     settings = {
         "made_by": "pwm convert",
@@ -78,15 +114,16 @@ def import_minari(config: ConvertConfig) -> Path:
         "on_error": config.on_error,
         **source.description,
     }
-    if _finished(out, chosen, _MINARI, settings):
+    if _finished(out, chosen, key, settings):
         console.print(info(EpisodeStore.open(out)))
         return out
-    _note_environment(source)
-    with _unfinished_store(out, chosen, _MINARI, settings) as (store, signals):
-        counts = fill_store(source, store, _MINARI, config.limit, skip, signals)
+    if isinstance(source, MinariSource):
+        _note_environment(source)
+    with _unfinished_store(out, chosen, key, settings) as (store, signals):
+        counts = fill_store(source, store, key, config.limit, skip, signals)
         if not counts["stored"]:
             raise PwmError(f"{config.source} has no episode that can be stored.")
-    _summarize_minari(EpisodeStore.open(out), source, counts)
+    _summarize_source(EpisodeStore.open(out), source, counts)
     return out
 
 
@@ -142,7 +179,9 @@ def _note_environment(source: MinariSource) -> None:
         console.print(f"{told}: {difference}.", markup=False)
 
 
-def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter[str]) -> None:
+def _summarize_source(
+    store: EpisodeStore, source: MinariSource | ArraySource, counts: Counter[str]
+) -> None:
     task = source.task
     _summarize(store, "", counts["skipped"])
     if clipped := counts["clipped"]:
@@ -154,6 +193,15 @@ def _summarize_minari(store: EpisodeStore, source: MinariSource, counts: Counter
             f"{unknown:,} of {counts['stored']:,} episodes do not say whether they succeeded "
             "(infos without a success or is_success per step); it is stored as not known, and "
             "their score is not."
+        )
+    if not isinstance(source, ArraySource):
+        return
+    if source.parts:
+        console.print(f"Observations are {', '.join(source.parts)}, in this order.")
+    if lost := source.lost["all"]:
+        console.print(
+            f"The last step of {lost:,} episodes is left out, {source.lost['terminated']:,} of "
+            "them terminations: the files lack the observation after it."
         )
 
 

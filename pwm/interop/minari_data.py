@@ -24,6 +24,7 @@ from pwm.core.signals import StopSignals
 from pwm.core.suites import Task
 from pwm.data.episode import Episode
 from pwm.data.store import EpisodeStore
+from pwm.interop.array_data import ArraySource
 from pwm.interop.minari_environment import (
     as_declared,
     differences,
@@ -167,7 +168,7 @@ class MinariSource:
 
 
 def fill_store(
-    source: MinariSource,
+    source: MinariSource | ArraySource,
     store: EpisodeStore,
     key: str,
     limit: int | None,
@@ -205,7 +206,7 @@ def fill_store(
             if fault := episode.fault(task):
                 if not skip_faults:
                     raise PwmError(
-                        f"episode {number} of dataset {source.description['dataset']} cannot be "
+                        f"episode {number} of {source.description['dataset']} cannot be "
                         f"stored: {fault}; on_error=skip leaves such episodes out and counts them."
                     )
                 counts["skipped"] += 1

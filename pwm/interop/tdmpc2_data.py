@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +72,52 @@ class Block:
         return [Episode(*arrays, behaviour=BEHAVIOUR) for arrays in columns]
 
 
+def padded_entries(content: Any) -> dict[str, Any] | None:
+    """The tensors of episodes of one length, by field, of what a file holds.
+
+    That is a TensorDict, a plain dictionary of tensors with an axis of episodes, or a list with
+    one or the other for each episode. In the latter two the actions of row 0 must be NaN: they
+    might as well be those that were chosen for the observations of their rows.
+
+    Returns:
+        None for anything else.
+    """
+    if isinstance(content, TensorDictRecord):
+        entries = content.state.get("_tensordict") if isinstance(content.state, dict) else None
+        return entries if isinstance(entries, dict) else None
+    entries = _stacked(content) if isinstance(content, list | tuple) else content
+    if not isinstance(entries, dict):
+        return None
+    obs, action = entries.get("obs"), entries.get("action")
+    if not isinstance(obs, Tensor) or not isinstance(action, Tensor):
+        return None
+    whole = obs.dim() == action.dim() == 3 and action.shape[1] > 0
+    return entries if whole and bool(action[:, 0].isnan().all()) else None
+
+
+def _stacked(episodes: Sequence[Any]) -> dict[str, Any] | None:
+    """Episodes of one length and the same fields as one; None if they are no such."""
+    found = [e if isinstance(e, dict) else padded_entries(e) for e in episodes]
+    shapes = {
+        tuple((name, e[name].shape) for name in _FIELDS if isinstance(e.get(name), Tensor))
+        for e in found
+        if e is not None
+    }
+    if not found or None in found or len(shapes) != 1:
+        return None
+    fields = dict(shapes.pop())
+    if len(fields.get("obs", ())) != 2:
+        return None
+    return {name: torch.stack([e[name] for e in found if e is not None]) for name in fields}
+
+
+def _by_row(name: str, tensor: Tensor) -> Tensor:
+    """A field with one number a row as (episodes, rows), where files also have (..., 1)."""
+    if name in ("obs", "action"):
+        return tensor
+    return tensor.squeeze(-1) if tensor.dim() == 3 and tensor.shape[-1] == 1 else tensor
+
+
 class Chunk:
     """One data file, memory-mapped.
 
@@ -99,19 +145,20 @@ class Chunk:
         self.row_bytes = 4 * (suite.obs_dim + suite.action_dim + 2)
 
     def _tensors(self) -> dict[str, Tensor]:
-        content = self.file.content
-        state = content.state if isinstance(content, TensorDictRecord) else None
-        entries = state.get("_tensordict") if isinstance(state, dict) else None
-        if not isinstance(entries, dict):
+        entries = padded_entries(self.file.content)
+        if entries is None:
             raise PwmError(
                 f"{self.path} holds no TensorDict of episodes; give TD-MPC2's data files (`pwm "
                 "import` reads checkpoints)."
             )
         stored = {name: t for name, t in entries.items() if isinstance(t, Tensor) and not t.is_meta}
-        found = {name: stored[name].detach() for name in _FIELDS if name in stored}
+        found = {name: _by_row(name, stored[name].detach()) for name in _FIELDS if name in stored}
+        if "task" not in found and "reward" in found and len(self.suite) == 1:
+            found["task"] = torch.zeros(found["reward"].shape, dtype=torch.int32)
         if missing := [n for n in _FIELDS if n not in found and n != "terminated"]:
             names = ", ".join(str(name)[:50] for name in list(entries)[:20]) or "nothing"
-            raise PwmError(f"{self.path} has no tensor '{missing[0]}'; it holds {names}.")
+            hint = "; name its one task as suite=" if missing == ["task"] else ""
+            raise PwmError(f"{self.path} has no tensor '{missing[0]}'; it holds {names}{hint}.")
         self._check(found)
         return found
 

@@ -23,6 +23,7 @@ from pwm.core.validation import (
     with_changes,
 )
 from pwm.evaluation.evaluate import EvaluateConfig
+from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
 from pwm.pipelines.episode_budget import StalledConfig, next_episode_budget
 from pwm.pretraining.pretrain import PretrainConfig, require_horizons_fit
@@ -174,6 +175,8 @@ class GrowConfig:
             made.append(stage.out)
         if self.pretrain.init is None:
             error_prefix("pretrain", require_horizons_fit, self.pretrain, suite)
+        if self.evaluate.video or self.evaluate.strip:
+            error_prefix("evaluate", require_frames, suite)
 
     def round_path(self, template: str, number: int) -> str:
         """A path of a round."""

@@ -25,6 +25,7 @@ from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite, task_names
 from pwm.core.validation import (
     require_at_least,
+    require_at_most,
     require_choice,
     require_positive,
     require_resume,
@@ -32,7 +33,7 @@ from pwm.core.validation import (
     require_valid,
     require_writable,
 )
-from pwm.core.worker_pool import Job, WorkerPool
+from pwm.core.worker_pool import MOST_WORKERS, Job, WorkerPool
 from pwm.data.episode import Episode
 from pwm.data.inspection import info
 from pwm.data.manifest import Manifest
@@ -106,6 +107,7 @@ class CollectConfig:
         """Raise PwmError for values that cannot work."""
         require_seed(self, "seed")
         require_at_least(self, 0, "workers")
+        require_at_most(self, MOST_WORKERS, "workers")
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
         require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))

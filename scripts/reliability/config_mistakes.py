@@ -202,6 +202,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_COLLECT} episodes={{}}", "no episode"),
         (f"{_COLLECT} seed=-1", "seed=-1"),
         (f"{_COLLECT} workers=-2", "workers=-2"),
+        (f"{_COLLECT} workers=100000000", "workers=100000000 must be at most 4096"),
+        (f"{_CONVERT} suite=mt30 action_units=torque", "unknown action_units 'torque'"),
         (f"{_CONVERT} suite=mt30 limit=0", "limit=0"),
         (f"{_CONVERT} suite=mt30 files=-1 to=tdmpc2", "files=-1"),
         ("quickstart out=new evaluate.episodes=0", "episodes=0"),
@@ -307,7 +309,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_EXTRACT} device=cuda", "device=cuda"),
         (f"{_EVALUATE} device=tpu", "unknown device 'tpu'"),
         ("quickstart out=new device=cuda", "device=cuda"),
-        ("quickstart out=new extract.device=gpu", "extract: unknown device 'gpu'"),
+        ("quickstart out=new extract.device=gpu", "unknown extract.device 'gpu'"),
     ],
     "Paths": [
         ("pretrain data=nowhere out=new", "no episode store"),

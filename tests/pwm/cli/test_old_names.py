@@ -61,7 +61,7 @@ def test_a_wrong_value_of_an_old_word_is_told_by_the_new(toy, toy_world_model, t
     assert main(toy.extract(toy_world_model, tmp_path / "out", "learner.critic_passes=0")) == 1
     told, error = capsys.readouterr().err.splitlines()
     assert "learner.critic_passes is now learner.critic.iterations" in told
-    assert error == "pwm: error: critic: iterations=0 must be at least 1."
+    assert error == "pwm: error: learner.critic.iterations=0 must be at least 1."
 
 
 @pytest.fixture

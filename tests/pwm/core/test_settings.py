@@ -14,7 +14,7 @@ from pwm.core.settings import (
     require_inputs,
     setting,
 )
-from pwm.core.validation import require_at_least, require_valid
+from pwm.core.validation import require_at_least, require_choice, require_valid
 
 
 @dataclass
@@ -77,8 +77,10 @@ def test_a_path_is_the_same_however_it_is_written(tmp_path, monkeypatch):
 @dataclass
 class Checked:
     width: int = 0
+    units: str = "symlog"
 
     def validate(self) -> None:
+        require_choice(self, "units", ("symlog", "real"))
         require_at_least(self, 1, "width")
         raise PwmError("no width would do.")
 
@@ -86,5 +88,7 @@ class Checked:
 def test_a_message_names_the_setting_as_it_is_typed():
     with pytest.raises(PwmError, match=r"^learner\.width=0 must be at least 1"):
         require_valid("learner", Checked())
+    with pytest.raises(PwmError, match=r"^unknown learner\.units 'euros'; it is symlog or real"):
+        require_valid("learner", Checked(1, "euros"))
     with pytest.raises(PwmError, match=r"^learner: no width would do"):
         require_valid("learner", Checked(1))

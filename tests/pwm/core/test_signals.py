@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -83,3 +85,19 @@ def test_a_second_signals_unwind_a_loop_that_noted_the_first():
         assert signals.requested == signal.SIGTERM
         with pytest.raises(Terminated):
             signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_first_worker_of_a_process_begins_with_all_of_them_blocked():
+    """Python's resource tracker, which starts with it, unblocks two."""
+    program = (
+        "import signal\nfrom multiprocessing import resource_tracker\n"
+        "from pwm.core.processes import fresh_interpreters\nfrom pwm.core.signals import STOPPING\n"
+        "with fresh_interpreters():\n"
+        "    resource_tracker.getfd()\n"
+        "    print({*STOPPING} <= signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "print(bool({*STOPPING} & signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == (["True", "False"], "")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from stores import SMALL, SUITE, coded_store, make_episode
 from tdmpc2_files import CHUNK_2023, chunk_fields, make_chunk, save_chunk
+from tensordict import TensorDict
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, get_suite
@@ -90,6 +91,52 @@ def test_other_number_types_are_converted(tmp_path):
     np.testing.assert_array_equal(block.obs[0], made["obs"][0, :, :24].float())
 
 
+def plain(made):
+    return dict(made)
+
+
+def by_episode(made):
+    return [{name: tensor[i] for name, tensor in made.items()} for i in range(len(IDS))]
+
+
+def tensordict_by_episode(made):
+    return [TensorDict(episode, [ROWS]) for episode in by_episode(made)]
+
+
+@pytest.mark.parametrize("form", [plain, by_episode, tensordict_by_episode])
+def test_plain_dicts_and_lists_of_episodes_are_read_as_tensordicts(form, tmp_path):
+    made = fields()
+    expected = open_chunk(tmp_path, made)
+    torch.save(form(made), tmp_path / "other.pt")
+    chunk = Chunk(tmp_path / "other.pt", MT80)
+    np.testing.assert_array_equal(chunk.task_ids(), IDS)
+    task, which = MT80["walker-run"], np.array([0, 2])
+    for name in ("obs", "action", "reward"):
+        np.testing.assert_array_equal(
+            getattr(chunk.read(task, which), name), getattr(expected.read(task, which), name)
+        )
+
+
+def test_numbers_in_an_axis_of_one_are_read_as_without_it(tmp_path):
+    made = fields()
+    wide = {**made, "reward": made["reward"].unsqueeze(-1), "task": made["task"].unsqueeze(-1)}
+    torch.save(TensorDict(wide, [3, ROWS]), tmp_path / "wide.pt")
+    block = Chunk(tmp_path / "wide.pt", MT80).read(MT80["walker-run"], np.array([0, 2]))
+    np.testing.assert_array_equal(block.reward, made["reward"][[0, 2], 1:])
+
+
+def test_a_file_without_task_ids_is_of_a_suite_of_one_task(tmp_path):
+    walker = get_suite("walker-run")
+    made = chunk_fields(walker, [0, 0], ROWS, seed=3)
+    del made["task"]
+    chunk = open_chunk(tmp_path, made, walker)
+    np.testing.assert_array_equal(chunk.task_ids(), [0, 0])
+    block = chunk.read(walker["walker-run"], np.array([1]))
+    np.testing.assert_array_equal(block.action[0], made["action"][1, 1:])
+    with pytest.raises(PwmError, match=r"no tensor 'task'; it holds .*; name its one task as su"):
+        open_chunk(tmp_path, made, MT80)
+
+
 def change(name, index, value):
     """A fault in episode 2, a walker-run."""
 
@@ -160,8 +207,10 @@ def test_files_of_something_else_are_refused(tmp_path, made, suite, sentence):
         Chunk(tmp_path / "chunk_0.pt", suite)
 
 
-def test_a_file_of_plain_tensors_is_refused(tmp_path):
-    torch.save(fields(), tmp_path / "chunk_0.pt")
+def test_plain_tensors_whose_actions_may_be_those_of_their_rows_are_no_such_file(tmp_path):
+    made = fields()
+    made["action"][:, 0] = 0
+    torch.save(made, tmp_path / "chunk_0.pt")
     with pytest.raises(PwmError, match="holds no TensorDict"):
         Chunk(tmp_path / "chunk_0.pt", MT80)
 

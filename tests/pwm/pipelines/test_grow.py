@@ -300,7 +300,7 @@ def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
         ("extract.learner.iterations=0", "extract.learner.iterations=0"),
         ("collect.policy_noise=-1", "collect.policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate.episodes=0"),
-        ("stalled.behaviour=ou", "stalled: unknown behaviour 'ou'"),
+        ("stalled.behaviour=ou", "unknown stalled.behaviour 'ou'"),
         ("stalled.after=0", "stalled.after=0 must be at least 1"),
         ("stalled.episodes=9 collect.sac.batch_size=0", "collect.sac.batch_size=0"),
     ],

@@ -4,8 +4,10 @@ import json
 import shutil
 import signal
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
 import pwm
 import pwm.pipelines.quickstart
@@ -103,6 +105,33 @@ def test_a_signal_in_any_stage_stops_the_line_and_says_how_to_go_on(
 def test_later_stages_settings_are_checked_before_the_first(override, calls, tmp_path):
     assert main(["quickstart", f"out={tmp_path / 'run'}", override]) == 1
     assert calls == []
+
+
+class Mute(PendulumEnv):
+    """Cannot draw itself."""
+
+    def render(self) -> None:
+        raise NotImplementedError
+
+
+gymnasium.register("Mute-v0", Mute)
+
+
+def test_an_environment_that_cannot_be_filmed_is_refused_before_the_first_stage(
+    calls, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("pwm.evaluation.evaluate.require_video", lambda: None)
+    task = tmp_path / "mute.yaml"
+    task.write_text(
+        "{name: mute, env_id: Mute-v0, obs_dim: 3, action_dim: 1, episode_length: 20, "
+        "score: {min: -1, max: 0}}"
+    )
+    words = [f"collect.suite={task}", "collect.episodes=2", "collect.behaviour=random"]
+    assert main(["quickstart", f"out={tmp_path / 'run'}", *words, "evaluate.video=1"]) == 1
+    error = capsys.readouterr().err
+    assert "evaluate: environment Mute-v0 cannot draw a frame (NotImplementedError" in error
+    assert not calls
+    assert main(["quickstart", f"out={tmp_path}", *words, "evaluate.video=0"]) == 0
 
 
 def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch):

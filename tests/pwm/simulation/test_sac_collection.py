@@ -301,13 +301,13 @@ def test_an_agent_learns_at_the_given_times_and_with_the_given_settings():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("sac.batch_size=0", "sac: batch_size=0 must be at least 1"),
-        ("sac.net_arch=[]", "sac: net_arch=[] must be widths"),
-        ("sac.gamma=1.0", "sac: gamma=1.0 must be at least 0 and below 1"),
-        ("sac.ent_coef=much", "sac: ent_coef=much must be auto or a number"),
-        ("sac.backend=jaxx", "sac: unknown backend 'jaxx'; did you mean 'jax'?"),
-        ("sac.tau=2", "sac: tau=2.0 must be between 0 and 1"),
-        ("sac.learning_rate=0", "sac: learning_rate=0.0 must be above 0"),
+        ("sac.batch_size=0", "sac.batch_size=0 must be at least 1"),
+        ("sac.net_arch=[]", "sac.net_arch=[] must be widths"),
+        ("sac.gamma=1.0", "sac.gamma=1.0 must be at least 0 and below 1"),
+        ("sac.ent_coef=much", "sac.ent_coef=much must be auto or a number"),
+        ("sac.backend=jaxx", "unknown sac.backend 'jaxx'; did you mean 'jax'?"),
+        ("sac.tau=2", "sac.tau=2.0 must be between 0 and 1"),
+        ("sac.learning_rate=0", "sac.learning_rate=0.0 must be above 0"),
         ("behaviour=sacc", "unknown behaviour 'sacc'; did you mean 'sac'?"),
     ],
 )
