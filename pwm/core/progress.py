@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)  # brackets in a path are no markup
 
 
 class RateColumn(ProgressColumn):

@@ -80,7 +80,8 @@ class EvaluateConfig:
             which plans with extracted policies and their critics in the place of those.
         out: gets results.json, results.csv, decision_times.json, throughput.json, videos and
             strips; also outcomes.jsonl, the episodes played so far, and the cloned policies.
-        tasks: a list, a suite's name, or null for every task that there is a policy for.
+        tasks: a suite's name, tasks joined with commas or in a list, or null for every task that
+            there is a policy for.
         episodes: per task.
         seed: of the first episode's environment; episode i has seed + i.
         baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,

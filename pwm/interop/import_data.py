@@ -67,7 +67,7 @@ def import_minari(config: ConvertConfig) -> Path:
     if len(chosen) != 1:
         raise PwmError(
             f"a Minari dataset is of one task, and suite={config.suite} has {len(chosen)}; name "
-            "the one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
+            "the one by tasks=NAME, or give a file that describes it as suite=FILE.yaml."
         )
     source = MinariSource(config.source, chosen.tasks[0])
     out, skip = Path(config.out), config.on_error == "skip"

@@ -111,7 +111,7 @@ class CollectConfig:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
-        suite = _suite(self)
+        suite = collected_suite(self)
         wanted = _episodes_per_task(self.episodes, suite)
         for behaviour, possible, what in (
             ("scripted", has_controller, "no scripted controller"),
@@ -158,7 +158,7 @@ def collect(config: CollectConfig) -> Path:
         Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
-    suite = _suite(config)
+    suite = collected_suite(config)
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     learns = config.behaviour in LEARNERS
@@ -216,7 +216,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     Raises:
         PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
     """
-    suite = _suite(config)
+    suite = collected_suite(config)
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     description = _describe(recipe, suite)
@@ -235,7 +235,7 @@ def _recipe(config: CollectConfig) -> Recipe:
     return Recipe(config.seed, config.behaviour, config.policy, config.noise(), config.mpc)
 
 
-def _suite(config: CollectConfig) -> Suite:
+def collected_suite(config: CollectConfig) -> Suite:
     """The tasks to collect, which the store may know already."""
     path = Path(config.out)
     return get_suite(
