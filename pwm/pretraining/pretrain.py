@@ -308,7 +308,7 @@ def _train(
     learner: WorldModelLearner,
     config: PretrainConfig,
     sampler: WindowSampler,
-    held_out: Batch,
+    held_out: list[Batch],
     out: Path,
     start: int,
     ranks: Ranks,
@@ -382,7 +382,7 @@ def _save(
 
 
 def _write_diagnostics(
-    learner: WorldModelLearner, held_out: Batch, out: Path, step: int, ranks: Ranks
+    learner: WorldModelLearner, held_out: list[Batch], out: Path, step: int, ranks: Ranks
 ) -> None:
     with learner.whole_weights():
         report = {"step": step, **diagnose(learner.model, held_out)}
