@@ -44,6 +44,8 @@ def as_hydra_reads(key: str, value: str, kind: Any, several: bool, parse: Parse)
     read = parse(word)
     is_list = get_origin(kind) is list
     is_tasks = kind is Any and key.rpartition(".")[2] in _TASKS
+    if value == "" and is_list:
+        return f"{key}=[]"
     if value in ("", "null") or not (kind is str or is_list or is_tasks):
         return word
     if several and read is not None and read.is_sweep_override():

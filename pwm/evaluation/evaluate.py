@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from pwm.core.described_tasks import tell_differences
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
@@ -228,6 +229,7 @@ class _Inputs:
         wanted = set(self.config.baselines)
         if self.store is not None and wanted & set(FROM_DATA):
             shared_tasks(self.store, self.suite, self.suite.names)  # raises where sizes differ
+            tell_differences(self.suite, "what is played", self.store.suite, self.store.path)
             for task in self.suite:
                 self._require_episodes(self.store, task, scored=bool(wanted & set(SCORED_DATA)))
 

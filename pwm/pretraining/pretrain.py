@@ -14,7 +14,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from pwm.core.described_tasks import require_same_environments
+from pwm.core.described_tasks import require_same_environments, tell_differences
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.fingerprints import definitions
@@ -217,6 +217,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         suite, names = chosen, None
         if given is not None:
             suite, names = given.suite, None if config.suite is None else chosen.names
+            if ranks.main:
+                tell_differences(suite, config.init, store.suite, store.path)
         # Both refuse data that lack windows, now rather than after hours of training.
         sampler = WindowSampler(
             store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,

@@ -74,6 +74,7 @@ def test_lists_do_without_brackets_and_quotes() -> None:
     assert composed("ensemble=a,b=c").ensemble == composed("ensemble=[a,b=c]").ensemble
     assert composed("ensemble=a,b=c").ensemble == ["a", "b=c"]
     assert composed("ensemble=a").ensemble == ["a"]
+    assert composed("ensemble=").ensemble == []
     assert composed("learner.networks.actor=8,8").learner.networks.actor == [8, 8]
 
 
