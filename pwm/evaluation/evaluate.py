@@ -46,6 +46,7 @@ from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
     EXTRACTED,
+    OWN_TASKS,
     Results,
     TaskScore,
     score_data,
@@ -360,6 +361,8 @@ def _settings(inputs: _Inputs) -> dict[str, Any]:
         "world_model": ", ".join(sorted(sizes)) or None,
         "data_rows": {t.name: store.record(t.name).rows for t in inputs.suite} if store else None,
     }
+    if own := [task.table() for task in inputs.suite if task.domain == "gymnasium"]:
+        settings[OWN_TASKS] = own
     if config.planners:
         settings["checkpoint"] = config.checkpoint
         settings["policies"] = config.policy_directory
