@@ -127,5 +127,5 @@ def test_user_defined_tasks_are_pooled_as_they_are_described(tmp_path):
         runs[-1].mkdir()
         made.save(runs[-1] / "results.json")
     assert Seeds.read(runs[:2]).methods()["extracted"].mean(["own"]) == pytest.approx(35)
-    with pytest.raises(PwmError, match="2 and .*0 describe a task otherwise"):
+    with pytest.raises(PwmError, match=r"2 and .*0 describe a task otherwise"):
         Seeds.read(runs)
