@@ -9,13 +9,15 @@ count that the environment is given by path, and simulator models that a module 
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import sys
 import sysconfig
 import tokenize
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +40,25 @@ def environment_sources(task: Task) -> MadeOf:
     """
     if task.domain != "gymnasium":
         return {}
-    found: dict[str, bytes] = {}
-    waiting = _first_modules(task)
+    found: dict[str, list[str]] = defaultdict(list)
+    waiting, seen = _first_modules(task), set()
     while waiting:
         name = waiting.pop()
         file = _source_file(name)
-        if file is None or f"module {name}" in found:
+        if file is None or name in seen:
             continue
+        seen.add(name)
         with tokenize.open(file) as source:
             tree = ast.parse(source.read())
-        found[f"module {name}"] = ast.unparse(tree).encode()
+        part = f"package {_top(name)}" if _is_installed(file) else f"module {name}"
+        found[part].append(f"{name} {fingerprint(ast.unparse(tree).encode())}")
         for model in _models_named_in(tree, file.parent):
-            found[f"file {model.name}"] = model.read_bytes()
+            found[f"file {model.name}"].append(fingerprint(model.read_bytes()))
         waiting += [other for other in _imports(tree, name) if _belongs(other, name)]
     for value in json.loads(task.env_kwargs).values():
         if isinstance(value, str) and Path(value).is_file():
-            found[f"file {Path(value).name}"] = Path(value).read_bytes()
-    return {f"{name} of {task.name}": fingerprint(found[name]) for name in sorted(found)}
+            found[f"file {Path(value).name}"].append(fingerprint(Path(value).read_bytes()))
+    return {f"{part} of {task.name}": fingerprint(sorted(found[part])) for part in sorted(found)}
 
 
 def _first_modules(task: Task) -> list[str]:
@@ -68,26 +72,33 @@ def _first_modules(task: Task) -> list[str]:
         spec = gymnasium.spec(env_id)
         makers: list[Any] = [spec.entry_point, *(w.entry_point for w in spec.additional_wrappers)]
         names = [m.partition(":")[0] if isinstance(m, str) else m.__module__ for m in makers if m]
-        names = [name for name in names if name.partition(".")[0] not in _VERSIONED]
+        names = [name for name in [registering, *names] if name and _top(name) not in _VERSIONED]
         for name in names:
             import_module(name)
     except (gymnasium.error.Error, ImportError):
         return []  # to make it fails likewise, with a sentence
-    return [*filter(None, [registering]), *names]
+    return names
 
 
 def _source_file(name: str) -> Path | None:
     module = sys.modules.get(name)
-    if module is None or getattr(module, "__file__", None) is None:
-        return None
-    file = inspect.getsourcefile(module)
-    return Path(file) if file and Path(file).is_file() else None
+    file = getattr(module, "__file__", None) if module is not None else _origin(name)
+    return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
+
+
+def _origin(name: str) -> str | None:
+    """The file of a module that is not imported yet, but inside a function perhaps."""
+    with suppress(Exception):  # of a package of the user's, which finding its module imports
+        spec = find_spec(name)
+        if spec is not None and spec.has_location:
+            return spec.origin
+    return None
 
 
 def _imports(tree: ast.AST, importer: str) -> Iterator[str]:
     """The modules that a source's import statements may name."""
-    module = sys.modules[importer]
-    package = importer if hasattr(module, "__path__") else importer.rpartition(".")[0]
+    is_package = hasattr(sys.modules.get(importer), "__path__")
+    package = importer if is_package else importer.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -101,13 +112,18 @@ def _imports(tree: ast.AST, importer: str) -> Iterator[str]:
 
 def _belongs(name: str, importer: str) -> bool:
     """Whether a module is a user's own, or of the package of the one that imports it."""
-    top = name.partition(".")[0]
-    if top == importer.partition(".")[0]:
+    if _top(name) == _top(importer):
         return True
-    file = _source_file(name)
-    if file is None or top in _VERSIONED:
-        return False
-    return not any(file.resolve().is_relative_to(directory) for directory in _INSTALLED)
+    file = _source_file(_top(name))
+    return file is not None and _top(name) not in _VERSIONED and not _is_installed(file)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_installed(file: Path) -> bool:
+    return any(file.resolve().is_relative_to(directory) for directory in _INSTALLED)
 
 
 def _models_named_in(tree: ast.AST, directory: Path) -> Iterator[Path]:

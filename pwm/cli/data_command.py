@@ -26,7 +26,7 @@ def data_command(words: Sequence[str]) -> None:
     Raises:
         PwmError: for other words than the usage says, an unreadable store, or one with faults.
     """
-    console = Console()
+    console = Console(markup=False)  # brackets in a path are none
     match list(words):
         case [] | ["-h"] | ["--help"]:
             console.print(_USAGE, highlight=False)
@@ -50,7 +50,7 @@ def _verify(directory: str, console: Console) -> None:
     store = EpisodeStore.open(directory, bad=unusable)
     count = 0
     for problem in chain(unusable.problems, verify(store)):
-        console.print(str(problem), soft_wrap=True, highlight=False, markup=False)
+        console.print(str(problem), soft_wrap=True, highlight=False)
         count += 1
     if count:
         raise PwmError(f"{directory} has {count} problem(s), listed above; restore it from a copy.")

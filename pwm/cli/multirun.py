@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pwm.cli.overrides import LAUNCHER, Schema
+from pwm.cli.words import hydra_value
 from pwm.core.errors import PwmError
 from pwm.core.layout import JOBS
 from pwm.core.progress import console
 from pwm.pipelines.job_records import DONE, LOG
 from pwm.pipelines.job_status import print_status
-from pwm.pipelines.jobs import KINDS, Jobs, job_specs, planned_jobs
+from pwm.pipelines.jobs import KINDS, Jobs, job_specs, listed, planned_jobs
 
 Launch = Callable[[list[str], Callable[[Any], Any]], None]
 """Runs words through Hydra, and calls a function with each job's settings."""
@@ -62,7 +62,7 @@ def run_jobs(
     values, others = swept
     specs = job_specs(values)
     config = schema.composed([*others, _word(setting, specs[0])])
-    config = replace(config, **{setting: values[0] if len(values) == 1 else specs})
+    config = replace(config, **{setting: values[0] if len(values) == 1 else listed(*specs)})
     run, fault = Path(config.out), None
     with planned_jobs(schema.command, config, specs) as (left, work):
         done = f", {len(specs) - len(left)} of them done already" if len(left) < len(specs) else ""
@@ -72,7 +72,7 @@ def run_jobs(
         )
         if left:
             sweep_directory = _word("hydra.sweep.dir", str((run / JOBS).absolute()))
-            tasks = f"{setting}={','.join(json.dumps(spec) for spec in left)}"
+            tasks = f"{setting}={','.join(map(hydra_value, left))}"
             try:
                 launch(["-m", *others, tasks, sweep_directory, "hydra.sweep.subdir=."], work)
             except PwmError:
@@ -91,7 +91,7 @@ def _require_plugin(launcher: str | None) -> None:
 
 
 def _word(setting: str, value: Any) -> str:
-    return f"{setting}={json.dumps(value)}"
+    return f"{setting}={hydra_value(value)}"
 
 
 def _require_done(jobs: Jobs, launcher: str | None, fault: Exception | None) -> None:

@@ -6,7 +6,7 @@ code reads. They are refused, with the nearest setting where a name is unknown.
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,7 @@ from omegaconf.errors import (
 )
 
 from pwm.cli.presets import Presets, in_order
+from pwm.cli.words import as_hydra_reads, for_a_shell, hydra_value, key_and_value
 from pwm.core.errors import PwmError
 from pwm.core.processes import is_main_rank
 from pwm.core.renamed_settings import Renames, current_name, tell_renames, with_current_names
@@ -77,8 +78,9 @@ class Schema:
         """
         options, settings = self.split(words)
         renamed, renames = [], []
+        several = bool(set(SWEEPS) & set(options))
         for word in settings:
-            found, of_word = self._renamed(word)
+            found, of_word = self._renamed(self._readable(word, several))
             renamed += found
             renames += of_word
         if is_main_rank():
@@ -86,6 +88,17 @@ class Schema:
             for preset in self.presets.chosen(renamed):
                 tell_renames(preset.renames, str(preset.file))
         return [*options, *renamed]
+
+    def _readable(self, word: str, several: bool) -> str:
+        if (parts := key_and_value(word)) is None:
+            return word
+        key, value = parts
+        if key in self.presets.names:
+            return word
+        name = current_name(self.config_type, key)
+        if name not in self.keys:
+            return word
+        return as_hydra_reads(key, value, self._kind(name), several, _parsed)
 
     def _renamed(self, word: str) -> tuple[list[str], Renames]:
         override = self._parse(word)
@@ -98,7 +111,7 @@ class Schema:
             settings, within = with_current_names(kind, value)
             if within or name in self.presets.groups:  # or Hydra takes it for a choice
                 renames += [(f"{name}.{old}", f"{name}.{new}") for old, new in within]
-                return [f"{name}.{k}={json.dumps(v)}" for k, v in innermost(settings)], renames
+                return [f"{name}.{k}={hydra_value(v)}" for k, v in innermost(settings)], renames
         return [word.replace(key, name, 1)], renames
 
     def split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -211,14 +224,14 @@ class Schema:
         return f"`pwm {self.command} --help` lists them."
 
     def _parse(self, word: str) -> Override:
-        try:
-            override = OverridesParser.create().parse_override(word)
-        except HydraException:
-            override = None
+        override = _parsed(word)
         if override is None or not override.key_or_group:
+            parts = key_and_value(word)
+            shown = shlex.quote(word) if "'" in word else f"'{word}'"
             raise PwmError(
-                f"cannot read '{word}': settings are given as key=value, lists as key=[a,b], and "
-                f"text with special characters as 'key=\"a, b\"'. {self._help}"
+                f"cannot read {shown}: settings are given as key=value, lists as "
+                f"'key=[a,b]', and text with special characters as "
+                f"{for_a_shell(*(parts or ('key', 'a, b')))}. {self._help}"
             )
         return override
 
@@ -226,9 +239,12 @@ class Schema:
         key = override.key_or_group
         name = f"{key}@{override.package}" if override.package else key
         if override.is_sweep_override() and not sweep:
+            value = word.partition("=")[2]
+            form = f"text with a comma as {for_a_shell(key, value)}"
+            if self._kind(key) is not str:
+                form = f"a list as '{key}=[a,b]'"
             raise PwmError(
-                f"{word} gives several values; give one, a list as {key}=[a,b], or one run for "
-                "each with -m."
+                f"{word} gives several values; give one, {form}, or one run for each with -m."
             )
         if name in self.presets.names and not override.is_add() and not override.is_delete():
             if not override.is_sweep_override():
@@ -299,9 +315,19 @@ class Schema:
         if kind is not None and kind is not Any:
             given = _given(key.partition("[")[0], words)
             reason = _first_line(cause or error)
-            return f"{given} must be {_described(kind)} ({reason}). {self._help}"
+            literally = ""
+            if kind is str and (parts := key_and_value(given)) and parts[1][:1] in ("[", "{"):
+                literally = f" For this very text give {for_a_shell(*parts)}."
+            return f"{given} must be {_described(kind)} ({reason}).{literally} {self._help}"
         where = f" for {key}" if key else ""
         return f"bad value{where}: {_first_line(cause or error)}. {self._help}"
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
 
 
 def _keys(node: DictConfig, prefix: str) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pwm.core.errors import PwmError
+from pwm.core.progress import console
 from pwm.core.suites import Suite, Task, get_suite
 
 _SIZES = ("obs_dim", "action_dim")
@@ -42,6 +44,24 @@ def _require(described: Task, owned: Task, owner: object, names: tuple[str, ...]
             f"task '{described.name}' is described with {', '.join(found)} as {owner} has it; "
             "describe it as it is there, or give the other one another name."
         )
+
+
+def tell_differences(tasks: Iterable[Task], owner: object, data: Suite, path: object) -> None:
+    """Say where the data of user-defined tasks are of other environments, scores or lengths.
+
+    Args:
+        tasks: as a model or a policy has them.
+        owner: has them.
+        data: the tasks of an episode store.
+        path: of the store.
+    """
+    for task in tasks:
+        own = data[task.name] if task.domain == "gymnasium" and task.name in data else task
+        if found := differences(own, task):
+            console.print(
+                f"{path} has {task.name} with {', '.join(found)} as {owner} has it.",
+                soft_wrap=True,
+            )
 
 
 def tasks_of(spec: Any, owned: Suite, owner: object) -> list[Task]:

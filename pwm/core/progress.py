@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)  # brackets in a path are no markup
 SECONDS_BETWEEN_LINES = 30.0  # where no terminal shows a bar
 
 

@@ -24,7 +24,7 @@ from pwm.core.layout import MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
 from pwm.core.settings import require_inputs, setting
-from pwm.core.suites import Suite, get_suite
+from pwm.core.suites import Suite, get_suite, task_names
 from pwm.core.validation import require_at_least, require_seed, require_writable
 from pwm.data.episode import EPISODE_DTYPE, packed_path, row_dtype
 from pwm.data.manifest import Manifest, Segment, TaskRecord
@@ -44,7 +44,8 @@ class SampleConfig:
     Attributes:
         data: the episode store to take from.
         out: a new directory; it gets a packed store, which every command takes as data=.
-        tasks: a list, a suite's name, or null for all that the store has episodes of.
+        tasks: a suite's name, tasks joined with commas or in a list, or null for all that the
+            store has episodes of.
         episodes: per task; all of them where there are fewer.
         whole: how many of those, the best (:func:`pwm.data.ranking.best_first`), are kept whole.
         rows: of a piece of each of the others; null to keep them whole too.
@@ -69,7 +70,7 @@ class SampleConfig:
             raise PwmError(f"whole={self.whole} must be at most episodes={self.episodes}.")
         require_seed(self, "seed")
         if self.tasks is not None:
-            get_suite(self.tasks)
+            task_names(self.tasks)
         require_inputs(self)
         require_writable(self.out)
 
@@ -91,6 +92,7 @@ def sample(config: SampleConfig) -> Path:
     make_directory(out)
     with DirectoryLock(out):
         if _is_made(out, manifest):
+            console.print(f"{out} has this sample already; it is kept.", soft_wrap=True)
             return out
         _clear(out)
         records = {task.name: TaskRecord(task) for task in suite}
@@ -114,7 +116,7 @@ def sample(config: SampleConfig) -> Path:
 def _suite(config: SampleConfig, store: EpisodeStore) -> Suite:
     if config.tasks is None:
         return store.suite
-    wanted = get_suite(config.tasks)
+    wanted = get_suite(config.tasks, store.suite)
     if empty := [n for n in wanted.names if n not in store.suite or not store.count(n)]:
         raise PwmError(f"{store.path} has no episodes of {', '.join(empty)}; leave them out.")
     return Suite(wanted.name, tuple(store.suite[name] for name in wanted.names))

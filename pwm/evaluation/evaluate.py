@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from pwm.core.described_tasks import tell_differences
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.processes import available_cores
@@ -49,6 +50,7 @@ from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
     DECISION_TIMES,
     EXTRACTED,
+    OWN_TASKS,
     Results,
     TaskScore,
     score_data,
@@ -82,7 +84,8 @@ class EvaluateConfig:
             which plans with extracted policies and their critics in the place of those.
         out: gets results.json, results.csv, decision_times.json, throughput.json, videos and
             strips; also outcomes.jsonl, the episodes played so far, and the cloned policies.
-        tasks: a list, a suite's name, or null for every task that there is a policy for.
+        tasks: a suite's name, tasks joined with commas or in a list, or null for every task that
+            there is a policy for.
         episodes: per task.
         seed: of the first episode's environment; episode i has seed + i.
         baselines: run on the same episodes: any of random, bc, bc_best, data_mean, data_best,
@@ -241,6 +244,7 @@ class _Inputs:
         wanted = set(self.config.baselines)
         if self.store is not None and wanted & set(FROM_DATA):
             shared_tasks(self.store, self.suite, self.suite.names)  # raises where sizes differ
+            tell_differences(self.suite, "what is played", self.store.suite, self.store.path)
             for task in self.suite:
                 self._require_episodes(self.store, task, scored=bool(wanted & set(SCORED_DATA)))
 
@@ -370,6 +374,8 @@ def _settings(inputs: _Inputs) -> dict[str, Any]:
         "world_model": model_sizes(inputs.policies.values(), inputs.model),
         "data_rows": {t.name: store.record(t.name).rows for t in inputs.suite} if store else None,
     }
+    if own := [task.table() for task in inputs.suite if task.domain == "gymnasium"]:
+        settings[OWN_TASKS] = own
     if config.planners:
         settings["checkpoint"] = config.checkpoint
         settings["policies"] = config.policy_directory

@@ -24,6 +24,7 @@ from pwm.evaluation.published_scores import RunSetting
 from pwm.evaluation.statistics import bootstrap_interval
 
 EXTRACTED = "extracted"
+OWN_TASKS = "own_tasks"  # in the settings of results, the descriptions of user-defined tasks
 METHOD_LABELS: dict[str, str] = {
     EXTRACTED: "extracted",
     "planner+actor": "planner, actor and critic",

@@ -230,7 +230,8 @@ class ExtractConfig:
         checkpoint: a world model: a pretraining run or one checkpoint.
         data: the episode store that start states come from.
         out: gets one policy directory per task.
-        tasks: a list, a suite's name, or null for all tasks of the world model.
+        tasks: a suite's name, tasks joined with commas or in a list, or null for all tasks of the
+            world model.
         init: what an earlier extraction with the same networks wrote: its actors and critics are
             begun with, in the place of random ones. Null begins anew.
         ensemble: further world models of the same suite, such as the same pretraining with other

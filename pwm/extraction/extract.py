@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pwm.core.action_bounds import as_known_by
-from pwm.core.described_tasks import tasks_of
+from pwm.core.described_tasks import tasks_of, tell_differences
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory
 from pwm.core.fingerprints import MadeOf, definitions
@@ -144,6 +144,7 @@ def _with_data(
     kept = [task for task in tasks if task.name not in empty]
     shared_tasks(store, suite, [task.name for task in kept])  # raises where sizes differ
     kept = [as_known_by(task, store.suite[task.name]) for task in kept]
+    tell_differences(kept, config.checkpoint, store.suite, store.path)
     if config.finetune.enabled:  # raises for a task without a window
         WindowIndex.of(store, kept, config.learner.horizon, "train", {}, bad)
     return kept

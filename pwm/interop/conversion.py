@@ -14,7 +14,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import fsync_directory, unfinished_path
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.settings import setting
-from pwm.core.suites import Suite, get_suite
+from pwm.core.suites import Suite, get_suite, task_names
 from pwm.core.validation import require_choice, require_resume, require_writable
 from pwm.data.problems import ON_ERROR
 from pwm.interop.array_data import ACTION_UNITS
@@ -78,20 +78,18 @@ class ConvertConfig:
             raise PwmError("convert needs the suite that the files were made for: suite=mt80.")
         if self.to != "store" and self.source.startswith(PREFIX):
             raise PwmError(f"to={self.to} takes an episode store; convert {self.source} to one.")
-        suite = None if self.suite is None else get_suite(self.suite)
-        if self.tasks is not None and suite is not None:
-            for name in get_suite(self.tasks).names:
-                suite.id(name)  # raises for a task that is not of the suite
+        if self.suite is not None and self.to == "store":
+            chosen_tasks(self, get_suite(self.suite))
         require_writable(self.out)
         out = Path(self.out)
         require_resume(self, out / MANIFEST_NAME, out / RECORD_NAME, unfinished_path(out))
 
 
 def chosen_tasks(config: ConvertConfig, suite: Suite) -> Suite:
-    """The suite's tasks that are asked for, in its order."""
+    """The suite's tasks that are asked for, in its order; raises PwmError for any other."""
     if config.tasks is None:
         return suite
-    ids = sorted({suite.id(name) for name in get_suite(config.tasks).names})
+    ids = sorted({suite.id(name) for name in task_names(config.tasks)})
     tasks = tuple(suite.tasks[i] for i in ids)
     return suite if tasks == suite.tasks else Suite(",".join(t.name for t in tasks), tasks)
 

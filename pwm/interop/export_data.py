@@ -14,7 +14,7 @@ from pwm.core.files import make_directory, unfinished_path, write_atomically
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Task, get_suite
+from pwm.core.suites import Task, get_suite, task_names
 from pwm.data.store import EpisodeStore, shared_tasks
 from pwm.interop.conversion import (
     RECORD_NAME,
@@ -31,8 +31,8 @@ _FILE_BYTES = 2**31  # of a written data file, where the suite has no published 
 def export_store(config: ConvertConfig) -> Path:
     """Write a store's episodes as files of TD-MPC2's layout; returns their directory."""
     store = EpisodeStore.open(config.source)
-    suite = get_suite(config.suite) if config.suite is not None else store.suite
-    names = None if config.tasks is None else get_suite(config.tasks).names
+    suite = store.suite if config.suite is None else get_suite(config.suite, store.suite)
+    names = None if config.tasks is None else task_names(config.tasks)
     tasks = shared_tasks(store, suite, names)
     steps = config.steps or min(task.episode_length for task in suite)
     out, unfinished = Path(config.out), unfinished_path(Path(config.out))

@@ -80,7 +80,7 @@ def _one_task(config: ConvertConfig) -> Suite:
     if len(chosen) != 1:
         raise PwmError(
             f"{config.source} is of one task, and suite={config.suite} has {len(chosen)}; name the "
-            "one by tasks=[NAME], or give a file that describes it as suite=FILE.yaml."
+            "one by tasks=NAME, or give a file that describes it as suite=FILE.yaml."
         )
     return chosen
 
@@ -98,7 +98,8 @@ def _action_bounds(task: Task) -> tuple[np.ndarray, np.ndarray]:
     except PwmError as error:
         raise PwmError(
             f"the units of the actions are not known ({error}); give action_units=normalized if "
-            "they are in [-1, 1] already, or state actions: {min: ..., max: ...} in the task's file."
+            "they are in [-1, 1] already, or state actions: {min: ..., max: ...} in the task's "
+            "file."
         ) from error
     env.close()
     return env.action_bounds

@@ -269,13 +269,18 @@ def _widened(command: str, config: Any) -> Any:
         return replace(config, **{setting: old})
     if set(task_names(old)) <= set(task_names(new)):
         return config
-    return replace(config, **{setting: list(dict.fromkeys([*_listed(old), *_listed(new)]))})
+    return replace(config, **{setting: listed(old, new)})
 
 
-def _listed(spec: Any) -> list[str]:
-    if isinstance(spec, str):
-        return list(SUITES[spec].names) if spec in SUITES else spec.split(",")
-    return list(spec)
+def listed(*specs: Any) -> list[str]:
+    """One list of what several specs name, each once."""
+    names: list[str] = []
+    for spec in specs:
+        if isinstance(spec, str):
+            names += SUITES[spec].names if spec in SUITES else spec.split(",")
+        else:
+            names += spec
+    return list(dict.fromkeys(names))
 
 
 def _announce(command: str, directory: Path, spec: Any) -> None:

@@ -14,7 +14,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console
 from pwm.core.settings import Choices, block_types, require_inputs
-from pwm.core.suites import get_suite
+from pwm.core.suites import task_names
 from pwm.core.validation import error_prefix, require_valid, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.videos import require_frames
@@ -22,7 +22,7 @@ from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
 from pwm.reporting.html_page import report
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.collect import CollectConfig, collect, collected_suite
 
 
 @dataclass
@@ -61,7 +61,7 @@ class QuickstartConfig:
 
     def _check_tasks(self) -> None:
         """Compare what is asked of later stages with the tasks that are collected for them."""
-        suite = get_suite(self.collect.suite)
+        suite = collected_suite(self.collect)
         if self.pretrain.data == self.collect.out and self.pretrain.init is None:
             error_prefix("pretrain", require_horizons_fit, self.pretrain, suite)
         for name, stage, source in (
@@ -69,8 +69,8 @@ class QuickstartConfig:
             ("evaluate", self.evaluate, self.evaluate.policy == self.extract.out),
         ):
             if stage.tasks is not None and source:
-                for task in get_suite(stage.tasks):
-                    error_prefix(f"{name}.tasks", suite.id, task.name)
+                for task in task_names(stage.tasks):
+                    error_prefix(f"{name}.tasks", suite.id, task)
         if self.evaluate.video or self.evaluate.strip:
             error_prefix("evaluate", require_frames, suite)
 

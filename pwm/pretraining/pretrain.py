@@ -14,7 +14,7 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from pwm.core.described_tasks import require_same_environments
+from pwm.core.described_tasks import require_same_environments, tell_differences
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.fingerprints import definitions
@@ -230,6 +230,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         suite, names = chosen, None
         if given is not None:
             suite, names = given.suite, None if config.suite is None else chosen.names
+            if ranks.main:
+                tell_differences(suite, config.init, store.suite, store.path)
         out = Path(config.out)
         episodic = is_to_be_episodic(config.episodic, given, out, (store, suite, bad, names))
         # Both refuse data that lack windows, now rather than after hours of training.
@@ -332,7 +334,7 @@ def _train(
     learner: WorldModelLearner,
     config: PretrainConfig,
     sampler: WindowSampler,
-    held_out: Batch,
+    held_out: list[Batch],
     out: Path,
     start: int,
     ranks: Ranks,
@@ -408,7 +410,7 @@ def _save(
 
 
 def _write_diagnostics(
-    learner: WorldModelLearner, held_out: Batch, out: Path, step: int, ranks: Ranks
+    learner: WorldModelLearner, held_out: list[Batch], out: Path, step: int, ranks: Ranks
 ) -> None:
     with learner.whole_weights():
         report = {"step": step, **diagnose(learner.model, held_out)}

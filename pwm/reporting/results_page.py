@@ -25,7 +25,7 @@ from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, SUCCESS_MEASURES
 from pwm.evaluation.statistics import Interval
 from pwm.reporting import plots, svg
 from pwm.reporting.growth_rounds import Round, read_rounds
-from pwm.reporting.seeds import Pooled, Seeds
+from pwm.reporting.seeds import Pooled, Seeds, own_tasks
 from pwm.reporting.templating import render
 
 _FIRST = ("random", "data_mean", "data_best", "bc", "bc_best")
@@ -178,7 +178,10 @@ class _Content:
         extracted, table = self.methods[EXTRACTED], [heads]
         for part, tasks in self.parts.items():
             published = self._part_published(part)
-            each = (Pooled.of([results.policy.tasks]) for results in self.seeds.extracted)
+            each = (
+                Pooled.of([results.policy.tasks], own_tasks(results))
+                for results in self.seeds.extracted
+            )
             iqm, iqm_interval = extracted.iqm(tasks)
             row = [f"**{part}**", str(len(tasks)), f"**{fixed(extracted.mean(tasks))}**"]
             row += [_span(extracted.interval(tasks))]

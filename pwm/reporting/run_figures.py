@@ -102,6 +102,7 @@ def diagnostics_figures(run: Path, tasks: Sequence[str]) -> dict[str, Any] | Non
         steps = [int(step) for step in data["steps"]]
         known: Mapping[str, Any] = data["tasks"]
         names = [*(t for t in tasks if t in known), *(t for t in known if t not in tasks)]
+        steps = [k for k in steps if any(str(k) in known[n]["latent_error"] for n in names)]
         error = {name: _at(known[name]["latent_error"], steps) for name in names}
         r2 = {name: _at(known[name]["reward_r2"], steps) for name in names}
     except (AttributeError, KeyError, TypeError, ValueError) as problem:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pwm.core.errors import PwmError
-from pwm.core.suites import get_task
-from pwm.evaluation.scores import EXTRACTED, Results, TaskScore
+from pwm.core.suites import Task, get_suite, task_from_table
+from pwm.evaluation.scores import EXTRACTED, OWN_TASKS, Results, TaskScore
 from pwm.evaluation.statistics import Interval, iqm, iqm_interval, pooled_interval
 
 
@@ -21,14 +21,19 @@ class Pooled:
     by_task: Mapping[str, list[np.ndarray]]  # scores 0..100: an array (episodes,) per seed
 
     @classmethod
-    def of(cls, seeds: Sequence[Mapping[str, TaskScore]]) -> Pooled:
+    def of(cls, seeds: Sequence[Mapping[str, TaskScore]], own: Iterable[Task] = ()) -> Pooled:
         """A method's scores by task, from each seed; tasks that not all of them have are left out.
+
+        Args:
+            seeds: the scores.
+            own: the user-defined tasks among them.
 
         Raises:
             PwmError: for an unknown task.
         """
         names = [name for name in seeds[0] if all(name in scores for scores in seeds)]
-        return cls({n: [scores[n].samples(get_task(n)) for scores in seeds] for n in names})
+        tasks = get_suite(names, own) if names else ()
+        return cls({t.name: [scores[t.name].samples(t) for scores in seeds] for t in tasks})
 
     def mean(self, tasks: Sequence[str]) -> float | None:
         """The mean over some tasks; None unless all have a score."""
@@ -52,6 +57,11 @@ class Pooled:
         """
         scores = np.array([[s.mean() for s in self.by_task[task]] for task in tasks]).T
         return iqm(scores), iqm_interval(scores)
+
+
+def own_tasks(results: Results) -> list[Task]:
+    """The user-defined tasks of an evaluation; none where it did not note them yet."""
+    return [task_from_table(table) for table in results.settings.get(OWN_TASKS, ())]
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,11 @@ class Seeds:
                     f"{run} and {runs[0]} were played under different protocols; give evaluations "
                     "with the same metaworld=."
                 )
+            if own_tasks(results) != own_tasks(found[runs[0]]):
+                raise PwmError(
+                    f"{run} and {runs[0]} describe a task otherwise, so their scores are not "
+                    "comparable; evaluate both by one task file."
+                )
         extracted = {run: r for run, r in found.items() if r.method == EXTRACTED}
         if not extracted:
             raise PwmError("none of the runs is of extracted policies; give one per seed.")
@@ -107,4 +122,5 @@ class Seeds:
                 known = scores.setdefault(name, [])
                 if method.tasks not in known:  # a baseline of the simulator alone, say
                     known.append(method.tasks)
-        return {name: Pooled.of(found) for name, found in scores.items()}
+        own = own_tasks(self.extracted[0])
+        return {name: Pooled.of(found, own) for name, found in scores.items()}

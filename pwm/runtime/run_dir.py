@@ -31,6 +31,7 @@ from pwm.core.versions import git_revision, versions
 from pwm.runtime.inputs import is_same_input
 
 _CONFIG, _RUN = "config.yaml", "run.json"
+_TASKS = ("suite", "tasks")  # settings that name tasks
 
 
 def require_output(config: Any) -> None:
@@ -159,9 +160,17 @@ def changed_settings(
     return {
         key: (old.get(key), new.get(key))
         for key in sorted({*old, *new})
-        if not _is_same(old.get(key), new.get(key))
+        if not _is_same(*(_value(settings, key) for settings in (old, new)))
         and not (key in paths and is_same_input(key, made_before, made_now))
     }
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting's value; names of tasks that commas join as the list that they stand for."""
+    value = settings.get(key)
+    if isinstance(value, str) and key.rpartition(".")[2] in _TASKS:
+        return [name.strip() for name in value.split(",")]
+    return value
 
 
 def _is_same(old: Any, new: Any) -> bool:

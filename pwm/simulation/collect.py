@@ -117,7 +117,7 @@ class CollectConfig:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):
             raise PwmError("behaviour=policy and policy=DIR go together; give both or neither.")
-        suite = _suite(self)
+        suite = collected_suite(self)
         wanted = _episodes_per_task(self.episodes, suite)
         for behaviour, possible, what in (
             ("scripted", has_controller, "no scripted controller"),
@@ -164,7 +164,7 @@ def collect(config: CollectConfig) -> Path:
         Interrupted: after committing every whole episode, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
-    suite = _suite(config)
+    suite = collected_suite(config)
     wanted = _episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
     learns = config.behaviour in LEARNERS
@@ -235,7 +235,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
         PwmError: if a part lacks episodes, cannot be read, or the store cannot be written.
     """
     opened = {task: EpisodeStore.open(path) for task, path in parts.items()}
-    named = _suite(config)
+    named = collected_suite(config)
     tasks = (opened[t.name].suite[t.name] if t.name in opened else t for t in named)
     suite = Suite(named.name, tuple(tasks))
     wanted = _episodes_per_task(config.episodes, suite)
@@ -255,7 +255,7 @@ def _recipe(config: CollectConfig) -> Recipe:
     return Recipe(config.seed, config.behaviour, config.policy, config.noise(), config.mpc)
 
 
-def _suite(config: CollectConfig) -> Suite:
+def collected_suite(config: CollectConfig) -> Suite:
     """The tasks to collect, which the store may know already."""
     path = Path(config.out)
     known = Manifest.read(path).suite if (path / MANIFEST_NAME).exists() else ()

@@ -32,6 +32,16 @@ def test_an_edit_of_the_environment_or_of_a_module_it_imports_is_found(own: OwnE
     assert changed(before, environment_sources(task)) == ["module own_env_source of own"]
 
 
+def test_a_module_that_a_function_imports_counts(own: OwnEnv) -> None:
+    own.write("own_late.py", "NOISE = 0.1\n")
+    own.write("own_reward.py", "REWARD = 1.0\ndef noise():\n    from own_late import NOISE\n")
+    task = get_task(own.task_file())
+    before = environment_sources(task)
+    assert "module own_late of own" in before
+    own.write("own_late.py", "NOISE = 0.2\n")
+    assert changed(before, environment_sources(task)) == ["module own_late of own"]
+
+
 def test_simulator_models_count(own: OwnEnv) -> None:
     source = (own.directory / "own_env_source.py").read_text()
     own.write("own_env_source.py", source + '\nMODEL = "models/arm.xml"\n')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class OwnEnv:
     def write(self, name: str, text: str) -> None:
         """Write a file; modules are imported anew, as by a new process."""
         (self.directory / name).write_text(text)
+        importlib.invalidate_caches()
         for module in ("own_env_source", "own_reward"):
             self._patch.delitem(sys.modules, module, raising=False)
 

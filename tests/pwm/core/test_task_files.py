@@ -12,7 +12,15 @@ import pytest
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
-from pwm.core.suites import Suite, Task, get_suite, get_task, suite_from_table, suite_table
+from pwm.core.suites import (
+    Suite,
+    Task,
+    get_suite,
+    get_task,
+    suite_from_table,
+    suite_table,
+    task_names,
+)
 from pwm.data.episode import Episode, normalize_actions
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore
@@ -65,11 +73,32 @@ def test_a_list_is_a_suite(tmp_path: Path) -> None:
     assert own == Task(
         "a", "gymnasium", 2, 1, 5, 4, "my.pkg:ns/A-v0", '{"a": 0.001, "b": [1, "x"]}', None, None
     )
-    with pytest.raises(PwmError, match="has 2 tasks"):
+    with pytest.raises(PwmError, match=f"has 2 tasks; name one of them, as in {path}:mw-reach"):
         get_task(str(path))
+    assert get_task(f"{path}:a") == own
+    assert get_suite(f"mw-push,{path}:a").names == ("mw-push", "a")
+    assert task_names([f"{path}:a", "mw-push"]) == ("a", "mw-push")
+    with pytest.raises(PwmError, match="task 'b' is not in suite"):
+        get_task(f"{path}:b")
     path.write_text("- mw-raech\n")
     with pytest.raises(PwmError, match="did you mean 'mw-reach'"):
         get_suite(str(path))
+
+
+def test_a_task_that_a_store_or_model_has_goes_by_its_name() -> None:
+    for spec in ("gym-pendulum", ["gym-pendulum"]):
+        assert get_suite(spec, [PENDULUM]) == Suite("gym-pendulum", (PENDULUM,))
+        assert task_names(spec) == ("gym-pendulum",)
+    assert get_suite("mw-reach,gym-pendulum", [PENDULUM])["gym-pendulum"] == PENDULUM
+    assert task_names("mt30") == get_suite("mt30").names
+    with pytest.raises(PwmError, match=r"did you mean 'gym-pendulum'.*are gym-pendulum and those"):
+        get_suite("gym-pendulun", [PENDULUM])
+    with pytest.raises(PwmError, match=r"did you mean 'gym-pendulum'.*are gym-pendulum and those"):
+        get_suite(["gym-pendulun", "mw-reach"], [PENDULUM])
+    with pytest.raises(PwmError, match="'a/b' is no name of a task"):
+        task_names("a/b")
+    with pytest.raises(PwmError, match="named twice"):
+        task_names(["a", "a"])
 
 
 def test_scores() -> None:
@@ -237,7 +266,10 @@ def test_the_whole_chain(file: Path, tmp_path: Path) -> None:
     obs, _ = env.reset(seed=0)
     assert policy.act(obs) == 2 * policy.act(obs, normalized=True)
     assert env.action_space.contains(policy.act(obs, noise=9.0))
-    run("evaluate", f"policy={policies}", f"out={tmp_path}", "episodes=2", "workers=1")
+    run(
+        "evaluate", f"policy={policies}", f"out={tmp_path}", "episodes=2", "workers=1",
+        "tasks=gym-pendulum",
+    )  # fmt: skip
     results = json.loads((tmp_path / "results.json").read_text())
     found = results["tasks"]["gym-pendulum"]
     expected = [PENDULUM.normalized_score(value, 0) for value in found["returns"]]

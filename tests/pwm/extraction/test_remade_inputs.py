@@ -9,7 +9,11 @@ import pytest
 from own_env import OwnEnv
 
 from pwm.cli.main import main
-from pwm.core.described_tasks import require_same_environments, tasks_of
+from pwm.core.described_tasks import (
+    require_same_environments,
+    tasks_of,
+    tell_differences,
+)
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, get_suite, get_task
 from pwm.data.store import EpisodeStore
@@ -72,6 +76,16 @@ def test_a_model_that_was_begun_from_another_does_not_go_on(toy, inputs, tmp_pat
     remake(model)
     assert main(command) == 1
     assert "was made before init= changed" in capsys.readouterr().err
+
+
+def test_data_of_another_environment_are_told(tmp_path, monkeypatch, capsys):
+    own = OwnEnv(tmp_path, monkeypatch)
+    first, other = get_task(own.task_file()), get_task(own.task_file("other.yaml", scale=2.0))
+    tell_differences([first], "model", Suite("own", (first,)), "data")
+    assert capsys.readouterr().err == ""
+    tell_differences([*get_suite("mw-reach"), first], "model", Suite("own", (other,)), "data")
+    said = capsys.readouterr().err
+    assert 'data has own with env_kwargs {"scale": 2.0} and not {"scale": 1.0} as model' in said
 
 
 def test_a_file_may_score_a_task_otherwise_but_not_change_its_environment(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from stores import coded_store
 from torch import Tensor, nn
 
 from pwm.core.errors import PwmError
@@ -51,7 +52,7 @@ def drift_batch(tasks: list[int]) -> Batch:
 
 
 def test_a_perfect_model_has_no_error():
-    report = diagnose(Drift(SUITE), drift_batch([0] * 30 + [1] * 30))
+    report = diagnose(Drift(SUITE), [drift_batch([0] * 30 + [1] * 30)])
     for task in SUITE.names:
         figures = report["tasks"][task]
         assert all(abs(figures["latent_error"][k]) < 1e-9 for k in ("1", "4", "16"))
@@ -60,7 +61,7 @@ def test_a_perfect_model_has_no_error():
 
 def test_errors_are_relative_to_the_spread_and_grow_with_the_steps():
     batch = drift_batch([0] * 30 + [1] * 50)
-    report = diagnose(Drift(SUITE, error=0.1), batch)
+    report = diagnose(Drift(SUITE, error=0.1), [batch])
     for index, task in enumerate(SUITE.names):
         variance = batch.obs[1:, batch.task == index, 0].var(correction=0)
         for k in (1, 4, 16):
@@ -70,7 +71,7 @@ def test_errors_are_relative_to_the_spread_and_grow_with_the_steps():
 
 def test_reward_r2_compares_with_predicting_the_mean():
     batch = drift_batch([0] * 40)
-    report = diagnose(Drift(SUITE, reward_error=0.5), batch)
+    report = diagnose(Drift(SUITE, reward_error=0.5), [batch])
     for k in (1, 4, 16):
         wanted = 1 - 0.25 / batch.reward[k - 1].var(correction=0)
         found = report["tasks"]["reacher-easy"]["reward_r2"][str(k)]
@@ -82,18 +83,18 @@ def test_constant_rewards_and_latents_give_no_division_by_zero():
     batch.reward.fill_(2.0)
     batch.obs.zero_()
     batch.action.zero_()
-    report = diagnose(Drift(SUITE), batch)
+    report = diagnose(Drift(SUITE), [batch])
     assert report["tasks"]["reacher-easy"]["reward_r2"] == {"1": None, "4": None, "16": None}
     assert report["tasks"]["reacher-easy"]["latent_error"] == {"1": 0, "4": 0, "16": 0}
 
 
 def test_only_tasks_with_windows_are_reported():
-    assert set(diagnose(Drift(SUITE), drift_batch([1] * 5))["tasks"]) == {"pendulum-swingup"}
+    assert set(diagnose(Drift(SUITE), [drift_batch([1] * 5)])["tasks"]) == {"pendulum-swingup"}
 
 
 def test_windows_are_of_held_out_episodes_alone(toy):
     store = EpisodeStore.open(toy.data)
-    batch = held_out_windows(store, store.suite, seed=0, device="cpu")
+    (batch,) = held_out_windows(store, store.suite, seed=0, device="cpu")
     assert batch.obs.shape[0] == 17
     for index, task in enumerate(store.suite):
         held_out = episodes_in_split(store.count(task.name), "held_out")
@@ -104,6 +105,24 @@ def test_windows_are_of_held_out_episodes_alone(toy):
         first = batch.obs[0, batch.task == index, : task.obs_dim]
         assert len(first) == 256
         assert (first.unsqueeze(1) == known).all(-1).any(1).all()
+
+
+def test_each_task_is_judged_as_far_ahead_as_its_episodes_go(tmp_path):
+    store = coded_store(tmp_path, {"small": [20, 12, 12, 3, 11], "large": [3, 20, 20]})
+    batches = held_out_windows(store, store.suite, seed=0, device="cpu")
+    assert [len(batch.reward) for batch in batches] == [4, 16]
+    assert [batch.task.unique().tolist() for batch in batches] == [[0], [1]]
+    assert [batch.task.numel() for batch in batches] == [256, 256]
+    assert set(batches[0].obs[..., 1].unique().tolist()) == {4.0}  # the held-out episode
+    (alone,) = held_out_windows(store, store.suite, 0, "cpu", ["large"])
+    assert torch.equal(alone.obs, batches[1].obs)
+    short = Batch(*(part[:5] if part.dim() == 3 else part for part in drift_batch([0] * 30)))
+    short = short._replace(action=short.action[:4], reward=short.reward[:4])
+    report = diagnose(Drift(SUITE), [short, drift_batch([1] * 30)])
+    assert report["steps"] == [1, 4, 16]
+    assert set(report["tasks"]["reacher-easy"]["latent_error"]) == {"1", "4"}
+    assert set(report["tasks"]["reacher-easy"]["reward_r2"]) == {"1", "4"}
+    assert set(report["tasks"]["pendulum-swingup"]["reward_r2"]) == {"1", "4", "16"}
 
 
 def test_too_short_held_out_episodes_are_refused(toy, tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from pwm.pretraining.pretrain import HorizonSchedule, PretrainConfig
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps
+
+STEPWISE = ("action", "reward", "terminated", "success")
 
 
 def final_checkpoint(run: Path, step: int = 24) -> dict[str, bytes | dict]:
@@ -378,6 +381,24 @@ def test_data_without_held_out_episodes_are_refused_at_once(toy, tmp_path, capsy
     assert main([*toy.pretrain(tmp_path / "out"), f"data={tmp_path / 'one'}"]) == 1
     assert "held_out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_data_of_short_and_of_mixed_episodes_are_fine(toy, tmp_path):
+    """The default diagnostics look 16 steps ahead, and these episodes have 12 or fewer."""
+    store, out = EpisodeStore.open(toy.data), tmp_path / "out"
+    with EpisodeStore.create(tmp_path / "short", store.suite) as short:
+        short.add_source("toy", {})
+        for task, steps in zip(toy.tasks, ([12, 12, 12], [3, 12, 5]), strict=True):
+            for index, count in enumerate(steps):
+                whole = store.episode(task, index)
+                arrays = {n: getattr(whole, n)[:count] for n in STEPWISE}
+                cut = replace(whole, obs=whole.obs[: count + 1], **arrays)
+                short.append(task, [cut], "toy")
+    assert main([*toy.pretrain(out, "steps=2"), f"data={tmp_path / 'short'}"]) == 0
+    found = json.loads((out / "diagnostics.json").read_text())["tasks"]
+    assert {name: set(found[name]["latent_error"]) for name in toy.tasks} == {
+        name: {"1", "4"} for name in toy.tasks
+    }
 
 
 def test_a_wider_suite_than_the_data_is_fine(toy, tmp_path):

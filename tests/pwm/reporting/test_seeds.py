@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pwm.core.errors import PwmError
-from pwm.core.suites import get_suite
+from pwm.core.suites import Suite, Task, get_suite
 from pwm.evaluation.scores import Results, score_data, score_task
 from pwm.reporting.seeds import Pooled, Seeds
 
@@ -113,3 +113,19 @@ def test_the_same_policies_are_not_two_seeds(tmp_path):
 def test_planners_alone_are_no_results(tmp_path):
     with pytest.raises(PwmError, match="none of the runs is of extracted policies"):
         Seeds.read([save(tmp_path / "a", results(20.0, "planner"))])
+
+
+def test_user_defined_tasks_are_pooled_as_they_are_described(tmp_path):
+    own = Task("own", "gymnasium", 3, 1, 9, 1, "Pendulum-v1", "{}", -100.0, 0.0)
+    suite = Suite("own", (own,))
+    runs = []
+    for seed, described in enumerate((own, own, dataclasses.replace(own, score_max=100.0))):
+        of_task = {"own": score_task(own, [-80.0 + 20 * seed, -60.0])}
+        noted = {"own_tasks": [described.table()]}
+        made = Results.build(suite, of_task, {}, episodes=2, seeds=(0, 1), settings=noted)
+        runs.append(tmp_path / str(seed))
+        runs[-1].mkdir()
+        made.save(runs[-1] / "results.json")
+    assert Seeds.read(runs[:2]).methods()["extracted"].mean(["own"]) == pytest.approx(35)
+    with pytest.raises(PwmError, match=r"2 and .*0 describe a task otherwise"):
+        Seeds.read(runs)

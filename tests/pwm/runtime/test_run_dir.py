@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import yaml
@@ -182,6 +183,22 @@ def test_a_path_may_be_written_otherwise_where_it_leads_to_the_same(tmp_path, mo
         pass
     with open_run(out, "test", Reading(data="moved"), made_of):
         pass
+
+
+@dataclass
+class OfTasks(Config):
+    suite: Any = None
+
+
+def test_tasks_may_be_listed_in_brackets_or_without(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").touch()
+    for suite in ("mt30,own.yaml", ["mt30", "./own.yaml"], f"mt30, {tmp_path}/own.yaml"):
+        run(tmp_path / "out", OfTasks(suite=suite))
+    with pytest.raises(PwmError, match="suite: "):
+        run(tmp_path / "out", OfTasks(suite="mt30"))
+    run(tmp_path / "one", OfTasks(suite="mt30"))
+    run(tmp_path / "one", OfTasks(suite=["mt30"]))
 
 
 def test_what_results_were_made_from_may_not_have_changed(tmp_path, capsys):
