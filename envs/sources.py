@@ -2,14 +2,15 @@
 
 An environment keeps its name while its source is edited, so what was played in it is known by the
 source: that of the module which has it and, by their import statements, of the modules that this
-one uses. Modules of other installed packages are left out, for their versions are on record. Files
-count that the environment is given by path, and simulator models that a module names.
+one uses. Other packages than its own that are installed are left out. Files count that the
+environment is given by path, and simulator models that a module names.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import sys
 import sysconfig
 import tokenize
@@ -48,15 +49,15 @@ def environment_sources(task: Task) -> MadeOf:
         if file is None or name in seen:
             continue
         seen.add(name)
-        with tokenize.open(file) as source:
-            tree = ast.parse(source.read())
+        if (tree := _parsed(file)) is None:
+            continue
         part = f"package {_top(name)}" if _is_installed(file) else f"module {name}"
         found[part].append(f"{name} {fingerprint(ast.unparse(tree).encode())}")
         for model in _models_named_in(tree, file.parent):
             found[f"file {model.name}"].append(fingerprint(model.read_bytes()))
         waiting += [other for other in _imports(tree, name) if _belongs(other, name)]
     for value in json.loads(task.env_kwargs).values():
-        if isinstance(value, str) and Path(value).is_file():
+        if isinstance(value, str) and os.path.isfile(value):
             found[f"file {Path(value).name}"].append(fingerprint(Path(value).read_bytes()))
     return {f"{part} of {task.name}": fingerprint(sorted(found[part])) for part in sorted(found)}
 
@@ -84,6 +85,15 @@ def _source_file(name: str) -> Path | None:
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None) if module is not None else _origin(name)
     return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
+
+
+def _parsed(file: Path) -> ast.AST | None:
+    """A module's source; None for one that Python cannot read, and that nothing can have used."""
+    try:
+        with tokenize.open(file) as source:
+            return ast.parse(source.read())
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def _origin(name: str) -> str | None:

@@ -6,16 +6,14 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from envs.sources import environment_sources
 from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256
-from pwm.core.fingerprints import in_words, require_unchanged
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
@@ -39,6 +37,7 @@ from pwm.data.inspection import info
 from pwm.data.manifest import Manifest
 from pwm.data.store import EpisodeStore, success_known
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
+from pwm.simulation.remade import POLICY_DIGESTS, note_environments, tell_other_policy
 from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
 from pwm.simulation.sac_collection import record_training
 from pwm.simulation.sac_config import (
@@ -184,7 +183,8 @@ def collect(config: CollectConfig) -> Path:
     ):
         if learns:
             require_prior(store, config.sac)
-        _note_environments(store, suite.names)
+        note_environments(store, suite.names)
+        tell_other_policy(store, config.policy, source, description)
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
         if kept := sum(min(made[task], count) for task, count in wanted.items()):
@@ -243,7 +243,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     description = _describe(recipe, suite)
     source = _source_key(recipe, description)
     with _open_or_create(Path(config.out), suite) as store:
-        _note_environments(store, suite.names, opened.values())
+        note_environments(store, suite.names, opened.values())
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
         entries = _episodes(suite, made, wanted)
@@ -297,7 +297,7 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
         from pwm.models.policy_directory import policy_path  # here, for workers do without torch
 
         directory, noise = Path(recipe.policy), recipe.policy_noise or PolicyNoise()
-        description["policy_sha256"] = {
+        description[POLICY_DIGESTS] = {
             task.name: directory_sha256(policy_path(directory, task.name)) for task in suite
         }
         description["policy_noise"] = list(noise.sigmas)
@@ -305,28 +305,6 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
     if recipe.behaviour == "mpc" and recipe.planner != SimulatorMPCConfig():
         description["planner"] = asdict(recipe.planner)
     return description
-
-
-def _note_environments(
-    store: EpisodeStore, tasks: Iterable[str], parts: Iterable[EpisodeStore] = ()
-) -> None:
-    """Record what the environments are made of; raises PwmError if episodes are of other ones.
-
-    ``parts`` are stores of episodes that are to be put into this one.
-    """
-    unknown = []
-    for name in tasks:
-        made_of = environment_sources(store.suite[name])
-        for part in parts:
-            require_unchanged(f"{part.path} ({name})", part.environments.get(name, {}), made_of)
-        if store.set_environment(name, made_of):
-            unknown.append(name)
-    if unknown:
-        console.print(
-            f"{store.path} has episodes of {in_words(unknown)}, and which source the environment "
-            "had when they were made is not on record; they are kept.",
-            soft_wrap=True,
-        )
 
 
 def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:

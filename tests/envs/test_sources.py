@@ -62,3 +62,13 @@ def test_what_has_its_version_on_record_has_no_fingerprint() -> None:
     assert environment_sources(get_task("walker-run")) == {}
     assert environment_sources(Task("a", "gymnasium", 3, 1, 9, 1, "Pendulum-v1")) == {}
     assert environment_sources(Task("a", "gymnasium", 3, 1, 9, 1, "no_module_of_that:A-v0")) == {}
+
+
+def test_what_cannot_be_read_is_passed_over(own: OwnEnv) -> None:
+    own.write("own_old.py", "print 'of another Python'\n")
+    own.write("own_reward.py", "REWARD = 1.0\ndef old():\n    import own_old\n")
+    kwargs = json.dumps({"model": "m" * 5000})
+    task = replace(get_task(own.task_file()), env_kwargs=kwargs)
+    assert set(environment_sources(task)) == {
+        "module own_env_source of own", "module own_reward of own"
+    }  # fmt: skip

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from pwm.core.suites import get_task
+from pwm.models.actor_critic import ActorCriticSize, Actors
+from pwm.models.policy import Policy
 
 _ENVIRONMENT = """\
 import gymnasium
@@ -65,3 +70,12 @@ class OwnEnv:
             "score: {min: 0, max: 10}\n"
         )
         return str(path)
+
+
+def save_policy(file: str, path: Path, seed: int = 0) -> None:
+    """Save an untrained policy of the task that a file describes."""
+    torch.manual_seed(seed)
+    size = ActorCriticSize([8], [])
+    actors = Actors(3, torch.ones(1, 1), size)
+    mean, scale = torch.zeros(3), torch.ones(3)
+    Policy.from_observation_actor(get_task(file), mean, scale, actors, 0, size).save(path)

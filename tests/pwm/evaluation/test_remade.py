@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from own_env import OwnEnv
+from own_env import OwnEnv, save_policy
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, get_suite, get_task
@@ -16,21 +15,11 @@ from pwm.evaluation.agents import SavedPolicies
 from pwm.evaluation.chosen_tasks import chosen_suite
 from pwm.evaluation.episode_log import EpisodeLog, outcome_key
 from pwm.evaluation.evaluate import OUTCOMES, EvaluateConfig, evaluate
-from pwm.models.actor_critic import ActorCriticSize, Actors
-from pwm.models.policy import Policy
 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnEnv:
     return OwnEnv(tmp_path, monkeypatch)
-
-
-def save_policy(file: str, path: Path, seed: int = 0) -> None:
-    torch.manual_seed(seed)
-    size = ActorCriticSize([8], [])
-    actors = Actors(3, torch.ones(1, 1), size)
-    mean, scale = torch.zeros(3), torch.ones(3)
-    Policy.from_observation_actor(get_task(file), mean, scale, actors, 0, size).save(path)
 
 
 @pytest.fixture

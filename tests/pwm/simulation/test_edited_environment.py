@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_env import OwnEnv
+from own_env import OwnEnv, save_policy
 from stores import rewrite_manifest
 
 from pwm.core.errors import PwmError
@@ -49,6 +49,16 @@ def test_collecting_goes_on_in_the_same_environment_alone(own, config, capsys):
     store = EpisodeStore.open(config.out)
     assert store.count("own") == 3
     assert store.suite == get_suite(str(own.directory / "own.yaml"))
+
+
+def test_episodes_of_a_policy_that_was_remade_are_told_apart(own, config, tmp_path, capsys):
+    config.behaviour, config.policy = "policy", str(tmp_path / "policy")
+    for seed, told in ((0, False), (0, False), (1, True)):
+        save_policy(config.suite, tmp_path / "policy", seed)
+        collect(config)
+        assert ("policy has changed since its episodes in" in said(capsys)) == told
+    store = EpisodeStore.open(config.out)
+    assert [store.count("own", key) for key in store.sources] == [2, 2]
 
 
 def test_a_store_of_before_fingerprints_is_kept_and_said_so_once(own, config, capsys):
