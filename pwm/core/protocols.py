@@ -60,7 +60,10 @@ def describe_protocols(protocols: Mapping[str, str]) -> str:
     benchmark, counts = SUITES["mt80"], Counter[tuple[str, str]]()
     for name, own in protocols.items():
         counts[own, protocol(benchmark[name]) if name in benchmark else "another"] += 1
-    parts = [f"{own} on {n} tasks (benchmark {usual})" for (own, usual), n in counts.items()]
+    parts = [
+        f"{own} on {n} task{'s' if n > 1 else ''} (benchmark {usual})"
+        for (own, usual), n in counts.items()
+    ]
     if not parts:
         return ""
     return f"Protocol: {'; '.join(parts)}, in decision steps x control steps of each."

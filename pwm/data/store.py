@@ -411,9 +411,9 @@ def shared_tasks(
             )
         if stored.action_repeat != task.action_repeat:
             raise PwmError(
-                f"a decision of task '{task.name}' is {stored.action_repeat} control steps in "
-                f"{store.path} and {task.action_repeat} in suite '{suite.name}', so the same "
-                "action would do something else; give data of the same protocol."
+                f"action_repeat of task '{task.name}' is {stored.action_repeat} in {store.path}, "
+                f"and {task.action_repeat} in suite '{suite.name}', so the same action would do "
+                "something else; give data of the same protocol."
             )
         as_known_by(task, stored)  # raises where their action bounds differ
     return tasks

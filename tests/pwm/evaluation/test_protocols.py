@@ -37,7 +37,7 @@ def test_a_protocol_is_played_and_marked(tmp_path: Path) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     print_results(results, console)
     text = console.export_text()
-    assert "Protocol: 7x3 on 1 tasks (benchmark 100x2)" in " ".join(text.split())
+    assert "Protocol: 7x3 on 1 task (benchmark 100x2)" in " ".join(text.split())
     assert "mdvep" in text
 
     store = EpisodeStore.create(tmp_path / "data", get_suite("mw-reach"))
@@ -47,7 +47,7 @@ def test_a_protocol_is_played_and_marked(tmp_path: Path) -> None:
     more = {"data": str(store.path), "baselines": ["data_mean"]}
     with pytest.raises(PwmError, match="are of protocol 100x2, and 7x3 is played"):
         evaluate(EvaluateConfig(**own, out=str(tmp_path / "b"), **more))
-    with pytest.raises(PwmError, match=r"2 control steps in .* and 3 in suite"):
+    with pytest.raises(PwmError, match=r"action_repeat of task .* is 2 in .*, and 3 in suite"):
         shared_tasks(store, with_metaworld(get_suite("mw-reach"), "7x3"))
 
 
