@@ -51,7 +51,7 @@ MAY_CHANGE = {
 NO_PATHS = {
     "out", "results",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
-    "init_normalization", "behaviour", "to", "wandb_project", "baselines",  # words
+    "init_normalization", "episodic", "behaviour", "to", "wandb_project", "baselines",  # words
 }  # fmt: skip
 
 
