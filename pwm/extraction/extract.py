@@ -20,7 +20,6 @@ from pwm.core.suites import Suite, Task
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData, Problem
 from pwm.data.store import EpisodeStore, shared_tasks
-from pwm.data.terminations import terminating_tasks
 from pwm.data.windows.index import WindowIndex
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.groups import (
@@ -32,7 +31,7 @@ from pwm.extraction.groups import (
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
-from pwm.pretraining.data_warnings import data_warnings
+from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.runtime.acceleration import FirstStep
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
@@ -61,12 +60,8 @@ def extract(config: ExtractConfig) -> Path:
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, model.suite, tasks, bad)
     names = [task.name for task in tasks]
-    if not model.episodic and (ending := terminating_tasks(store, model.suite, bad, names)):
-        console.print(
-            f"episodes of {', '.join(ending)} terminate in {config.data}, and the world model does "
-            "not predict that: imagined episodes go on; pretrain it on these data to learn it."
-        )
-    for line in data_warnings(store, model.suite, names, bad, model.size, False, refuses=False):
+    traits = Traits(model.size, has_q=False, episodic=model.episodic)
+    for line in data_warnings(store, model.suite, names, bad, traits, refuses=False):
         console.print(line)
     earlier: dict[str, Networks] = {}
     if config.init is not None:

@@ -48,7 +48,7 @@ from pwm.models.world_model import (
     wraps_angles,
 )
 from pwm.pretraining.architecture import EPISODIC, is_to_be_episodic
-from pwm.pretraining.data_warnings import data_warnings
+from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
@@ -250,7 +250,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             require_room(build)
         begun = (out / "checkpoints").is_dir()
         sizes = (given.size, given.has_q) if given else (config.model, config.q_and_prior)
-        lines = data_warnings(store, suite, names, bad, *sizes, refuses=not begun)
+        traits = Traits(*sizes, episodic)
+        lines = data_warnings(store, suite, names, bad, traits, refuses=not begun)
     for line in lines if ranks.main else ():
         ranks.print_rank(line)
     for task, short in sampler.short_episodes().items() if ranks.main else ():

@@ -88,8 +88,9 @@ class Acceleration:
         compile: run the inner functions under torch.compile; ``auto`` does so on a GPU.
         precision: of matrix products. ``float32`` is exact; ``tf32`` lets a GPU round their inputs
             to 10 bits of mantissa (a CPU computes in float32); in ``bfloat16`` they run in that,
-            while normalization, softmax, a critic's output layer, weights, gradients and optimizer
-            stay in float32. ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+            while normalization, softmax, the decoding of values from bins, sums of losses and
+            rewards, a critic's output layer, weights, their gradients and optimizer stay in
+            float32. ``auto`` is bfloat16 on a GPU and float32 on a CPU.
     """
 
     compile: str = "auto"

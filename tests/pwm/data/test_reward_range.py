@@ -13,8 +13,9 @@ from pwm.data.problems import BadData
 from pwm.data.reward_range import outside_of_bins
 from pwm.data.store import EpisodeStore
 from pwm.models.world_model import ModelSize
-from pwm.pretraining.data_warnings import clamped_rewards, data_warnings
+from pwm.pretraining.data_warnings import Traits, data_warnings
 
+TRAITS = Traits(ModelSize(), has_q=False, episodic=True)
 BINS = (-10.0, 10.0)  # of symlog: rewards up to 22,025
 
 
@@ -30,7 +31,7 @@ def store_of(directory: Path, rewards: np.ndarray) -> EpisodeStore:
 
 
 def clamped(store: EpisodeStore, refuses: bool) -> list[str]:
-    return clamped_rewards(store, SUITE, None, BadData(), ModelSize(), False, refuses)
+    return data_warnings(store, SUITE, None, BadData(), TRAITS, refuses)
 
 
 def test_the_share_outside_and_the_settings_with_room_are_named(tmp_path):
@@ -95,6 +96,6 @@ def test_observations_as_large_as_images_are_said_not_to_be_encoded(tmp_path):
         for task in suite:
             store.append(task.name, [make_episode(task, 3, i) for i in range(3)], "test")
     store = EpisodeStore.open(tmp_path)
-    (line,) = data_warnings(store, suite, None, BadData(), ModelSize(), False, True)
+    (line,) = data_warnings(store, suite, None, BadData(), TRAITS, refuses=True)
     assert "task small has observations of 27,648 entries" in line
     assert "no encoder of images" in line

@@ -15,6 +15,7 @@ from pwm.data.terminations import terminating_tasks
 from pwm.data.windows.sampler import WindowSampler
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.pretraining.architecture import is_to_be_episodic
+from pwm.pretraining.data_warnings import Traits, data_warnings
 
 
 def store_of(directory: Path, ends: bool) -> EpisodeStore:
@@ -59,6 +60,19 @@ def test_a_world_model_predicts_terminations_if_the_data_have_some(tmp_path):
     assert not is_to_be_episodic("auto", given, out, ends)
     with pytest.raises(PwmError, match="has no termination head"):
         is_to_be_episodic("always", given, out, ends)
+
+
+def test_a_world_model_that_does_not_predict_terminations_is_said_to_imagine_on(tmp_path):
+    store = store_of(tmp_path, ends=True)
+    lines = {
+        episodic: data_warnings(
+            store, SUITE, None, BadData(), Traits(ModelSize(), False, episodic), refuses=True
+        )
+        for episodic in (True, False)
+    }
+    assert not lines[True]
+    (line,) = lines[False]
+    assert "episodes of task small terminate" in line
 
 
 def test_nothing_is_expected_after_a_termination(tmp_path):

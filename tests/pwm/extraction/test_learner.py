@@ -453,6 +453,22 @@ def test_an_ensemble_s_reward_is_its_mean_less_its_disagreement(reward_units):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_an_ensemble_s_continuation_is_its_mean():
+    models = [make_model(seed, episodic=True) for seed in (0, 1)]
+    learner = make_learner(model=models[0], models=models[1:])
+    task = learner.task_ids.unsqueeze(1)
+    latents = [make_starts(6), make_starts(6).flip(1)]
+    noise = learner.noise().action
+    found = learner.imagine(latents[0], noise, latents[1:]).continuation
+    assert found is not None
+    for step in range(len(noise)):
+        action = learner.actors(latents[0], noise[step])
+        latents = [m.next(z, action, task) for m, z in zip(models, latents, strict=True)]
+        each = [m.continuation(z, task) for m, z in zip(models, latents, strict=True)]
+        torch.testing.assert_close(found[step], (each[0] + each[1]) / 2)
+        assert (each[0] - each[1]).abs().max() > 1e-3
+
+
 def test_models_that_agree_are_one_model():
     learner = make_learner(models=[make_model()], ensemble={"uncertainty_coef": 5.0})
     starts, noise = make_starts(CONFIG.batch_size), learner.noise().action

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from configs import changed
+from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
 from pwm.data.windows.batch import Batch
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, ExtractConfig
+from pwm.extraction.extract import _ensemble
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.losses import bootstrapped_return
 from pwm.models.actor_critic import ActorCriticSize
-from pwm.models.world_model import ModelSize, WorldModel
+from pwm.models.world_model import KIND, ModelSize, WorldModel, model_meta
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.runtime.checkpoint import save_checkpoint
 
 SUITE = Suite("cliff", (Task("cliff", "gymnasium", 8, 1, 50, env_id="Cliff-v0"),))
 SIZE = ModelSize(24, 1, 32, 32, 0, num_bins=21, vmin=-3, vmax=3)
@@ -131,3 +134,12 @@ def test_actors_learn_not_to_fall():
         survival.append(float(metrics["imagined_survival"]))
     assert survival[0] < 0.8
     assert survival[-1] > 0.95
+
+
+def test_of_an_ensemble_all_predict_terminations_or_none(tmp_path):
+    model = learned()
+    other = WorldModel(SIZE, SUITE)
+    save_checkpoint(tmp_path / "other", KIND, {"model": other.state_dict()}, model_meta(other))
+    config = ExtractConfig("model", "data", "out", ensemble=[str(tmp_path / "other")])
+    with pytest.raises(PwmError, match="one alone predicts terminations"):
+        _ensemble(config, model)
