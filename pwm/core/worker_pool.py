@@ -260,7 +260,7 @@ class WorkerPool:
         times = self._faults_of[job]
         what = f"a worker {kind} at {part} ({reason})"
         if times >= self._max_faults:
-            remedy = "mend the environment" if kind == _FAILED else "try fewer workers"
+            remedy = "mend what failed" if kind == _FAILED else "try fewer workers"
             short = "" if kind == _FAILED else " if memory is short"
             raise PwmError(
                 f"{what}, fault {times} of max_faults={self._max_faults} there; what is finished "

@@ -122,7 +122,7 @@ class BCConfig:
         require_positive(self, "top_fraction")
         require_share(self, "top_fraction")
         if self.awr_temperature is not None:
-            require_positive(self, "awr_temperature")
+            require_at_least(self, 1e-6, "awr_temperature")  # below it quotients overflow
 
 
 @dataclass

@@ -80,7 +80,7 @@ def numbers(value: Any) -> np.ndarray | None:
             _, shape, dtype, fortran, data = value.state
             flat = np.frombuffer(data, _dtype(dtype))
             return flat.reshape(shape, order="F" if fortran else "C").astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError, LookupError):  # a forged state
         return None
     return None
 

@@ -178,6 +178,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_EXTRACT} learner.discount=1.5", "discount=1.5"),
         (f"{_EXTRACT} learner.critic.iterations=0", "learner.critic.iterations=0 must be"),
         (f"{_EXTRACT} learner.bc.top_fraction=0", "learner.bc.top_fraction=0"),
+        (f"{_EXTRACT} learner.bc.awr_temperature=1e-300", "must be at least 1e-06"),
         (f"{_EXTRACT} pool=0", "pool=0"),
         (f"{_EXTRACT} group_size=0", "group_size=0"),
         (f"{_EXTRACT} seed=-3", "seed=-3"),

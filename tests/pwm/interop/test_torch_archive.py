@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +26,7 @@ from pwm.core.suites import SUITES
 from pwm.interop.conversion import ConvertConfig
 from pwm.interop.convert import convert
 from pwm.interop.import_checkpoint import ImportConfig, import_checkpoint
+from pwm.interop.pickled_records import numbers, stand_in
 from pwm.interop.torch_archive import NAMES, TensorDictRecord, TorchFile
 
 
@@ -222,6 +224,20 @@ def test_names_that_are_allowed_are_those_of_tensors_and_tensordicts(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     TorchFile(CHUNK_2023)
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize("part", [0, 1, 2, 3, 4])
+def test_a_forged_record_of_an_array_has_no_numbers(part):
+    reconstruct, dtype = stand_in("numpy.core.multiarray._reconstruct"), stand_in("numpy.dtype")
+    state = [1, (2,), dtype("f8", False, True), False, np.arange(2.0).tobytes()]
+    good, bad = reconstruct(), reconstruct()
+    good.__setstate__(tuple(state))
+    np.testing.assert_array_equal(numbers(good), [0.0, 1.0])
+    bad.__setstate__(tuple(state[:part]))
+    assert numbers(bad) is None
+    for wrong in (dtype("O8"), dtype(), "f8", None):
+        bad.__setstate__((1, (2,), wrong, False, b"0" * 16))
+        assert numbers(bad) is None
 
 
 def test_a_tensordict_that_is_imported_changes_nothing():
