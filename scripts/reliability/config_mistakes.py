@@ -233,7 +233,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{_CONVERT} suite=mt30 tasks=[mw-push]", "mw-push"),
         ("import checkpoint={file} suite=mt31 out=new", "did you mean 'mt30'"),
         ("quickstart out=new extract.tasks=[walker-run]", "extract.tasks"),
-        ("quickstart out=new evaluate.tasks=[walker-rum]", "did you mean 'walker-run'"),
+        ("quickstart out=new evaluate.tasks=[walker-rum]", "not in suite"),
         ("quickstart out=new evaluate.tasks=[walker-run]", "evaluate.tasks"),
         ("quickstart out=new collect.suite=mt30", "not in suite 'mt30'"),
     ],

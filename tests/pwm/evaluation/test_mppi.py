@@ -17,7 +17,7 @@ from torch import Tensor
 import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task, get_task
-from pwm.evaluation import evaluate as evaluate_module
+from pwm.evaluation import model_sizes
 from pwm.evaluation.agents import act_function
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.mppi import (
@@ -649,7 +649,7 @@ def test_episodes_that_terminate_leave_the_others_to_go_on(tmp_path: Path) -> No
 def test_size_of_the_world_model_is_told_as_published() -> None:
     tiny = ModelSize(encoder_dim=256, mlp_dim=256, latent_dim=128, task_dim=16)
     large = ModelSize(encoder_dim=1792, encoder_layers=3, mlp_dim=1792, latent_dim=768)
-    names = [evaluate_module._millions(size, 39, 4) for size in (tiny, ModelSize(), large)]
+    names = [model_sizes._millions(size, 39, 4) for size in (tiny, ModelSize(), large)]
     assert names == ["0.3M", "5M", "48M"]
 
 

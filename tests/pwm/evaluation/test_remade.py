@@ -96,7 +96,7 @@ def test_episodes_of_before_fingerprints_are_kept_and_then_watched(own, config, 
     log.unlink()
     task = get_task(own.task_file())
     identity = SavedPolicies.at({"own": Path(config.policy)}).identity(task)
-    old = outcome_key(identity, task.__dict__, entry["seeds"], versions())
+    old = outcome_key(identity, task.facts(), entry["seeds"], versions())
     played.returns[:] = 7.0
     EpisodeLog(log).add(old, played, {"method": "extracted", "task": "own"})
     said(capsys)
