@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from pwm.models.actor_critic import load_critic
     from pwm.models.policy import Policy, load_policy
     from pwm.models.world_model import WorldModel, load_world_model
-    from pwm.pretraining.pretrain import PretrainConfig, pretrain
-    from pwm.simulation.collect import CollectConfig, collect
+    from pwm.pretraining.config import PretrainConfig
+    from pwm.pretraining.pretrain import pretrain
+    from pwm.simulation.collect import collect
+    from pwm.simulation.collect_config import CollectConfig
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "CollectConfig": "pwm.simulation.collect",
+    "CollectConfig": "pwm.simulation.collect_config",
     "Episode": "pwm.data.episode",
     "EpisodeStore": "pwm.data.store",
     "EvaluateConfig": "pwm.evaluation.evaluate",
     "ExtractConfig": "pwm.extraction.config",
     "Policy": "pwm.models.policy",
-    "PretrainConfig": "pwm.pretraining.pretrain",
+    "PretrainConfig": "pwm.pretraining.config",
     "PwmError": "pwm.core.errors",
     "Suite": "pwm.core.suites",
     "Task": "pwm.core.suites",

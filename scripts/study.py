@@ -35,7 +35,8 @@ from pwm.core.renamed_settings import with_current_names
 from pwm.core.signals import Interrupted
 from pwm.core.suites import get_suite
 from pwm.core.validation import from_plain
-from pwm.pretraining.pretrain import PretrainConfig, pretrain
+from pwm.pretraining.config import PretrainConfig
+from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.templating import markdown_table
 from pwm.runtime.run_dir import read_config, read_run
 

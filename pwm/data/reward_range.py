@@ -14,9 +14,10 @@ import numpy as np
 
 from pwm.core.suites import Suite
 from pwm.data.problems import BadData, DataError
+from pwm.data.shared_tasks import shared_tasks
 from pwm.data.splits import spread_episodes
 from pwm.data.start_states import discounted_to_go
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.store import EpisodeStore
 
 FEW = 0.01
 """The share of a task's numbers outside of the bins up to which training is of use still."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pwm.core.suites import Suite
 from pwm.data.problems import BadData, DataError
+from pwm.data.shared_tasks import shared_tasks
 from pwm.data.splits import spread_episodes
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.store import EpisodeStore
 
 
 def terminating_tasks(

@@ -31,7 +31,8 @@ from pwm.core.validation import (
 )
 from pwm.core.worker_pool import MOST_WORKERS, WorkerPool
 from pwm.data.inspection import unscorable
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.shared_tasks import shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.evaluation.agents import AnyAgent, SavedPolicies, UniformActions
 from pwm.evaluation.chosen_tasks import chosen_suite
 from pwm.evaluation.episode_log import EpisodeLog

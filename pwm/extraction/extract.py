@@ -19,7 +19,8 @@ from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData, Problem
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.shared_tasks import shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.data.windows.index import WindowIndex
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.groups import (

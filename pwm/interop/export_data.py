@@ -15,7 +15,8 @@ from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Task, get_suite, task_names
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.shared_tasks import shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.interop.conversion import (
     RECORD_NAME,
     ConvertConfig,

@@ -26,14 +26,14 @@ from pwm.evaluation.evaluate import EvaluateConfig
 from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
 from pwm.pipelines.episode_budget import StalledConfig, next_episode_budget
-from pwm.pretraining.pretrain import PretrainConfig, require_horizons_fit
+from pwm.pretraining.config import PretrainConfig, require_horizons_fit
 from pwm.reporting.growth_rounds import Round
 from pwm.reporting.report import ReportConfig
 from pwm.runtime.device import resolve_device
 from pwm.runtime.run_dir import require_output
 from pwm.runtime.seeding import stream_seed
 from pwm.simulation.behaviors import can_hold, has_controller
-from pwm.simulation.collect import CollectConfig
+from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.simulator_mpc import can_plan
 
 _ROUND, _OUT = "{round}", "{out}"

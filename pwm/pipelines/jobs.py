@@ -47,7 +47,8 @@ from pwm.pipelines.job_records import (
 )
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.run_dir import changed_settings, open_run, read_config, resolved_config
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig
 
 _LOCK_PATIENCE = 2.0  # `pwm status` holds a lock for a moment
 _LOSS_PATIENCE = 60.0  # a lost process may work on for a while after its job was begun again

@@ -20,9 +20,11 @@ from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract
-from pwm.pretraining.pretrain import PretrainConfig, pretrain, require_horizons_fit
+from pwm.pretraining.config import PretrainConfig, require_horizons_fit
+from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.html_page import report
-from pwm.simulation.collect import CollectConfig, collect, collected_suite
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig, collected_suite
 
 
 @dataclass

@@ -9,7 +9,8 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
 from pwm.data.problems import BadData
 from pwm.data.reward_range import outside_of_bins
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.shared_tasks import shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.data.terminations import terminating_tasks
 from pwm.models.world_model import ModelSize
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pwm.core.suites import Suite
 from pwm.data.problems import BadData
+from pwm.data.shared_tasks import shared_tasks
 from pwm.data.splits import episodes_in_split
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import Batch, WindowSampler
 from pwm.models.math import symexp
 from pwm.models.world_model import WorldModel

@@ -7,8 +7,9 @@ import numpy as np
 from pwm.core.suites import Suite
 from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
+from pwm.data.shared_tasks import shared_tasks
 from pwm.data.splits import spread_episodes
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.models.angles import angle_periods, wrapped
 
 STD_FLOOR = 0.01

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 
 from pwm.core.described_tasks import require_same_environments, tell_differences
@@ -19,177 +16,37 @@ from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.fingerprints import definitions
 from pwm.core.progress import console, progress_bar
-from pwm.core.settings import Choices, setting
 from pwm.core.signals import StopSignals
-from pwm.core.suites import Suite, get_suite, task_names
-from pwm.core.validation import (
-    require_at_least,
-    require_choice,
-    require_resume,
-    require_seed,
-    require_valid,
-)
+from pwm.core.suites import get_suite
 from pwm.data.inspection import open_checked
-from pwm.data.problems import ON_ERROR, BadData
+from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import (
-    BALANCES,
-    DEFAULT_MEMORY,
     Batch,
     WindowSampler,
-    require_data_device,
 )
 from pwm.models.world_model import (
     KIND,
-    ModelSize,
     WorldModel,
     load_world_model,
     model_meta,
     wraps_angles,
 )
-from pwm.pretraining.architecture import EPISODIC, is_to_be_episodic
+from pwm.pretraining.architecture import is_to_be_episodic
+from pwm.pretraining.config import (
+    PretrainConfig,
+)
 from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
-from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.runtime.acceleration import Acceleration, FirstStep
 from pwm.runtime.device import require_room, resolve_device
-from pwm.runtime.distributed import PARALLEL, Ranks, join_ranks
+from pwm.runtime.distributed import Ranks, join_ranks
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger, NoMetrics
-from pwm.runtime.run_dir import open_run, require_output, resolved_config
+from pwm.runtime.run_dir import open_run, resolved_config
 from pwm.runtime.training_checkpoints import list_steps, load_latest, require_same_data
-from pwm.runtime.wandb_run import require_wandb
-
-INIT_NORMALIZATION = ("keep", "widen", "data")
-
-
-@dataclass
-class HorizonSchedule:
-    """Horizons over training: ``lengths[i]`` from the fraction ``starts[i]`` of all steps on."""
-
-    lengths: list[int] = field(default_factory=lambda: [16])
-    starts: list[float] = field(default_factory=lambda: [0.0])
-
-    def validate(self) -> None:
-        """Raise PwmError unless the two lists describe a schedule that begins at 0."""
-        ordered = self.starts == sorted(self.starts) and all(0 <= s < 1 for s in self.starts)
-        if len(self.lengths) != len(self.starts) or not ordered or self.starts[:1] != [0.0]:
-            raise PwmError(
-                f"horizon.starts={self.starts} must begin with 0.0, ascend below 1.0 and have one "
-                f"entry for each of horizon.lengths={self.lengths}."
-            )
-        if min(self.lengths, default=0) < 1:
-            raise PwmError(f"horizon.lengths={self.lengths} must all be at least 1.")
-
-    def phases(self, start: int, steps: int) -> Iterator[tuple[int, int, int]]:
-        """(first, end, horizon) of the phases that remain from ``start`` on."""
-        bounds = [round(fraction * steps) for fraction in self.starts] + [steps]
-        for horizon, first, end in zip(self.lengths, bounds, bounds[1:], strict=False):
-            if end > max(first, start):
-                yield max(first, start), end, horizon
-
-
-@dataclass
-class PretrainConfig(LearnerConfig):
-    """Settings of ``pwm pretrain``; the values are those of the paper unless a config differs.
-
-    Attributes:
-        init: a world model to start from: a pretraining run, a checkpoint or an imported model.
-            Its architecture, task ids, normalization, and Q and prior if it has them, hold in
-            place of ``model``, ``normalize_obs``, ``q_and_prior`` and ``episodic``.
-        init_normalization: the normalization of observations that ``init`` has: ``keep`` it, or
-            ``widen`` it where the data have outgrown it
-            (:func:`pwm.pretraining.normalization.widened_moments`), or take that of the ``data``,
-            angles wrapped, as a new model does.
-        suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
-        on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
-        batch_size: windows of an update, over all ranks and passes.
-        accumulate: passes in which each rank goes through its share of the windows before it takes
-            a step, for less memory.
-        parallel: how the processes that torchrun started share the work: ``ddp``, each with the
-            whole model; ``fsdp``, each with a part of weights and optimizer, and eagerly; ``auto``,
-            ddp if there are several.
-        data_device: where the data live: ``cuda``, ``cpu``, or ``auto``, on the GPU if they fit.
-        data_memory: GiB of memory that the data may take; more are read from their files.
-        compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
-        episodic: whether the world model predicts terminations: ``auto``, if an episode of the data
-            terminated; ``always``; ``never``.
-        max_skipped: updates in a row whose loss or gradient may be not finite, and which are
-            skipped, before training stops.
-    """
-
-    presets: ClassVar[Choices] = {"model": "5M"}
-
-    data: str = setting(MISSING, input_path=True)
-    out: str = MISSING
-    init: str | None = setting(None, input_path=True)
-    init_normalization: str = "keep"
-    suite: Any = None
-    seed: int = 0
-    device: str = setting("auto", may_change=True)
-    compile: str = "auto"
-    precision: str = "auto"
-    resume: str = "auto"
-
-    model: ModelSize = field(default_factory=ModelSize)
-    normalize_obs: bool = True
-    q_and_prior: bool = False
-    episodic: str = "auto"
-
-    batch_size: int = 1024
-    accumulate: int = setting(1, may_change=True)
-    parallel: str = setting("auto", may_change=True)
-    horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
-    balance: str = "task"
-    on_error: str = setting("stop", may_change=True)
-    data_device: str = setting("auto", may_change=True)
-    data_memory: float = setting(DEFAULT_MEMORY / 2**30, may_change=True)
-
-    log_every: int = setting(50, may_change=True)
-    diagnose_every: int = 10_000
-    save_every: int = setting(5_000, may_change=True)
-    keep_last: int = setting(2, may_change=True)
-    max_skipped: int = setting(100, may_change=True)
-    wandb_project: str | None = setting(None, may_change=True)
-
-    def validate(self) -> None:
-        """Raise PwmError for values that cannot work."""
-        super().validate()
-        self.horizon.validate()
-        require_valid("model", self.model)
-        Acceleration(self.compile, self.precision).validate()
-        require_at_least(self, 1, "batch_size", "accumulate")
-        require_at_least(self, 0, "data_memory")
-        require_at_least(self, 1, "log_every", "diagnose_every", "save_every", "keep_last")
-        require_at_least(self, 1, "max_skipped")
-        require_seed(self, "seed")
-        require_choice(self, "init_normalization", INIT_NORMALIZATION)
-        require_choice(self, "episodic", EPISODIC)
-        require_choice(self, "parallel", PARALLEL)
-        if self.parallel == "fsdp" and self.compile == "always":
-            raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
-        require_choice(self, "balance", BALANCES)
-        require_resume(self)
-        require_choice(self, "on_error", ON_ERROR)
-        require_wandb(self.wandb_project)
-        require_data_device(self.data_device, resolve_device(self.device))
-        if self.suite is not None:
-            task_names(self.suite)
-        require_output(self)
-        if self.q_and_prior and self.model.num_q < 2:
-            raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
-
-
-def require_horizons_fit(config: PretrainConfig, suite: Suite) -> None:
-    """Raise PwmError if an episode of a task cannot hold the windows that a config asks for."""
-    longest = max(config.horizon.lengths)
-    for task in suite:
-        if task.episode_length < longest:
-            raise PwmError(
-                f"a horizon of {longest} steps does not fit into the episodes of {task.name}, "
-                f"which have {task.episode_length}; lower horizon.lengths."
-            )
 
 
 def pretrain(config: PretrainConfig) -> Path:

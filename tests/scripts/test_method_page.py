@@ -13,7 +13,7 @@ from reference import pwm_minimal
 
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.learner import ActorCriticLearner
-from pwm.pretraining.pretrain import PretrainConfig
+from pwm.pretraining.config import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/method.md").read_text()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pwm.data.store import EpisodeStore
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.sac_config import SacConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

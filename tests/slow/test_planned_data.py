@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pwm.data.store import EpisodeStore
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig
 
 TASKS = ("cup-catch", "reacher-easy")
 

@@ -10,8 +10,10 @@ from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.extraction.config import ActorCriticConfig, ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.models.world_model import ModelSize, load_world_model
-from pwm.pretraining.pretrain import HorizonSchedule, PretrainConfig, pretrain
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.pretraining.config import HorizonSchedule, PretrainConfig
+from pwm.pretraining.pretrain import pretrain
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

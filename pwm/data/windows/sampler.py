@@ -13,8 +13,9 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
 from pwm.data.episode import ROWS_NAME
 from pwm.data.problems import BadData, Problem
+from pwm.data.shared_tasks import shared_tasks
 from pwm.data.splits import Split, episodes_in_split
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, BufferPool, batch_bytes
 from pwm.data.windows.in_memory import ResidentWindows, resident_bytes
 from pwm.data.windows.index import WindowIndex

@@ -7,7 +7,7 @@ import pytest
 from pwm.core.errors import PwmError
 from pwm.core.protocols import describe_protocols, other_protocols, protocol, with_metaworld
 from pwm.core.suites import SUITES, get_suite, get_task
-from pwm.simulation.collect import CollectConfig
+from pwm.simulation.collect_config import CollectConfig
 
 
 def test_a_protocol_is_of_meta_worlds_tasks_alone() -> None:

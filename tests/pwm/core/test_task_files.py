@@ -27,7 +27,8 @@ from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import score_task
 from pwm.models.policy import load_policy
 from pwm.simulation.behaviors import default_mixture, has_controller
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.scripted_controllers import make_controller
 
 TEXT = """\

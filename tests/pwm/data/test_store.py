@@ -26,7 +26,8 @@ from pwm.core.suites import SUITES, Suite, Task
 from pwm.data.episode import EPISODE_DTYPE, Episode, normalize_actions, row_dtype
 from pwm.data.inspection import histogram, info, verify
 from pwm.data.manifest import Manifest
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.shared_tasks import shared_tasks
+from pwm.data.store import EpisodeStore
 
 FIELDS = ("obs", "action", "reward", "terminated", "success")
 

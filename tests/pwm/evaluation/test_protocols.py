@@ -13,7 +13,8 @@ from stores import make_episode
 from pwm.core.errors import PwmError
 from pwm.core.protocols import with_metaworld
 from pwm.core.suites import Suite, get_suite, get_task
-from pwm.data.store import EpisodeStore, shared_tasks
+from pwm.data.shared_tasks import shared_tasks
+from pwm.data.store import EpisodeStore
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import Results, score_task

@@ -17,9 +17,9 @@ from pwm.core.errors import PwmError
 from pwm.core.settings import changeable
 from pwm.data.store import EpisodeStore
 from pwm.models.world_model import KIND, load_world_model, model_meta
+from pwm.pretraining.config import HorizonSchedule, PretrainConfig
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments
-from pwm.pretraining.pretrain import HorizonSchedule, PretrainConfig
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps

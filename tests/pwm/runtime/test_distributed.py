@@ -8,7 +8,7 @@ import torch
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.signals import Interrupted, StopSignals
-from pwm.pretraining.pretrain import PretrainConfig
+from pwm.pretraining.config import PretrainConfig
 from pwm.runtime.distributed import Ranks
 
 

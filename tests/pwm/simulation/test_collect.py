@@ -19,7 +19,8 @@ from pwm.core.errors import PwmError
 from pwm.core.signals import Interrupted
 from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
-from pwm.simulation.collect import CollectConfig, _describe, _recipe, collect
+from pwm.simulation.collect import _describe, _recipe, collect
+from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.rollout import episode_seed
 from pwm.simulation.simulator_mpc import SimulatorMPCConfig
 

@@ -15,7 +15,8 @@ from pwm.pipelines import grow, jobs
 from pwm.pipelines.growth_config import GrowConfig
 from pwm.pipelines.job_records import DONE, JobRecord
 from pwm.runtime.run_dir import resolved_config
-from pwm.simulation.collect import CollectConfig, collect, join_stores
+from pwm.simulation.collect import collect, join_stores
+from pwm.simulation.collect_config import CollectConfig
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from pwm.core.suites import Task, get_task
 from pwm.data.episode import Episode
 from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
-from pwm.simulation.collect import CollectConfig, collect
+from pwm.simulation.collect import collect
+from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.rollout import episode_seed, run_episode
 from pwm.simulation.sac_config import AGENTS_DIRECTORY, SacConfig, Training, describe_learner
 from pwm.simulation.sac_worker import AgentTrainer, RecordingEnv, agent_class
