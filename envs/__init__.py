@@ -19,6 +19,7 @@ from .gymnasium_task import GymnasiumEnv, check_spaces
 from .make import make_env
 from .rendering import render_backend
 from .seeding import follows_seeds
+from .sources import environment_sources
 from .vector import TaskVectorEnv, make_vector_env
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "TaskEnv",
     "TaskVectorEnv",
     "check_spaces",
+    "environment_sources",
     "follows_seeds",
     "make_env",
     "make_vector_env",

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from envs.sources import environment_sources
 from pwm.core.fingerprints import MadeOf, changed, fingerprint, in_words
 from pwm.core.progress import console, progress_bar
 from pwm.core.suites import Task
 from pwm.core.versions import versions
 from pwm.core.worker_pool import Job, WorkerPool
+from pwm.envs import environment_sources
 from pwm.evaluation.agents import AnyAgent, BatchedAgent
 from pwm.evaluation.episode_log import EpisodeLog, Outcomes, outcome_key
 from pwm.evaluation.play import play

@@ -180,7 +180,7 @@ class ActorCriticLearner:
             "actor_grad_norm": norm,
             "critic_loss": last_loss,
             "value": value,
-            "policy_std": self.actors.log_std.detach().exp().mean(1),
+            "policy_std": self.actors.mean_std().detach(),
         }
 
     def _update_actors(self, loss: Tensor) -> Tensor:

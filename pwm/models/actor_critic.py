@@ -83,6 +83,15 @@ class Actors(nn.Module):
         self.log_std = nn.Parameter(torch.full((tasks, action_dim), size.log_std))
         self.register_buffer("action_mask", action_mask, persistent=False)
 
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the action before tanh, (K, action_dim), the same in all states."""
+        return self.log_std.clamp(min=self.min_log_std).exp()
+
+    def mean_std(self) -> Tensor:
+        """(K,) means of it over the action dimensions that a task has."""
+        return (self.std * self.action_mask).sum(1) / self.action_mask.sum(1)
+
     def forward(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions in [-1, 1], zero in unused dimensions.
 
@@ -95,8 +104,7 @@ class Actors(nn.Module):
         """
         pre_tanh = self.mean(features)
         if noise is not None:
-            std = self.log_std.clamp(min=self.min_log_std).exp()
-            pre_tanh = pre_tanh + noise * std.unsqueeze(1)
+            pre_tanh = pre_tanh + noise * self.std.unsqueeze(1)
         return torch.tanh(pre_tanh) * self.action_mask.unsqueeze(1)
 
 

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from envs.sources import environment_sources
 from pwm.core.files import write_atomically
 from pwm.core.fingerprints import MadeOf, definitions
 from pwm.core.layout import BEST
 from pwm.core.progress import console
 from pwm.core.suites import Suite, get_suite
 from pwm.data.store import EpisodeStore
+from pwm.envs import environment_sources
 from pwm.evaluation.evaluate import evaluate
 from pwm.extraction.extract import extract
 from pwm.pipelines.best_policies import keep_best

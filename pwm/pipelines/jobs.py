@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from envs.sources import environment_sources
 from pwm.core.errors import PwmError, explain_fault
 from pwm.core.files import make_directory
 from pwm.core.fingerprints import MadeOf, changed, definitions
@@ -28,6 +27,7 @@ from pwm.core.settings import require_inputs
 from pwm.core.signals import Interrupted, Terminated
 from pwm.core.suites import SUITES, described_tasks, task_names
 from pwm.core.validation import from_plain, require_writable
+from pwm.envs import environment_sources
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from envs.sources import environment_sources
 from pwm.core.fingerprints import in_words, require_unchanged
 from pwm.core.progress import console
 from pwm.data.store import EpisodeStore
+from pwm.envs import environment_sources
 
 POLICY_DIGESTS = "policy_sha256"
 """In a source's description: by task, the content of the policy that acted."""

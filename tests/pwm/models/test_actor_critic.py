@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import warnings
 
@@ -37,6 +38,14 @@ def randomized(module):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has the device")
+def test_the_mean_deviation_is_of_what_acts():
+    actors = Actors(3, torch.tensor([[1.0, 1.0], [1.0, 0.0]]), ActorCriticSize([4], []))
+    with torch.no_grad():
+        actors.log_std.copy_(torch.tensor([[0.0, -9.0], [-0.5, 3.0]]))
+    floor = math.exp(actors.min_log_std)
+    torch.testing.assert_close(actors.mean_std(), torch.tensor([(1 + floor) / 2, math.exp(-0.5)]))
+
+
 def test_a_device_that_is_not_there_is_a_sentence(tmp_path):
     for load in (load_policy, load_critic, pwm.load_world_model):
         with pytest.raises(PwmError, match="device=cuda was asked for"):
