@@ -270,6 +270,7 @@ def test_same_run_gives_the_same_bytes(quick: tuple[Path, Results]) -> None:
     assert read(quick[0])[0] == read(quick[0])[0]
 
 
+@pytest.mark.slow
 def test_eighty_tasks(tmp_path: Path) -> None:
     run = tmp_path / "run"
     make_run(run, "mt80")
