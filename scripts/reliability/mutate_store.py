@@ -96,7 +96,7 @@ def _sampler(path: Path) -> WindowSampler:
 def _batches(sampler: WindowSampler) -> Content:
     batches = list(sampler.iterate(0, 4))
     return {
-        str(step): b"".join(tensor.numpy().tobytes() for tensor in batch)
+        str(step): b"".join(part.numpy().tobytes() for part in batch if part is not None)
         for step, batch in enumerate(batches)
     }
 

@@ -116,8 +116,8 @@ def test_each_task_is_judged_as_far_ahead_as_its_episodes_go(tmp_path):
     assert set(batches[0].obs[..., 1].unique().tolist()) == {4.0}  # the held-out episode
     (alone,) = held_out_windows(store, store.suite, 0, "cpu", ["large"])
     assert torch.equal(alone.obs, batches[1].obs)
-    short = Batch(*(part[:5] if part.dim() == 3 else part for part in drift_batch([0] * 30)))
-    short = short._replace(action=short.action[:4], reward=short.reward[:4])
+    whole = drift_batch([0] * 30)
+    short = whole._replace(obs=whole.obs[:5], action=whole.action[:4], reward=whole.reward[:4])
     report = diagnose(Drift(SUITE), [short, drift_batch([1] * 30)])
     assert report["steps"] == [1, 4, 16]
     assert set(report["tasks"]["reacher-easy"]["latent_error"]) == {"1", "4"}
@@ -144,6 +144,6 @@ def test_predicted_terminations_are_told_where_they_were_recorded_and_elsewhere(
 
     batch = drift_batch([0] * 40 + [1] * 20)
     up = batch.obs[1:, :, 0] > 0
-    report = diagnose(Ends(SUITE), batch._replace(terminated=up & (batch.task == 0)))
+    report = diagnose(Ends(SUITE), [batch._replace(terminated=up & (batch.task == 0))])
     assert report["tasks"]["reacher-easy"]["termination"] == {"at_ends": 0.75, "elsewhere": 0.125}
     assert report["tasks"]["pendulum-swingup"]["termination"]["at_ends"] is None
