@@ -186,7 +186,7 @@ def pretrain(model: WorldModel, batches: Iterable[tuple], c: Constants) -> Itera
     encoder = {"params": model.encoder.parameters(), "lr_scale": c.encoder_lr_scale}
     rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
     optimizer = Adam([encoder, {"params": rest}])
-    for i, (o, a, r, _) in enumerate(batches):  # the fourth are task ids
+    for i, (o, a, r, *_) in enumerate(batches):  # the rest are task ids and terminations
         lr = min((i + 1) / c.warmup, 1) * (c.lr + (c.lr_final - c.lr) * i / c.updates)
         loss, _, _ = world_model_loss(model, o, a, r, c)
         descend(optimizer, lr, loss, c.grad_norm)
