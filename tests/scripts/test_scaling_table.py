@@ -8,6 +8,7 @@ from scaling_table import PLACES, exchange_ms, table, window_bytes
 SCALING = Path(__file__).parents[2] / "docs" / "scaling.md"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_docs_show_the_table():
     text = SCALING.read_text()

@@ -14,13 +14,13 @@ TASK = "cartpole-balance"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Sixty episodes (mean return about 550 of 1000) and a small world model of them."""
+    """Forty episodes (mean return about 550 of 1000) and a small world model of them."""
     out = tmp_path_factory.mktemp("learns")
-    collect = ["collect", f"suite={TASK}", "episodes=60", f"out={out}/data", "workers=1"]
+    collect = ["collect", f"suite={TASK}", "episodes=40", f"out={out}/data", "workers=1"]
     pretrain = [
         "pretrain", f"data={out}/data", f"out={out}/world_model", "device=cpu", "model=tiny",
         "model.encoder_dim=64", "model.mlp_dim=96", "model.latent_dim=64", "model.task_dim=0",
-        "steps=1200", "batch_size=64", "horizon.lengths=[4]", "horizon.starts=[0.0]",
+        "steps=800", "batch_size=64", "horizon.lengths=[4]", "horizon.starts=[0.0]",
         "lr=2e-3", "lr_final=2e-4", "warmup=50", "encoder_lr_scale=1",
     ]  # fmt: skip
     assert main(collect) == 0
@@ -32,7 +32,7 @@ def extract_and_evaluate(made: Path, out: Path, *overrides: str) -> dict[str, fl
     """Returns in the simulator: of the policy, of random actions, and of the data."""
     extract = [
         "extract", f"data={made}/data", f"checkpoint={made}/world_model", f"out={out}/policies",
-        "device=cpu", "pool=4096", "learner.iterations=300", "learner.batch_size=64",
+        "device=cpu", "pool=4096", "learner.iterations=200", "learner.batch_size=64",
         "learner.horizon=16", "learner.networks.actor=[64,32]", "learner.networks.critic=[64]",
         "learner.networks.critics=2", "learner.optim.actor_lr=2e-3", "learner.optim.critic_lr=2e-3",
         "learner.optim.lr_final=2e-4", "learner.critic.iterations=1", "learner.critic.batches=4",
