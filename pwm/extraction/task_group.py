@@ -87,6 +87,7 @@ class Group:
         ensemble: Sequence[WorldModel],
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
+        self._resolved = resolved_config(config)
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
@@ -168,7 +169,7 @@ class Group:
         """What else a checkpoint says."""
         return {
             "tasks": [task.table() for task in self.tasks],
-            "config": resolved_config(self.config),
+            "config": self._resolved,
             "data": self.store.digest,
         }
 

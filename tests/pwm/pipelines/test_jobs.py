@@ -129,7 +129,7 @@ def test_a_suites_name_means_a_job_of_each_of_its_tasks():
 @pytest.mark.parametrize(
     "added",
     [
-        ("{pendulum-swingup: 1, cartpole-balance: 2}",),
+        pytest.param(("{pendulum-swingup: 1, cartpole-balance: 2}",), marks=pytest.mark.slow),
         ("1", "{pendulum-swingup: 52, cartpole-balance: 3}"),
     ],
     ids=["once", "and more"],
@@ -228,7 +228,10 @@ def test_a_killed_job_goes_on_where_it_was(toy, toy_world_model, one, tmp_path):
 
 
 @pytest.mark.usefixtures("keyboard_interrupts")
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_a_signal_stops_the_job_and_begins_no_other(
     signum, code, toy, toy_world_model, tmp_path, monkeypatch
 ):

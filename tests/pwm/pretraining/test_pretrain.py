@@ -202,7 +202,7 @@ def test_a_signal_away_from_updates_loses_nothing_but_time(
     assert_same_run(tmp_path, toy_world_model)
 
 
-@pytest.mark.parametrize("write", [1, 4, 7])
+@pytest.mark.parametrize("write", [1, *(pytest.param(i, marks=pytest.mark.slow) for i in (4, 7))])
 def test_a_second_signal_stops_even_the_writing_of_a_checkpoint(
     write, toy, toy_world_model, tmp_path, monkeypatch, capsys
 ):
@@ -229,7 +229,7 @@ def test_a_run_may_be_moved(toy, toy_world_model, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "there", toy_world_model)
 
 
-@pytest.mark.parametrize("q_and_prior", ["true", "false"])
+@pytest.mark.parametrize("q_and_prior", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_resuming_with_and_without_q_ensemble(q_and_prior, toy, tmp_path, monkeypatch):
     extra = [f"q_and_prior={q_and_prior}", "steps=24"]
     assert main(toy.pretrain(tmp_path / "whole", *extra)) == 0
@@ -245,7 +245,9 @@ class Killed(BaseException):
     """Stands for the process ending on the spot."""
 
 
-@pytest.mark.parametrize("update", [3, 12, 24])
+@pytest.mark.parametrize(
+    "update", [12, *(pytest.param(i, marks=pytest.mark.slow) for i in (3, 24))]
+)
 def test_a_crash_between_checkpoints_loses_nothing_but_time(
     update, toy, toy_world_model, tmp_path, monkeypatch
 ):
