@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 import envs
+from envs.gymnasium_task import check_spaces
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.evaluation.videos import require_frames
@@ -386,3 +387,18 @@ def test_a_success_that_is_no_truth_is_refused(monkeypatch, said: Any) -> None:
 def test_observations_that_float32_cannot_tell_apart_are_told(monkeypatch) -> None:
     with pytest.warns(UserWarning, match="entry 0"):
         _last_info(monkeypatch, [False, False, False])
+
+
+@pytest.mark.parametrize(
+    ("space", "match"),
+    [
+        (spaces.Box(-1, 1, (1, 1)), "its action is one row of numbers"),
+        (spaces.Box(-1, 1, ()), "its action is one row of numbers"),
+        (spaces.Box(-1, 1, (2,)), "correct action_dim"),
+        (spaces.Box(np.float32([1]), np.float32([1])), "entry 0 of its actions has no room"),
+    ],
+)
+def test_an_action_space_that_does_not_fit_says_what_to_do(space, match) -> None:
+    task = Task("reports", "gymnasium", 1, 1, 3, 1, "Reports-v0")
+    with pytest.raises(PwmError, match=match):
+        check_spaces(task, spaces.Box(-1, 1, (1,)), space, "environment Reports-v0")
