@@ -353,3 +353,41 @@ def test_files_that_cannot_be_read_are_one_sentence(made, task, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(PwmError, match=r"pip install 'pwm\[hdf5\]'"):
         converted(path, task)
+
+
+def _padded(made: Made) -> dict[str, np.ndarray]:
+    """Arrays with an axis of episodes, to the longest, with zeros behind what is shorter."""
+    most = max(LENGTHS)
+
+    def stacked(parts: list[np.ndarray], rows: int) -> np.ndarray:
+        return np.stack([np.pad(p, [(0, rows - len(p))] + [(0, 0)] * (p.ndim - 1)) for p in parts])
+
+    columns = {"obs": stacked(made.obs, most + 1), "actions": stacked(made.action, most)}
+    return {**columns, "rewards": stacked(made.reward, most), "lengths": np.array(LENGTHS)}
+
+
+def test_padding_behind_the_lengths_of_episodes_is_left_out(made, task, tmp_path):
+    arrays = _padded(made)
+    np.savez(tmp_path / "p.npz", **arrays)
+    store = converted(tmp_path / "p.npz", task)
+    for index in range(3):
+        episode = store.episode("gym-pendulum", index)
+        np.testing.assert_array_equal(episode.obs, made.obs[index])
+        np.testing.assert_array_equal(episode.reward, made.reward[index])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda arrays: arrays | {"lengths": np.array([5, 9, 3])}, "length 9 and 8 actions"),
+        (lambda arrays: arrays | {"lengths": np.array([5, 8])}, r"\[2\] has no length"),
+        (
+            lambda arrays: {k: v.swapaxes(0, 1) for k, v in arrays.items() if k != "lengths"},
+            r"9 of obs, 8 of action, 8 of reward; .* \(episodes, rows, size\)",
+        ),
+    ],
+)
+def test_arrays_of_episodes_that_do_not_agree_are_refused(made, task, tmp_path, change, match):
+    np.savez(tmp_path / "p.npz", **change(_padded(made)))
+    with pytest.raises(PwmError, match=match):
+        converted(tmp_path / "p.npz", task)
