@@ -15,6 +15,7 @@ from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError, SimulatorError, what_was_raised
+from pwm.core.precision import lost_in_float32, lost_sentence
 from pwm.core.suites import Task
 
 from .core import Action, Observation, TaskEnv
@@ -36,7 +37,7 @@ class GymnasiumEnv(TaskEnv):
     episode ends where the environment ends it, and is truncated after the task's episode length;
     the time limit that the environment is registered with does not apply. Success is what the
     environment's info has under ``success`` or ``is_success``, else 0; the info of a step has
-    ``success_known``, whether it was there in this episode. A seed is also given to the
+    ``success_known``, whether it was there at this step. A seed is also given to the
     environment's ``seed`` method, if it has one, and for the time of the reset to the global
     generators of NumPy and Python. Arguments and errors are those of ``make_env``.
 
@@ -50,7 +51,7 @@ class GymnasiumEnv(TaskEnv):
     def __init__(self, task: Task, seed: int | None = None, render_mode: str | None = None) -> None:
         self._seed: int | None = None
         self._ends = (False, False)
-        self._success_known = self._has_warned = False
+        self._success_known = self._has_warned = self._has_told = False
         super().__init__(task, seed, render_mode)
         env = _make(task, render_mode)
         try:
@@ -72,6 +73,7 @@ class GymnasiumEnv(TaskEnv):
 
     def _begin(self) -> Observation:
         self._success_known = False
+        self._range: tuple[np.ndarray, np.ndarray] | None = None
         with self._named("reset"):
             if self._seed is None:
                 observation, _ = self._env.reset()
@@ -92,8 +94,8 @@ class GymnasiumEnv(TaskEnv):
             if terminated or truncated:
                 break
         self._ends = bool(terminated), bool(truncated)
-        success = _reported_success(info)
-        self._success_known |= success is not None
+        success = self._reported_success(info)
+        self._success_known = success is not None
         return self._observed(observation), total, success or 0.0
 
     @contextmanager
@@ -115,7 +117,17 @@ class GymnasiumEnv(TaskEnv):
                 f"environment {self.task.env_id} gave an observation of {found.size} numbers, and "
                 f"its observation_space has {self.task.obs_dim}; correct one of the two."
             )
+        if not self._has_told and getattr(observation, "dtype", None) == np.float64:
+            lowest, highest = self._range or (observation, observation)
+            self._range = np.minimum(lowest, observation), np.maximum(highest, observation)
         return found
+
+    def _tell_what_is_lost(self) -> None:
+        """Warns once, at the end of an episode, of observations that float32 cannot tell apart."""
+        if self._range is not None and (lost := lost_in_float32(*self._range)):
+            self._has_told = True
+            warnings.warn(lost_sentence(self.task.name, lost), stacklevel=2)
+        self._range = None
 
     def _number(self, reward: Any) -> float:
         """A reward that is a number, or an array that holds one alone."""
@@ -126,6 +138,22 @@ class GymnasiumEnv(TaskEnv):
                 f"{values.shape}; step() must return one number as its reward."
             )
         return float(values.item())
+
+    def _reported_success(self, info: dict[str, Any]) -> float | None:
+        """1.0 or 0.0 as an environment's info says, or None if it says nothing."""
+        for key in ("success", "is_success"):
+            if (value := info.get(key)) is None:
+                continue
+            given = np.asarray(value)
+            if given.size != 1 or given.dtype.kind not in "biuf" or given.item() not in (0, 1):
+                if given.dtype.kind == "f" and np.isnan(given).all():
+                    continue
+                raise PwmError(
+                    f"environment {self.task.env_id} reports {key}={value!r:.100} in its info, and "
+                    "True, False, 0 or 1 was expected (NaN or nothing where it is not known)."
+                )
+            return float(given.item())
+        return None
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """As :meth:`TaskEnv.step`; it ends early with the episode, which may be terminated.
@@ -139,6 +167,8 @@ class GymnasiumEnv(TaskEnv):
         terminated, truncated = self._ends
         if terminated or truncated:
             self._steps_left = 0
+        if not self._steps_left:
+            self._tell_what_is_lost()
         info["success_known"] = self._success_known
         return observation, reward, terminated, truncated or out_of_time, info
 
@@ -165,14 +195,6 @@ class GymnasiumEnv(TaskEnv):
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()
-
-
-def _reported_success(info: dict[str, Any]) -> float | None:
-    """1.0 or 0.0 as an environment's info says, or None if it says nothing."""
-    for key in ("success", "is_success"):
-        if (value := info.get(key)) is not None and not np.isnan(np.asarray(value)).any():
-            return float(bool(value))
-    return None
 
 
 def _make(task: Task, render_mode: str | None) -> gymnasium.Env[Any, Any]:
@@ -214,12 +236,21 @@ def check_spaces(
             "actions, a Box of floating-point numbers."
         )
     if action_space.shape != (task.action_dim,):
+        mend = "correct action_dim"
+        if len(action_space.shape) != 1:
+            mend = "wrap the environment such that its action is one row of numbers"
         raise PwmError(
             f"the action of {owner} has shape {action_space.shape}, and task '{task.name}' states "
-            f"action_dim {task.action_dim}; correct action_dim."
+            f"action_dim {task.action_dim}; {mend}."
         )
     low, high = action_space.low, action_space.high
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+    if (fixed := np.flatnonzero(low >= high)).size:
+        raise PwmError(
+            f"the action space of {owner} is {action_space}: entry {fixed[0]} of its actions has "
+            f"no room between its bounds, and '{task.name}' needs some to scale by; wrap the "
+            "environment such that it fills in this entry itself."
+        )
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise PwmError(
             f"the action space of {owner} is {action_space}; task '{task.name}' needs bounds to "
             "scale actions by, so wrap the environment such that its actions have some."

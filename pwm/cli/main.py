@@ -236,12 +236,16 @@ def _run(name: str, words: list[str]) -> None:
         return
     with _told_once():
         words = schema.current(words)
-    if name in _JOB_COMMANDS and {"-m", "--multirun"} & set(words):
-        from pwm.cli.multirun import run_jobs
+    if {"-m", "--multirun"} & set(words):
+        from pwm.cli.multirun import require_runs_that_fit, run_jobs
 
-        run_jobs(schema, words, function, partial(with_hydra, schema))
-    else:
-        with_hydra(schema, words, function)
+        if name in _JOB_COMMANDS:
+            run_jobs(schema, words, function, partial(with_hydra, schema))
+            return
+        with _told_once():
+            schema.check(words)
+            require_runs_that_fit(schema, words)
+    with_hydra(schema, words, function)
 
 
 def with_hydra(schema: Schema, words: list[str], function: Callable[[Any], Any]) -> None:

@@ -57,6 +57,7 @@ def run_jobs(
                 f"-m starts several jobs; give {setting}= a suite, or tasks joined with commas, "
                 f"such as {setting}=mt30 or {setting}=walker-run,mw-reach."
             )
+        require_runs_that_fit(schema, words)
         launch(words, function)
         return
     values, others = swept
@@ -80,6 +81,25 @@ def run_jobs(
             except Exception as error:
                 fault = error
         _require_done(Jobs.read(run), launcher, fault)
+
+
+def require_runs_that_fit(schema: Schema, words: list[str]) -> None:
+    """Check the settings of each run of a sweep, before the first of them begins.
+
+    Raises:
+        PwmError: for settings that do not fit, or two pretrainings into one directory.
+    """
+    outs: set[str] = set()
+    for settings in schema.runs(words):
+        config = schema.composed(settings)
+        if hasattr(config, "validate"):
+            config.validate()
+        if schema.command == "pretrain" and config.out in outs:
+            raise PwmError(
+                f"two runs of this sweep would write into out={config.out}; name it after what "
+                "differs, such as 'out=runs/lr_${lr}'."
+            )
+        outs.add(config.out)
 
 
 def _require_plugin(launcher: str | None) -> None:

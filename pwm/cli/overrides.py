@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -219,6 +220,18 @@ class Schema:
         """Whether a setting is given several values."""
         return any(self._parse(word).is_sweep_override() for word in self.split(words)[1])
 
+    def runs(self, words: Sequence[str]) -> list[list[str]]:
+        """The settings of each run that words with several values ask for, in Hydra's order."""
+        choices = []
+        for word in self.split(words)[1]:
+            override = self._parse(word)
+            if not override.key_or_group.startswith("hydra"):
+                several = override.is_sweep_override()
+                values = override.sweep_string_iterator() if several else ()
+                key = word.partition("=")[0]
+                choices.append([f"{key}={value}" for value in values] if several else [word])
+        return [list(run) for run in product(*choices)]
+
     @property
     def _help(self) -> str:
         return f"`pwm {self.command} --help` lists them."
@@ -240,11 +253,13 @@ class Schema:
         name = f"{key}@{override.package}" if override.package else key
         if override.is_sweep_override() and not sweep:
             value = word.partition("=")[2]
-            form = f"text with a comma as {for_a_shell(key, value)}"
-            if self._kind(key) is not str:
-                form = f"a list as '{key}=[a,b]'"
+            form = f" a list as '{key}=[a,b]',"
+            if (kind := self._kind(key)) is str:
+                form = f" text with a comma as {for_a_shell(key, value)},"
+            elif kind in (int, float, bool):
+                form = ""
             raise PwmError(
-                f"{word} gives several values; give one, {form}, or one run for each with -m."
+                f"{word} gives several values; give one,{form} or one run for each with -m."
             )
         if name in self.presets.names and not override.is_add() and not override.is_delete():
             if not override.is_sweep_override():

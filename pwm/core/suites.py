@@ -264,8 +264,9 @@ def get_suite(spec: str | Sequence[str], known: Iterable[Task] = ()) -> Suite:
     own = [task.name for task in known if task.name not in _TASKS]
     is_name = split_task_file(names[0])[0] is None
     if len(names) == 1 and is_name and names[0] not in (*_TASKS, *own):
+        meant = nearest(names[0], [*SUITES, *_TASKS, *own]) or "."
         raise PwmError(
-            f"unknown suite or task '{names[0]}'{nearest(names[0], [*SUITES, *_TASKS, *own])} "
+            f"unknown suite or task '{names[0]}'{meant} "
             f"Suites are {', '.join(SUITES)}; tasks are {_these_and(own)}those of mt80."
         )
     tasks = [task for name in names for task in _named_tasks(name, known)]

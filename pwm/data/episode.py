@@ -11,6 +11,7 @@ import numpy as np
 
 from pwm.core.action_bounds import bounds_fault, shown
 from pwm.core.errors import PwmError
+from pwm.core.precision import lost_in_float32
 from pwm.core.suites import Task
 
 ACTION_LIMIT = 1 + 1e-6  # actions lie in [-1, 1] but for rounding
@@ -80,6 +81,16 @@ def packed_path(directory: Path, task: str) -> Path:
     return directory / f"{task}.safetensors.xz"
 
 
+def successes(values: np.ndarray | None) -> np.ndarray | None:
+    """(T,) numbers as whether each step succeeds, or None where they do not say.
+
+    They do not if some are NaN, or neither 0 nor 1: a share, a distance or a count.
+    """
+    if values is None or not np.isin(values, (0, 1)).all():
+        return None
+    return np.asarray(values, bool)
+
+
 @dataclass
 class Episode:
     """One whole episode of T >= 1 steps; step t leads from ``obs[t]`` to ``obs[t + 1]``.
@@ -87,9 +98,10 @@ class Episode:
     Attributes:
         obs: (T+1, obs_dim) float32, without padding.
         action: (T, action_dim) float32 in [-1, 1]; :func:`normalize_actions` scales those in an
-            environment's own units.
-        reward: (T,) float32.
-        terminated: (T,) bool; a time limit is no termination.
+            environment's own units. (T,) is taken as (T, 1).
+        reward: (T,) float32; (T, 1) is taken as that, here and below.
+        terminated: (T,) bool, True at the last step alone or nowhere; a time limit is no
+            termination.
         success: (T,) bool, or None if it is not known.
         behaviour: what chose the actions, such as ``"scripted"``.
         seed: the seed that reproduces the episode, -1 where there is none.
@@ -102,6 +114,14 @@ class Episode:
     success: np.ndarray | None = None
     behaviour: str = "unknown"
     seed: int = -1
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.action) == 1:
+            self.action = np.asarray(self.action)[:, None]
+        for name in ("reward", "terminated", "success"):
+            values = getattr(self, name)
+            if np.ndim(values) == 2 and np.shape(values)[1] == 1:
+                setattr(self, name, np.asarray(values)[:, 0])
 
     @classmethod
     def from_rows(
@@ -127,6 +147,13 @@ class Episode:
             if (values := getattr(self, name)) is not None:
                 rows[name][1:] = values
         return rows
+
+    def lost_entries(self) -> list[int]:
+        """Entries of its observations whose variation float32 rounds away."""
+        obs = np.asarray(self.obs)
+        if obs.dtype.itemsize < 8:
+            return []
+        return lost_in_float32(obs.min(0), obs.max(0))
 
     def fault(self, task: Task) -> str | None:
         """What keeps it from being stored as an episode of a task; None if nothing does."""
@@ -157,6 +184,16 @@ class Episode:
                 f"its actions reach {largest:.6g} and must lie in [-1, 1]; if they are in the "
                 "environment's own units, scale them: pwm.normalize_actions(action, low, high) "
                 f"with the low and high of its action space{_stated_bounds(task)}"
+            )
+        if np.any(self.terminated[:-1]):
+            return (
+                f"it terminated at step {int(np.argmax(self.terminated))} and goes on after that; "
+                "make what follows another episode"
+            )
+        if self.success is not None and not np.isin(self.success, (0, 1)).all():
+            return (
+                "its success holds other values than True and False; give success=None where it "
+                "is not known"
             )
         if not 1 <= len(self.behaviour) <= 64 or not self.behaviour.isprintable():
             return f"its behaviour {self.behaviour!r} is not a name of 1 to 64 characters"

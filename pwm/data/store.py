@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,6 +39,7 @@ from pwm.core.files import make_directory, writing
 from pwm.core.fingerprints import MadeOf, require_unchanged
 from pwm.core.layout import JOBS, MANIFEST_NAME
 from pwm.core.locks import LOCK_NAME, DirectoryLock
+from pwm.core.precision import lost_sentence
 from pwm.core.suites import Suite
 from pwm.data.episode import (
     EPISODE_DTYPE,
@@ -318,6 +320,8 @@ class EpisodeStore:
         for i, episode in enumerate(episodes):
             if fault := episode.fault(record.task):
                 raise PwmError(f"episode {i} to append to task '{task}' cannot be stored: {fault}.")
+            if lost := episode.lost_entries():
+                warnings.warn(lost_sentence(task, lost), stacklevel=2)
         new = dict.fromkeys([*self.behaviours, *(episode.behaviour for episode in episodes)])
         if len(new) > _MAX_IDS:
             raise PwmError(f"{self.path} would hold more than {_MAX_IDS} behaviours; name fewer.")

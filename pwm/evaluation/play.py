@@ -43,7 +43,7 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
     steps_to_success = np.zeros(len(seeds))
     steps, acting, simulating = 0, 0.0, 0.0
     running, made = np.ones(len(seeds), bool), 0
-    success_known = not task.scored_by_success
+    success_known = np.ones(len(seeds), bool)
     while running.any():
         begun = time.perf_counter()
         action = act(obs)
@@ -56,14 +56,16 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
         success_any |= success_last
         made += 1
         steps_to_success[success_any & (steps_to_success == 0)] = made
-        success_known |= bool(np.any(info.get("success_known", True)))
+        success_known[running] = np.broadcast_to(info.get("success_known", True), len(seeds))[
+            running
+        ]
         steps += int(running.sum())
         running &= ~(terminated | truncated)
-    if not success_known:
+    if task.scored_by_success and not success_known.all():
         raise PwmError(
             f"'{task.name}' is scored by success, and its environment {task.env_id} reported none "
-            "in a whole episode; let its step's info have success (or is_success), also where it "
-            "is False, or score the task by its return: score: {min: ..., max: ...}."
+            "at the end of an episode; let its step's info have success (or is_success), also "
+            "where it is False, or score the task by its return: score: {min: ..., max: ...}."
         )
     success = success_last.astype(float), success_any.astype(float)
     return Outcomes(returns, *success, steps, acting, simulating, steps_to_success)

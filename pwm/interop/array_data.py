@@ -21,9 +21,10 @@ import numpy as np
 from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
-from pwm.data.episode import Episode
+from pwm.data.episode import Episode, successes
 from pwm.interop.array_files import Table, open_tables, rows
 
+_CHUNK = 65_536
 ACTION_UNITS = ("environment", "normalized")
 
 
@@ -65,12 +66,13 @@ class ArraySource:
         self.episodes = 0
         for path in files:
             with open_tables(path) as tables:
-                self.episodes += sum(len(self._spans(table)) for table in tables)
                 self.parts = self._parts(tables[0])
+                self.episodes += sum(len(self._spans(table)) for table in tables)
+        _require_different(digests := {path: _digest(path) for path in files})
         shared = os.path.commonpath([path.parent for path in files])
         self.description = {
             "dataset": ", ".join(path.name for path in files[:3]) + (", ..." * (len(files) > 3)),
-            "files": {os.path.relpath(path, shared): _digest(path) for path in files},
+            "files": {os.path.relpath(path, shared): digests[path] for path in files},
             "action_bounds": None if bounds is None else [bound.tolist() for bound in bounds],
             "obs_keys": list(self.parts) or None,
         }
@@ -118,6 +120,8 @@ class ArraySource:
     def _spans(self, table: Table) -> list[tuple[int, int]]:
         """First row and end of each episode of a table."""
         count, seen = _count(table.columns["action"]), _count(table.columns["obs"])
+        if not count:
+            raise PwmError(f"{table.name} has no step; leave it out.")
         if seen == count + 1 or _follows(table):
             return [(0, count)]
         if seen != count:
@@ -128,6 +132,7 @@ class ArraySource:
         ends = np.zeros(count, bool)
         for name in ("terminated", "truncated", "done"):
             ends |= _flags(table, name, count)
+        ends[:-1] |= self._jumps(table, ends)
         bounds = [0, *(np.flatnonzero(ends) + 1).tolist()]
         if bounds[-1] < count:
             bounds.append(count)
@@ -137,10 +142,31 @@ class ArraySource:
             spans = [(s, min(s + most, e)) for a, e in spans for s in range(a, e, most)]
         return spans
 
+    def _jumps(self, table: Table, ends: np.ndarray) -> np.ndarray:
+        """Which steps, (rows - 1,), led elsewhere than to the next row though no episode ends."""
+        count, jumps = len(ends), np.zeros(len(ends) - 1, bool)
+        if "next_obs" not in table.columns:
+            return jumps
+        for first in range(0, count - 1, _CHUNK):
+            end = min(first + _CHUNK, count - 1)
+            led_to = self._observations(table.columns["next_obs"], first, end)
+            found = self._observations(table.columns["obs"], first + 1, end + 1)
+            jumps[first:end] = ~np.isclose(led_to, found, 1e-3, 1e-5, equal_nan=True).all(1)
+        jumps &= ~ends[:-1]
+        if jumps.sum() > 0.5 * (~ends[:-1]).sum():
+            raise PwmError(
+                f"{table.name} is not in the order of time: {jumps.sum():,} of {count:,} steps "
+                "have next_observations other than the next row's observations; give the rows of "
+                "one episode after another, not shuffled or interleaved."
+            )
+        return jumps
+
     def _episodes(self, table: Table) -> Iterator[tuple[Episode, int]]:
         columns = table.columns
         count = len(columns["action"])
-        flags = {name: _flags(table, name, count) for name in ("terminated", "success")}
+        flags = {"terminated": _flags(table, "terminated", count)}
+        if "success" in columns:
+            flags["success"] = _column(table, "success", count)
         for first, end in self._spans(table):
             action = rows(columns["action"], first, end)
             reward = _flat(rows(columns["reward"], first, end))
@@ -157,23 +183,31 @@ class ArraySource:
                 obs, action, reward = obs[: end - first], action[:-1], reward[:-1]
                 kept = {name: values[:-1] for name, values in kept.items()}
             scaled, clipped = self._scaled(action)
-            success = kept["success"] if "success" in columns else None
+            success = successes(kept.get("success"))
             yield Episode(obs, scaled, reward, kept["terminated"], success), clipped
 
     def _observations(self, columns: Any, first: int, end: int) -> np.ndarray:
         keyed = isinstance(columns, Mapping)
         parts = [columns[key] for key in self.parts] if keyed else [columns]
-        read = [rows(part, first, end).astype(np.float32, copy=False) for part in parts]
+        read = [rows(part, first, end) for part in parts]
         return np.concatenate([part.reshape(len(part), -1) for part in read], 1)
 
     def _scaled(self, action: np.ndarray) -> tuple[np.ndarray, int]:
-        action = action.astype(np.float64)
+        action = action.reshape(len(action), *action.shape[1:] or (1,)).astype(np.float64)
         if self._bounds is None or action.shape[1:] != self._bounds[0].shape:
             return action.astype(np.float32), 0
         low, high = self._bounds
         scaled = 2 * (action - low) / (high - low) - 1
         outside = (np.abs(scaled) > 1 + 1e-6).any(1)
         return np.clip(scaled, -1, 1).astype(np.float32), int(outside.sum())
+
+
+def _require_different(digests: Mapping[Path, str]) -> None:
+    """Raise PwmError where two files are the same: held out episodes would be trained on too."""
+    first: dict[str, Path] = {}
+    for path, digest in digests.items():
+        if (other := first.setdefault(digest, path)) is not path:
+            raise PwmError(f"{other} and {path} hold the same bytes; leave one of them out.")
 
 
 def _is_vector(column: Any) -> bool:
@@ -196,10 +230,15 @@ def _flags(table: Table, name: str, count: int) -> np.ndarray:
     """A column of true and false, (count,); false where there is none."""
     if name not in table.columns:
         return np.zeros(count, bool)
+    return np.nan_to_num(_column(table, name, count)) > 0
+
+
+def _column(table: Table, name: str, count: int) -> np.ndarray:
+    """A number for each action, (count,); of one number more, the first is left out."""
     values = _flat(rows(table.columns[name]))
     if values.shape not in ((count,), (count + 1,)) or values.dtype.kind not in "fiub":
         raise PwmError(f"{table.name} has {name} of shape {values.shape}, and {count} actions.")
-    return np.nan_to_num(values[len(values) - count :]) > 0
+    return values[len(values) - count :]
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

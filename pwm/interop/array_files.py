@@ -35,6 +35,8 @@ NAMES = {
 }
 """By column, what files call it; the first that a table has is taken."""
 
+_LENGTHS = ("lengths", "length", "episode_lengths", "episode_length")
+
 _NEEDED = ("obs", "action", "reward")
 _DEPTH = 4  # of groups within each other
 
@@ -131,7 +133,8 @@ def _found(name: str, content: Any, depth: int) -> Iterator[Table]:
     elif isinstance(content, Mapping):
         columns = _columns(content)
         if all(column in columns for column in _NEEDED):
-            yield from _divided(name, columns)
+            lengths = next((content[key] for key in _LENGTHS if key in content), None)
+            yield from _divided(name, columns, lengths)
         elif "action" in columns:
             lacking = " and ".join(column for column in _NEEDED if column not in columns)
             held = ", ".join(map(str, list(content)[:20]))
@@ -161,14 +164,54 @@ def _is_group(value: Any) -> bool:
     return isinstance(value, Mapping | TensorDictRecord)
 
 
-def _divided(name: str, columns: dict[str, Any]) -> Iterator[Table]:
-    """A table, or one for each entry of lists of arrays and of arrays with an axis of episodes."""
+def _divided(name: str, columns: dict[str, Any], lengths: Any) -> Iterator[Table]:
+    """A table, or one for each entry of lists of arrays and of arrays with an axis of episodes.
+
+    ``lengths`` says how many steps of each episode are no padding, where a file has them.
+    """
     action = columns["action"]
-    if isinstance(action, Sequence) or len(action.shape) == 3:
-        for number in range(len(action)):
-            yield Table(f"{name}[{number}]", {k: _entry(v, number) for k, v in columns.items()})
-    else:
+    if not isinstance(action, Sequence) and len(action.shape) != 3:
         yield Table(name, columns)
+        return
+    counts = [(k, len(part)) for k, v in columns.items() for part in _parts_of(v)]
+    if any(count != len(action) for _, count in counts):
+        told = ", ".join(f"{count} of {column}" for column, count in counts)
+        raise PwmError(
+            f"{name} has {told}; each needs an entry for every episode, and arrays the axes "
+            "(episodes, rows, size)."
+        )
+    for number in range(len(action)):
+        entries = {column: _entry(value, number) for column, value in columns.items()}
+        title = f"{name}[{number}]"
+        if lengths is not None:
+            entries = _without_padding(title, entries, lengths, number)
+        yield Table(title, entries)
+
+
+def _without_padding(
+    name: str, columns: dict[str, Any], lengths: Any, number: int
+) -> dict[str, Any]:
+    """The columns of an episode to its length, which counts actions."""
+    steps = len(columns["action"])
+    try:
+        length = int(rows(lengths).reshape(-1)[number])
+    except (IndexError, TypeError, ValueError) as error:
+        raise PwmError(f"{name} has no length among those of the file ({error}).") from error
+    if not 1 <= length <= steps:
+        raise PwmError(f"{name} has length {length} and {steps} actions; give 1 to {steps}.")
+
+    def cut(column: Any) -> Any:
+        if isinstance(column, Mapping):
+            return {key: cut(value) for key, value in column.items()}
+        return column[: len(column) - (steps - length)]
+
+    return {column: cut(value) for column, value in columns.items()}
+
+
+def _parts_of(column: Any) -> list[Any]:
+    if not isinstance(column, Mapping):
+        return [column]
+    return [part for value in column.values() for part in _parts_of(value)]
 
 
 def _entry(column: Any, number: int) -> Any:

@@ -22,7 +22,7 @@ from pwm.core.errors import PwmError
 from pwm.core.progress import progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Task
-from pwm.data.episode import Episode
+from pwm.data.episode import Episode, successes
 from pwm.data.store import EpisodeStore
 from pwm.interop.array_data import ArraySource
 from pwm.interop.minari_environment import (
@@ -244,7 +244,7 @@ def flatten_steps(space: spaces.Space[Any], values: Any) -> np.ndarray:
     if isinstance(space, spaces.Tuple):
         pairs = zip(space.spaces, values, strict=True)
         return np.concatenate([flatten_steps(part, value) for part, value in pairs], 1)
-    rows = np.asarray(values, np.float32)
+    rows = np.asarray(values)
     return rows.reshape(len(rows), -1)
 
 
@@ -255,9 +255,9 @@ def reported_success(infos: Any, steps: int) -> np.ndarray | None:
             continue
         values = np.asarray(infos[key])
         if values.dtype.kind in "fiub" and values.size in (steps, steps + 1):
-            values = values.reshape(-1)[-steps:]
-            if not np.isnan(values).any():
-                return values > 0
+            found = successes(values.reshape(-1)[-steps:])
+            if found is not None:
+                return found
     return None
 
 

@@ -189,12 +189,14 @@ class Policy(nn.Module):
         """Tell the bounds of the environment's actions, which :meth:`save` keeps.
 
         Args:
-            low: (action_dim,) such as ``env.action_space.low``.
+            low: (action_dim,) such as ``env.action_space.low``, or one number for all entries.
             high: likewise.
 
         Raises:
             PwmError: if they are no bounds of this task, or it knows others.
         """
+        size = self.task.action_dim
+        low, high = (b if np.ndim(b) else [float(b)] * size for b in (low, high))
         self._know(with_bounds(self.task, low, high))
 
     def _know(self, task: Task) -> None:

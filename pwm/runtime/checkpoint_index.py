@@ -83,7 +83,15 @@ def read_index(path: Path, kind: str) -> Index:
     """Read and check the JSON file of a checkpoint; raises PwmError if it is not as it must be."""
     file = path / INDEX
     if not file.is_file():
-        raise PwmError(f"{path} is not a checkpoint: it has no {INDEX}; check the path.")
+        inside = sorted(found.parent.name for found in path.glob(f"*/{INDEX}"))
+        meant = (
+            f"give one of the {len(inside)} in it, such as {path / inside[0]}"
+            if inside
+            else (
+                "check the path" if path.is_dir() else "there is no such directory; check the path"
+            )
+        )
+        raise PwmError(f"{path} is not a checkpoint: it has no {INDEX}; {meant}.")
     try:
         content = json.loads(file.read_bytes())
         if content.pop("checksum", None) != _checksum(content):

@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 import envs
+from envs.gymnasium_task import check_spaces
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.evaluation.videos import require_frames
@@ -331,3 +332,73 @@ def test_terminated_slots_freeze_and_the_others_go_on(cliff: Task) -> None:
     _, rewards, terminated, *_ = vector.step(actions)
     assert terminated.tolist() == [False, True, False, False]
     vector.close()
+
+
+class Reports(gymnasium.Env):
+    """Says of step t what it is given for it, counts seconds since 1970, and lasts 3 steps."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, says):
+        self.says = says
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.array([1.7e9]), {}
+
+    def step(self, action):
+        self.steps += 1
+        said = self.says[self.steps - 1]
+        info = {} if said is None else {"success": said}
+        return np.array([1.7e9 + self.steps]), 0.0, False, self.steps == 3, info
+
+
+def _last_info(monkeypatch: pytest.MonkeyPatch, says: list[Any]) -> dict[str, Any]:
+    spec = gymnasium.envs.registration.EnvSpec("Reports-v0", lambda: Reports(says))
+    monkeypatch.setitem(gymnasium.registry, "Reports-v0", spec)
+    env = envs.make_env(Task("reports", "gymnasium", 1, 1, 3, 1, "Reports-v0"))
+    env.reset(seed=0)
+    infos = [env.step(np.zeros(1, np.float32))[4] for _ in says]
+    return infos[-1]
+
+
+@pytest.mark.filterwarnings("ignore:observations of")
+@pytest.mark.parametrize(
+    ("says", "success", "known"),
+    [
+        ([None, None, True], 1, True),  # as environments do that report at the end alone
+        ([None, True, None], 0, False),
+        ([False, True, np.array([False])], 0, True),
+        ([0, 1, np.nan], 0, False),
+    ],
+)
+def test_success_is_known_if_the_last_step_says_it(monkeypatch, says, success, known) -> None:
+    assert _last_info(monkeypatch, says) == {"success": success, "success_known": known}
+
+
+@pytest.mark.parametrize("said", ["False", 0.3, -1, [True, False]])
+def test_a_success_that_is_no_truth_is_refused(monkeypatch, said: Any) -> None:
+    with pytest.raises(PwmError, match="True, False, 0 or 1 was expected"):
+        _last_info(monkeypatch, [False, said, False])
+
+
+def test_observations_that_float32_cannot_tell_apart_are_told(monkeypatch) -> None:
+    with pytest.warns(UserWarning, match="entry 0"):
+        _last_info(monkeypatch, [False, False, False])
+
+
+@pytest.mark.parametrize(
+    ("space", "match"),
+    [
+        (spaces.Box(-1, 1, (1, 1)), "its action is one row of numbers"),
+        (spaces.Box(-1, 1, ()), "its action is one row of numbers"),
+        (spaces.Box(-1, 1, (2,)), "correct action_dim"),
+        (spaces.Box(np.float32([1]), np.float32([1])), "entry 0 of its actions has no room"),
+    ],
+)
+def test_an_action_space_that_does_not_fit_says_what_to_do(space, match) -> None:
+    task = Task("reports", "gymnasium", 1, 1, 3, 1, "Reports-v0")
+    with pytest.raises(PwmError, match=match):
+        check_spaces(task, spaces.Box(-1, 1, (1,)), space, "environment Reports-v0")

@@ -26,7 +26,7 @@ def make_episode(task: Task, steps: int, seed: int = 0, behaviour: str = "random
         obs=rng.standard_normal((steps + 1, task.obs_dim)).astype(np.float32),
         action=rng.uniform(-1, 1, (steps, task.action_dim)).astype(np.float32),
         reward=rng.standard_normal(steps).astype(np.float32),
-        terminated=rng.random(steps) < 0.1,
+        terminated=(np.arange(steps) == steps - 1) & (rng.random(steps) < 0.1),
         success=rng.random(steps) < 0.5,
         behaviour=behaviour,
         seed=seed,

@@ -58,9 +58,12 @@ class WindowIndex:
                     "episodes in all)"
                 )
                 if not bad.skips:
+                    mend = "collect more, lower the horizon"
+                    if split == "held_out" and len(table) == 1:
+                        mend = "one of them is held out, so collect two or more"
                     raise PwmError(
-                        f"task '{task.name}' has {fault} of {store.path}; collect more, lower the "
-                        "horizon, or leave the task out of the suite."
+                        f"task '{task.name}' has {fault} of {store.path}; {mend}, or leave "
+                        "the task out of the suite."
                     )
                 file = str(store.path / task.name / EPISODES_NAME)
                 bad.note(Problem(file, task.name, None, fault))

@@ -224,3 +224,29 @@ def test_every_command_has_a_config_and_its_function():
         module = import_module(command.module)
         assert callable(getattr(module, command.function))
         assert getattr(module, command.config).__doc__
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pretrain -m data=d out=o/${lr} lr=1e-3,-5", "lr=-5.0 must be at least 0"),
+        ("evaluate -m policy=p out=o/${seed} seed=1,-2", "seed=-2 must be from 0"),
+        ("pretrain -m data=d out=o lr=1e-3,1e-2", "two runs of this sweep would write into out=o"),
+    ],
+)
+def test_all_runs_of_a_sweep_are_checked_before_the_first(line, words, tmp_path, capsys):
+    assert main(line.split()) == 1
+    assert words in capsys.readouterr().err  # and not that there is no d and no p
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "form"),
+    [
+        ("lr=1,5", "give one, or one run for each"),
+        ("data=a,b", "text with a comma as"),
+    ],
+)
+def test_of_several_values_only_what_the_setting_takes_is_offered(word, form, capsys):
+    assert main(["pretrain", "data=d", "out=o", word]) == 1
+    assert form in " ".join(capsys.readouterr().err.split())

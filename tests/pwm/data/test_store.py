@@ -588,3 +588,44 @@ def test_nothing_is_written_through_a_link_out_of_the_store(tmp_path):
 def test_a_store_may_be_moved(store_path, tmp_path):
     shutil.move(store_path, tmp_path / "moved")
     assert list(verify(EpisodeStore.open(tmp_path / "moved"))) == []
+
+
+def test_columns_are_taken_as_rows_of_numbers():
+    column = np.ones((3, 1), np.float32)
+    episode = Episode(np.zeros((4, 2)), column[:, 0], column, column > 2, column > 0)
+    assert episode.fault(Task("t", "gymnasium", 2, 1, 9, 1, "T-v0")) is None
+    assert episode.action.shape == (3, 1)
+    assert episode.reward.shape == episode.success.shape == episode.terminated.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("terminated", "success", "match"),
+    [
+        ([0, 1, 0], None, "terminated at step 1 and goes on"),
+        ([0, 0, 1], [0, 0, np.nan], "other values than True and False"),
+        ([0, 0, 1], [0, 0.3, 1], "other values than True and False"),
+        ([0, 0, 1], [0, 1, 1], None),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(terminated, success, match):
+    given = None if success is None else np.array(success)
+    episode = Episode(
+        np.zeros((4, 2)), np.zeros((3, 1)), np.zeros(3), np.array(terminated, bool), given
+    )
+    fault = episode.fault(Task("t", "gymnasium", 2, 1, 9, 1, "T-v0"))
+    assert (fault is None) if match is None else (match in fault)
+
+
+@pytest.mark.parametrize(
+    ("start", "step", "lost"),
+    [(1.7e9, 0.1, [1]), (52.52, 4e-6, [1]), (4.5e6, 100, []), (1.0, 1e-9, []), (7.0, 0, [])],
+)
+def test_variation_that_float32_rounds_away_is_told(tmp_path, start, step, lost):
+    obs = np.stack([np.linspace(0, 1, 31), start + step * np.arange(31)], 1)
+    episode = Episode(obs, np.zeros((30, 1)), np.zeros(30), np.zeros(30, bool))
+    assert episode.lost_entries() == lost
+    task = Task("t", "gymnasium", 2, 1, 30, 1, "T-v0", score_min=0.0, score_max=1.0)
+    with EpisodeStore.create(tmp_path, Suite("t", (task,))) as store:
+        store.add_source("test", {})
+        with pytest.warns(UserWarning, match="entry 1") if lost else contextlib.nullcontext():
+            store.append("t", [episode], "test")

@@ -114,10 +114,50 @@ def test_without_the_next_observations_the_last_steps_are_left_out_and_said(
 
 def test_without_timeouts_the_tasks_length_cuts(made, task, tmp_path):
     table = made.d4rl()
-    del table["timeouts"]
+    del table["timeouts"], table["next_observations"]
     store = converted(save_h5(tmp_path / "p.hdf5", {".": table}), task)
     lengths = [len(store.episode("gym-pendulum", i).action) for i in range(2)]
-    assert lengths == [8, 8]  # no flag ends the first episode of 5 steps, and the task has 8
+    assert lengths == [7, 7]  # no flag ends the first episode of 5 steps, and the task has 8
+
+
+def test_an_episode_ends_where_the_next_row_is_not_what_followed(made, task, tmp_path):
+    table = made.d4rl()
+    del table["timeouts"]
+    store = converted(save_h5(tmp_path / "p.hdf5", {".": table}), task)
+    for index, obs in enumerate(made.obs):
+        np.testing.assert_array_equal(store.episode("gym-pendulum", index).obs, obs)
+
+    order = np.random.default_rng(1).permutation(len(table["actions"]))
+    shuffled = {name: values[order] for name, values in table.items()}
+    with pytest.raises(PwmError, match="not in the order of time"):
+        converted(save_h5(tmp_path / "shuffled.hdf5", {".": shuffled}), task)
+
+
+def test_a_file_that_is_there_twice_is_refused(made, task, tmp_path):
+    (tmp_path / "two").mkdir()
+    for name in ("a", "b"):
+        save_h5(tmp_path / "two" / f"{name}.hdf5", {".": made.d4rl()})
+    with pytest.raises(PwmError, match="hold the same bytes"):
+        converted(tmp_path / "two", task)
+
+
+def test_success_that_the_file_does_not_know_is_not_known(made, task, tmp_path):
+    table = made.d4rl()
+    table["success"] = np.zeros(sum(LENGTHS))
+    table["success"][4], table["success"][6], table["success"][-1] = 1, np.nan, 0.3
+    store = converted(save_h5(tmp_path / "p.hdf5", {".": table}), task)
+    episodes = [store.episode("gym-pendulum", i) for i in range(3)]
+    assert episodes[0].success.tolist() == [False] * 4 + [True]
+    assert [episode.success for episode in episodes[1:]] == [None, None]
+
+
+def test_actions_of_one_number_need_no_second_axis(made, task, tmp_path):
+    table = made.d4rl()
+    table["actions"] = table["actions"][:, 0]
+    store = converted(save_h5(tmp_path / "p.hdf5", {".": table}), task)
+    np.testing.assert_allclose(
+        store.episode("gym-pendulum", 0).action, made.action[0] / 2, rtol=1e-6
+    )
 
 
 def test_demonstrations_of_robomimic(made, task, tmp_path, capsys):
@@ -313,3 +353,41 @@ def test_files_that_cannot_be_read_are_one_sentence(made, task, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(PwmError, match=r"pip install 'pwm\[hdf5\]'"):
         converted(path, task)
+
+
+def _padded(made: Made) -> dict[str, np.ndarray]:
+    """Arrays with an axis of episodes, to the longest, with zeros behind what is shorter."""
+    most = max(LENGTHS)
+
+    def stacked(parts: list[np.ndarray], rows: int) -> np.ndarray:
+        return np.stack([np.pad(p, [(0, rows - len(p))] + [(0, 0)] * (p.ndim - 1)) for p in parts])
+
+    columns = {"obs": stacked(made.obs, most + 1), "actions": stacked(made.action, most)}
+    return {**columns, "rewards": stacked(made.reward, most), "lengths": np.array(LENGTHS)}
+
+
+def test_padding_behind_the_lengths_of_episodes_is_left_out(made, task, tmp_path):
+    arrays = _padded(made)
+    np.savez(tmp_path / "p.npz", **arrays)
+    store = converted(tmp_path / "p.npz", task)
+    for index in range(3):
+        episode = store.episode("gym-pendulum", index)
+        np.testing.assert_array_equal(episode.obs, made.obs[index])
+        np.testing.assert_array_equal(episode.reward, made.reward[index])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda arrays: arrays | {"lengths": np.array([5, 9, 3])}, "length 9 and 8 actions"),
+        (lambda arrays: arrays | {"lengths": np.array([5, 8])}, r"\[2\] has no length"),
+        (
+            lambda arrays: {k: v.swapaxes(0, 1) for k, v in arrays.items() if k != "lengths"},
+            r"9 of obs, 8 of action, 8 of reward; .* \(episodes, rows, size\)",
+        ),
+    ],
+)
+def test_arrays_of_episodes_that_do_not_agree_are_refused(made, task, tmp_path, change, match):
+    np.savez(tmp_path / "p.npz", **change(_padded(made)))
+    with pytest.raises(PwmError, match=match):
+        converted(tmp_path / "p.npz", task)

@@ -74,6 +74,10 @@ def test_a_policy_that_does_not_know_its_bounds_says_so_until_it_is_told(tmp_pat
             np.testing.assert_array_equal(told.act(OBS), 2 * unit)
     with pytest.raises(PwmError, match=r"recorded with \[-2\] to \[2\]"):
         policy.set_action_bounds([-1], [1])
+    both = policy_of(PENDULUM), policy_of(PENDULUM)
+    both[0].set_action_bounds([-2], [2])
+    both[1].set_action_bounds(-2, 2.0)  # one number for all entries
+    np.testing.assert_array_equal(both[1].act(OBS), both[0].act(OBS))
     with pytest.raises(PwmError, match="2 lowest and 1 highest values for 1 action"):
         policy_of(PENDULUM).set_action_bounds([-1, -1], [1])
 
@@ -116,3 +120,11 @@ def test_a_batch_of_none_gives_none(shape: tuple[int, ...]) -> None:
 def test_an_action_that_is_not_finite_is_refused() -> None:
     with pytest.raises(PwmError, match=r"gives NaN for observations of up to 1e\+30"):
         policy_of(ARM).act(np.float32([1e30, -1e30, 0]))
+
+
+def test_a_directory_of_policies_names_one_of_them(tmp_path: Any) -> None:
+    policy_of(ARM).save(tmp_path / "policies" / "arm")
+    with pytest.raises(PwmError, match=r"give one of the 1 in it, such as \S*policies/arm"):
+        load_policy(tmp_path / "policies")
+    with pytest.raises(PwmError, match="there is no such directory"):
+        load_policy(tmp_path / "policies" / "amr")
