@@ -95,6 +95,8 @@ class ArraySource:
         """Sizes of the arrays that an observation consists of, by name; empty if it is one."""
         obs = table.columns["obs"]
         if not isinstance(obs, Mapping):
+            if self._keys:
+                raise PwmError(f"{table.name} has one array of observations; leave out obs_keys.")
             size = int(np.prod(obs.shape[1:], dtype=int))
             if size != self.task.obs_dim:
                 raise PwmError(
@@ -122,6 +124,7 @@ class ArraySource:
         count, seen = _count(table.columns["action"]), _count(table.columns["obs"])
         if not count:
             raise PwmError(f"{table.name} has no step; leave it out.")
+        _require_as_many(table, count)
         if seen == count + 1 or _follows(table):
             return [(0, count)]
         if seen != count:
@@ -200,6 +203,16 @@ class ArraySource:
         scaled = 2 * (action - low) / (high - low) - 1
         outside = (np.abs(scaled) > 1 + 1e-6).any(1)
         return np.clip(scaled, -1, 1).astype(np.float32), int(outside.sum())
+
+
+def _require_as_many(table: Table, count: int) -> None:
+    """Raise PwmError unless there is a reward, and a next observation if any, for each action."""
+    for name in {"reward", "next_obs"} & table.columns.keys():
+        if (found := _count(table.columns[name])) != count:
+            raise PwmError(
+                f"{table.name} has {found} of {name} and {count} actions; give as many, each at "
+                "the row of the action that led to it."
+            )
 
 
 def _require_different(digests: Mapping[Path, str]) -> None:

@@ -391,3 +391,15 @@ def test_arrays_of_episodes_that_do_not_agree_are_refused(made, task, tmp_path, 
     np.savez(tmp_path / "p.npz", **change(_padded(made)))
     with pytest.raises(PwmError, match=match):
         converted(tmp_path / "p.npz", task)
+
+
+@pytest.mark.parametrize("column", ["rewards", "next_observations"])
+@pytest.mark.parametrize("rows", [15, 17])
+def test_rewards_that_are_more_or_fewer_than_actions_are_refused(
+    made, task, tmp_path, column, rows
+):
+    table = made.d4rl()
+    table[column] = np.resize(table[column], (rows, *table[column].shape[1:]))
+    np.savez(tmp_path / "p.npz", **table)
+    with pytest.raises(PwmError, match=rf"has {rows} of (reward|next_obs) and 16 actions"):
+        converted(tmp_path / "p.npz", task)
