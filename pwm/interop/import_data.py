@@ -35,6 +35,12 @@ from pwm.interop.tdmpc2_data import PUBLISHED_FILES, Chunk, find_files
 _SOURCE, _MINARI, _ARRAYS = "tdmpc2", "minari", "arrays"
 _BLOCK_BYTES = 2**26  # of padded rows that are read, checked and committed at a time
 
+_MANY_CLIPPED = 0.1
+_OTHER_UNITS = (
+    " So many mean that the actions are in other units than the environment's, and what is stored "
+    "is not what was done: scale them to its bounds and convert again."
+)
+
 
 def import_files(config: ConvertConfig) -> Path:
     """Read TD-MPC2's files into a store; returns its directory."""
@@ -186,7 +192,13 @@ def _summarize_source(
     task = source.task
     _summarize(store, "", counts["skipped"])
     if clipped := counts["clipped"]:
-        console.print(f"{clipped:,} actions lay outside the action space and are clipped.")
+        record = store.record(task.name)
+        steps = record.rows - record.episodes
+        advice = _OTHER_UNITS if clipped > _MANY_CLIPPED * steps else ""
+        console.print(
+            f"{clipped:,} actions lay outside the action space and are clipped.{advice}",
+            markup=False,
+        )
     if longer := counts["longer"]:
         console.print(f"{longer:,} episodes are longer than {task.episode_length} steps.")
     if task.scored_by_success and (unknown := counts["unknown"]):

@@ -403,3 +403,15 @@ def test_rewards_that_are_more_or_fewer_than_actions_are_refused(
     np.savez(tmp_path / "p.npz", **table)
     with pytest.raises(PwmError, match=rf"has {rows} of (reward|next_obs) and 16 actions"):
         converted(tmp_path / "p.npz", task)
+
+
+@pytest.mark.parametrize(("unit", "told"), [(1, False), (20, True)])
+def test_actions_in_other_units_are_told(made, task, tmp_path, capsys, unit, told):
+    table = made.d4rl()
+    table["actions"] = table["actions"] * unit
+    table["actions"][0] = 3
+    np.savez(tmp_path / "p.npz", **table)
+    converted(tmp_path / "p.npz", task)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "outside the action space and are clipped" in shown
+    assert ("in other units" in shown) == told
