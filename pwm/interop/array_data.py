@@ -95,6 +95,8 @@ class ArraySource:
         """Sizes of the arrays that an observation consists of, by name; empty if it is one."""
         obs = table.columns["obs"]
         if not isinstance(obs, Mapping):
+            if self._keys:
+                raise PwmError(f"{table.name} has one array of observations; leave out obs_keys.")
             size = int(np.prod(obs.shape[1:], dtype=int))
             if size != self.task.obs_dim:
                 raise PwmError(
@@ -122,6 +124,7 @@ class ArraySource:
         count, seen = _count(table.columns["action"]), _count(table.columns["obs"])
         if not count:
             raise PwmError(f"{table.name} has no step; leave it out.")
+        _require_as_many(table, count)
         if seen == count + 1 or _follows(table):
             return [(0, count)]
         if seen != count:
@@ -202,12 +205,42 @@ class ArraySource:
         return np.clip(scaled, -1, 1).astype(np.float32), int(outside.sum())
 
 
+def _require_as_many(table: Table, count: int) -> None:
+    """Raise PwmError unless there is a reward, and a next observation if any, for each action."""
+    for name in {"reward", "next_obs"} & table.columns.keys():
+        if (found := _count(table.columns[name])) != count:
+            raise PwmError(
+                f"{table.name} has {found} of {name} and {count} actions; give as many, each at "
+                "the row of the action that led to it."
+            )
+
+
 def _require_different(digests: Mapping[Path, str]) -> None:
     """Raise PwmError where two files are the same: held out episodes would be trained on too."""
     first: dict[str, Path] = {}
     for path, digest in digests.items():
         if (other := first.setdefault(digest, path)) is not path:
             raise PwmError(f"{other} and {path} hold the same bytes; leave one of them out.")
+
+
+def action_bounds(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest action of a task's environment, (action_dim,) each."""
+    if task.domain != "gymnasium":
+        return -np.ones(task.action_dim), np.ones(task.action_dim)
+    if task.action_low is not None:
+        return np.array(task.action_low), np.array(task.action_high)
+    from pwm.envs import GymnasiumEnv
+
+    try:
+        env = GymnasiumEnv(task)
+    except PwmError as error:
+        raise PwmError(
+            f"the units of the actions are not known ({error}); give action_units=normalized if "
+            "they are in [-1, 1] already, or state actions: {min: ..., max: ...} in the task's "
+            "file."
+        ) from error
+    env.close()
+    return env.action_bounds
 
 
 def _is_vector(column: Any) -> bool:

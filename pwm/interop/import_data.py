@@ -21,7 +21,7 @@ from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task, get_suite
 from pwm.data.inspection import info
 from pwm.data.store import EpisodeStore
-from pwm.interop.array_data import ArraySource
+from pwm.interop.array_data import ArraySource, action_bounds
 from pwm.interop.conversion import (
     ConvertConfig,
     chosen_tasks,
@@ -34,6 +34,12 @@ from pwm.interop.tdmpc2_data import PUBLISHED_FILES, Chunk, find_files
 
 _SOURCE, _MINARI, _ARRAYS = "tdmpc2", "minari", "arrays"
 _BLOCK_BYTES = 2**26  # of padded rows that are read, checked and committed at a time
+
+_MANY_CLIPPED = 0.1
+_OTHER_UNITS = (
+    " So many mean that the actions are in other units than the environment's, and what is stored "
+    "is not what was done: scale them to its bounds and convert again."
+)
 
 
 def import_files(config: ConvertConfig) -> Path:
@@ -71,7 +77,7 @@ def import_minari(config: ConvertConfig) -> Path:
 def import_arrays(config: ConvertConfig, files: Sequence[Path]) -> Path:
     """Read files of plain arrays into a store; returns its directory."""
     (task,) = _one_task(config)
-    bounds = _action_bounds(task) if config.action_units == "environment" else None
+    bounds = action_bounds(task) if config.action_units == "environment" else None
     return _import_source(config, ArraySource(files, task, bounds, config.obs_keys), _ARRAYS)
 
 
@@ -83,26 +89,6 @@ def _one_task(config: ConvertConfig) -> Suite:
             "one by tasks=NAME, or give a file that describes it as suite=FILE.yaml."
         )
     return chosen
-
-
-def _action_bounds(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest action of a task's environment, (action_dim,) each."""
-    if task.domain != "gymnasium":
-        return -np.ones(task.action_dim), np.ones(task.action_dim)
-    if task.action_low is not None:
-        return np.array(task.action_low), np.array(task.action_high)
-    from pwm.envs import GymnasiumEnv
-
-    try:
-        env = GymnasiumEnv(task)
-    except PwmError as error:
-        raise PwmError(
-            f"the units of the actions are not known ({error}); give action_units=normalized if "
-            "they are in [-1, 1] already, or state actions: {min: ..., max: ...} in the task's "
-            "file."
-        ) from error
-    env.close()
-    return env.action_bounds
 
 
 def _import_source(config: ConvertConfig, source: MinariSource | ArraySource, key: str) -> Path:
@@ -186,7 +172,13 @@ def _summarize_source(
     task = source.task
     _summarize(store, "", counts["skipped"])
     if clipped := counts["clipped"]:
-        console.print(f"{clipped:,} actions lay outside the action space and are clipped.")
+        record = store.record(task.name)
+        steps = record.rows - record.episodes
+        advice = _OTHER_UNITS if clipped > _MANY_CLIPPED * steps else ""
+        console.print(
+            f"{clipped:,} actions lay outside the action space and are clipped.{advice}",
+            markup=False,
+        )
     if longer := counts["longer"]:
         console.print(f"{longer:,} episodes are longer than {task.episode_length} steps.")
     if task.scored_by_success and (unknown := counts["unknown"]):

@@ -91,7 +91,13 @@ class CollectConfig:
         require_at_most(self, MOST_WORKERS, "workers")
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
-        require_choice(self, "behaviour", ("mixed", *BEHAVIOURS, *LEARNERS))
+        known = ("mixed", *BEHAVIOURS, *LEARNERS)
+        if self.behaviour not in known and Path(self.behaviour).is_dir():
+            raise PwmError(
+                f"behaviour={self.behaviour} is a directory; its policies act by "
+                f"behaviour=policy policy={self.behaviour}."
+            )
+        require_choice(self, "behaviour", known)
         require_valid("mpc", self.mpc)
         require_valid("sac", self.sac)
         if self.behaviour in LEARNERS:

@@ -126,6 +126,29 @@ def test_what_is_scored_by_success_must_report_it() -> None:
         play(Quiet(), Leaning(), task, SEEDS)  # type: ignore[arg-type]
 
 
+class Cheers(Blinks):
+    """Reports a success where there is one, and nothing where there is none."""
+
+    def step(self, action: Any) -> Any:
+        *rest, info = super().step(action)
+        return *rest, info if info["success"] else {}
+
+
+@pytest.mark.parametrize(("seeds", "refused"), [([7, 7], False), ([7, 4], True)])
+def test_a_success_that_the_last_step_does_not_report_is_not_scored(
+    monkeypatch: pytest.MonkeyPatch, seeds: list[int], refused: bool
+) -> None:
+    spec = gymnasium.envs.registration.EnvSpec("Cheers-v0", Cheers)
+    monkeypatch.setitem(gymnasium.registry, "Cheers-v0", spec)
+    task = Task("cheers", "gymnasium", 1, 1, 9, 1, "Cheers-v0")
+    if refused:
+        with pytest.raises(PwmError, match="reported none at the end of an episode"):
+            play(Quiet(), Leaning(), task, seeds)  # type: ignore[arg-type]
+    else:
+        found = play(Quiet(), Leaning(), task, seeds)  # type: ignore[arg-type]
+        assert found.success_last.tolist() == [1, 1]
+
+
 def test_what_has_no_method_is_asked_for() -> None:
     task = replace(get_task("mw-drawer-close"), episode_length=8)
     act = Leaning().begin(task, SEEDS)

@@ -391,3 +391,27 @@ def test_arrays_of_episodes_that_do_not_agree_are_refused(made, task, tmp_path, 
     np.savez(tmp_path / "p.npz", **change(_padded(made)))
     with pytest.raises(PwmError, match=match):
         converted(tmp_path / "p.npz", task)
+
+
+@pytest.mark.parametrize("column", ["rewards", "next_observations"])
+@pytest.mark.parametrize("rows", [15, 17])
+def test_rewards_that_are_more_or_fewer_than_actions_are_refused(
+    made, task, tmp_path, column, rows
+):
+    table = made.d4rl()
+    table[column] = np.resize(table[column], (rows, *table[column].shape[1:]))
+    np.savez(tmp_path / "p.npz", **table)
+    with pytest.raises(PwmError, match=rf"has {rows} of (reward|next_obs) and 16 actions"):
+        converted(tmp_path / "p.npz", task)
+
+
+@pytest.mark.parametrize(("unit", "told"), [(1, False), (20, True)])
+def test_actions_in_other_units_are_told(made, task, tmp_path, capsys, unit, told):
+    table = made.d4rl()
+    table["actions"] = table["actions"] * unit
+    table["actions"][0] = 3
+    np.savez(tmp_path / "p.npz", **table)
+    converted(tmp_path / "p.npz", task)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "outside the action space and are clipped" in shown
+    assert ("in other units" in shown) == told

@@ -274,3 +274,9 @@ def test_what_workers_import_has_neither_torch_nor_a_simulator():
     code = "import sys, pwm.simulation.collect, pwm.core.worker_pool; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "mujoco", "dm_control", "metaworld"} & set(run.stdout.split())
+
+
+def test_a_directory_as_behaviour_is_told_how_policies_act(tmp_path):
+    config = CollectConfig(out="o", suite="quick", behaviour=str(tmp_path))
+    with pytest.raises(PwmError, match="behaviour=policy policy="):
+        config.validate()
