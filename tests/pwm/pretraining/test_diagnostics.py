@@ -131,7 +131,7 @@ def test_too_short_held_out_episodes_are_refused(toy, tmp_path):
         single.add_source("toy", {})
         for task in toy.tasks:
             single.append(task, [store.episode(task, 0)], "toy")
-        with pytest.raises(PwmError, match="held_out"):
+        with pytest.raises(PwmError, match="one of them is held out, so collect two or more"):
             held_out_windows(single, store.suite, seed=0, device="cpu")
 
 
