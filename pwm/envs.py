@@ -14,33 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from envs import (
-        GymnasiumEnv,
-        SimulatorEnv,
-        TaskEnv,
-        TaskVectorEnv,
-        check_spaces,
-        environment_sources,
-        follows_seeds,
-        make_env,
-        make_vector_env,
-        register_tasks,
-        render_backend,
-    )
-
-    __all__ = [
-        "GymnasiumEnv",
-        "SimulatorEnv",
-        "TaskEnv",
-        "TaskVectorEnv",
-        "check_spaces",
-        "environment_sources",
-        "follows_seeds",
-        "make_env",
-        "make_vector_env",
-        "register_tasks",
-        "render_backend",
-    ]
+    from envs import *  # noqa: F403 - the names that it lists
 
 
 def _package() -> ModuleType:

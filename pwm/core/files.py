@@ -90,6 +90,12 @@ def unfinished_path(path: Path) -> Path:
     return path.parent / f"{path.name}.unfinished"
 
 
+def file_sha256(path: Path) -> str:
+    """Of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def directory_sha256(directory: Path) -> str:
     """A name for the content of all files under a directory and where they are in it."""
     digest = hashlib.sha256()

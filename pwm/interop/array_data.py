@@ -8,7 +8,6 @@ action.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from pwm.core.action_bounds import with_bounds
 from pwm.core.errors import PwmError
+from pwm.core.files import file_sha256
 from pwm.core.suites import Task
 from pwm.data.episode import Episode, successes
 from pwm.interop.array_files import Table, open_tables, rows
@@ -68,7 +68,7 @@ class ArraySource:
             with open_tables(path) as tables:
                 self.parts = self._parts(tables[0])
                 self.episodes += sum(len(self._spans(table)) for table in tables)
-        _require_different(digests := {path: _digest(path) for path in files})
+        _require_different(digests := {path: file_sha256(path) for path in files})
         shared = os.path.commonpath([path.parent for path in files])
         self.description = {
             "dataset": ", ".join(path.name for path in files[:3]) + (", ..." * (len(files) > 3)),
@@ -277,8 +277,3 @@ def _column(table: Table, name: str, count: int) -> np.ndarray:
 def _flat(values: np.ndarray) -> np.ndarray:
     """(T, 1) as (T,)."""
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
-from pwm.core.files import make_directory
+from pwm.core.files import file_sha256, make_directory
 from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console
 from pwm.core.settings import setting
@@ -54,11 +53,9 @@ def import_checkpoint(config: ImportConfig) -> Path:
     require_writable(config.out)
     _require_free(out)
     found = read_published(path, suite)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
         "file": path.name,
-        "sha256": digest,
+        "sha256": file_sha256(path),
         "layout": found.layout,
         "size": found.size_name,
     }

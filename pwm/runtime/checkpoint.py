@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pwm.core.errors import PwmError
-from pwm.core.files import make_directory, write_atomically
+from pwm.core.files import file_sha256, make_directory, write_atomically
 from pwm.runtime.checkpoint_index import (
     ABOVE,
     INDEX,
@@ -186,7 +186,7 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
 def _read_shards(
     path: Path, files: Mapping[str, str], groups: tuple[str, ...] | None, into: Groups | None
 ) -> Groups:
-    from pwm.runtime.shards import file_sha256, read_shards
+    from pwm.runtime.shards import read_shards
 
     found = {file.name for file in path.glob("*.safetensors")}
     if found != set(files):

@@ -7,7 +7,6 @@ the whole tensors; none is pickle.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pwm.core.errors import PwmError
-from pwm.core.files import fsync_directory
+from pwm.core.files import file_sha256, fsync_directory
 
 Groups = dict[str, dict[str, Tensor]]
 
@@ -70,12 +69,6 @@ def read_shards(directory: Path, wanted: Iterable[str] | None, into: Groups | No
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         dcp.load(_flat(into), storage_reader=reader, no_dist=not dist.is_initialized())
     return into
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flat(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -33,9 +33,6 @@ from pwm.simulation.sac_config import (
 )
 from pwm.simulation.simulator_mpc import SimulatorMPCConfig, can_plan
 
-_COMMIT_EVERY = 50
-_JOBS_AHEAD = 8  # per worker, of the episode that is to be stored next
-
 
 @dataclass
 class CollectConfig:
