@@ -131,7 +131,7 @@ def _saved_bytes(name: str, horizon: int, windows: int) -> int:
         noise = learner._noise(batch)
         with (
             torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-            learner.accelerator.autocast(),
+            learner.accelerator.arithmetic(),
         ):
             learner._loss(batch, noise)
         weights = {p.untyped_storage()._cdata for p in model.parameters()}

@@ -7,7 +7,7 @@ share one first product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,21 +16,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwm.extraction.config import ActorCriticConfig
-from pwm.models.actor_critic import Actors
-from pwm.models.layers import NormedLinear, mish
-from pwm.models.math import at_least_float32, expected_bin, pessimistic_mean, symexp
+from pwm.models.frozen import in_product_precision, with_frozen_weights
+from pwm.models.layers import NormedLinear
+from pwm.models.math import expected_bin, pessimistic_mean, symexp
 from pwm.models.world_model import WorldModel
-from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.kernels.normed_activation import normed_activation
+
+Act = Callable[[Tensor, Tensor], Tensor]
+"""Actions (K, B, action_dim) of K tasks' actors, given latents and standard normal noise."""
 
 
 class FirstLayers(NamedTuple):
     """The first layers of dynamics and reward side by side, h units each, for K tasks."""
 
-    latent_weight: Tensor  # (2 h, latent)
-    action_weight: Tensor  # (2 h, action_dim)
-    bias: Tensor  # (K, 1, 2 h), with the task embedding's part
+    weight: Tensor  # (2 h, inputs), of latent, action and zeros up to a multiple of 8
+    linear_bias: Tensor  # (2, K, h), with the task embedding's part
     norm_weight: Tensor  # (2, h)
     norm_bias: Tensor  # (2, h)
+
+
+class Folded(NamedTuple):
+    """A world model rearranged for K tasks, for one rollout."""
+
+    first: FirstLayers
+    dynamics: list[Callable[..., Tensor]]  # the layers after the first: (..., h) -> (..., latent)
+    zeros: Tensor  # (1, 1, inputs - latent - action_dim)
 
 
 class Imagined(NamedTuple):
@@ -40,19 +50,12 @@ class Imagined(NamedTuple):
     reward_features: Tensor  # (K, B, h), what :func:`imagined_reward` takes
 
 
-class PolicyStep(NamedTuple):
-    """One imagined step of K tasks' actors."""
-
-    action: Tensor  # (K, B, action_dim)
-    latent: Tensor  # (K, B, latent), where the step leads
-    reward_features: Tensor  # (K, B, h)
-
-
 class ImaginedRollout(NamedTuple):
     """Imagined by the actors in the world model, time first."""
 
     latents: Tensor  # (H+1, K, B, latent)
     rewards: Tensor  # (H, K, B), in the units that critics learn in
+    actions: tuple[Tensor, ...]  # H of (K, B, action_dim)
     continuation: Tensor | None = None  # (H, K, B), probability that a step does not end it
 
 
@@ -70,7 +73,6 @@ class Imagination:
         model: the world model, in which actions are chosen.
         task_ids: (K,), of the model's suite.
         config: its gradients' path, rewards' units and weight of disagreement.
-        accelerator: compiles what a step does.
         ensemble: further frozen world models of the same suite. Each predicts the rewards of the
             same actions from its own latents; where predictions disagree, rewards are lowered.
             Of predicted terminations the mean is taken.
@@ -81,19 +83,14 @@ class Imagination:
         model: WorldModel,
         task_ids: Tensor,
         config: ActorCriticConfig,
-        accelerator: Accelerator,
         ensemble: Sequence[WorldModel] = (),
     ) -> None:
         self._model, self._task_ids, self._config = model, task_ids, config
         self._ensemble = list(ensemble)
-        self._policy_step = accelerator.compile(policy_step)
-        self._imagine_step = accelerator.compile(imagine_step)
-        self._imagined_reward = accelerator.compile(imagined_reward)
-        self._continuation = accelerator.compile(continuation)
 
     def roll_out(
         self,
-        actors: Actors,
+        act: Act,
         start: Tensor,
         noise: Tensor,
         ensemble_start_latents: Sequence[Tensor] = (),
@@ -101,21 +98,21 @@ class Imagination:
         """H steps of the actors from start states.
 
         Args:
-            actors: of the K tasks.
+            act: the K tasks' actors.
             start: (K, B, latent).
             noise: (H, K, B, action_dim) standard normal.
             ensemble_start_latents: the start states as latents of the ensemble's further models,
                 each (K, B, that model's latent).
         """
         folded = fold(self._model, self._task_ids)
-        z, latents, actions, features = start, [start], [], []
+        z = in_product_precision(start)
+        latents, actions, features = [z], [], []
         for step_noise in noise:
-            actor_input = z.detach() if self._config.detach_actor_input else z
-            step = self._policy_step(actors, self._model, folded, z, actor_input, step_noise)
-            z = step.latent
+            action = act(z.detach() if self._config.detach_actor_input else z, step_noise)
+            z, reward_features = imagine_step(self._model, folded, z, action)
             latents.append(z)
-            actions.append(step.action)
-            features.append(step.reward_features)
+            actions.append(action)
+            features.append(reward_features)
         whole = torch.stack(latents)
         outcome = self._outcome(self._model, whole[1:], features)
         if self._ensemble:
@@ -124,25 +121,25 @@ class Imagination:
                 for model, z in zip(self._ensemble, ensemble_start_latents, strict=True)
             ]
             outcome = self._combined([outcome, *others])
-        return ImaginedRollout(whole, outcome.rewards, outcome.continuation)
+        return ImaginedRollout(whole, outcome.rewards, tuple(actions), outcome.continuation)
 
     def _ensemble_outcome(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Outcome:
         """What the same actions lead to in another world model."""
-        folded = fold(model, self._task_ids)
+        folded, z = fold(model, self._task_ids), in_product_precision(z)
         latents, features = [], []
         for action in actions:
-            z, reward_features = self._imagine_step(model, folded, z, action)
+            z, reward_features = imagine_step(model, folded, z, action)
             latents.append(z)
             features.append(reward_features)
         return self._outcome(model, torch.stack(latents), features)
 
     def _outcome(self, model: WorldModel, latents: Tensor, features: Sequence[Tensor]) -> Outcome:
-        rewards = self._imagined_reward(model, torch.stack(list(features)))
+        rewards = imagined_reward(model, torch.stack(list(features)))
         if self._config.reward_units == "real":
             rewards = symexp(rewards)
         goes_on = None
         if model.episodic:
-            goes_on = self._continuation(model, latents, self._task_ids)
+            goes_on = continuation(model, latents, self._task_ids)
         return Outcome(rewards, goes_on)
 
     def _combined(self, outcomes: Sequence[Outcome]) -> Outcome:
@@ -153,48 +150,48 @@ class Imagination:
 
 
 @torch.no_grad()
-def fold(model: WorldModel, task_ids: Tensor) -> FirstLayers:
-    """Rearrange a model's first layers for the tasks with ids (K,); cheap beside one rollout."""
+def fold(model: WorldModel, task_ids: Tensor) -> Folded:
+    """Rearrange a model for the tasks with ids (K,); cheap beside one rollout."""
     layers = _first(model.dynamics), _first(model.reward_head)
     weight = torch.cat([layer.weight for layer in layers])
     latent, task_dim = model.size.latent_dim, model.size.task_dim
     of_latent, of_task, of_action = weight.tensor_split([latent, latent + task_dim], 1)
     bias = torch.cat([layer.bias for layer in layers])
-    return FirstLayers(
-        of_latent.contiguous(),
-        of_action.contiguous(),
-        (bias + model.task_embedding(task_ids).to(bias.dtype) @ of_task.T).unsqueeze(1),
+    bias = bias + model.task_embedding(task_ids).to(bias.dtype) @ of_task.T
+    joint = torch.cat([of_latent, of_action], 1)
+    padding = -joint.shape[1] % 8
+    first = FirstLayers(
+        in_product_precision(F.pad(joint, (0, padding))),
+        bias.view(len(task_ids), 2, -1).transpose(0, 1).contiguous(),
         torch.stack([layer.ln.weight for layer in layers]),
         torch.stack([layer.ln.bias for layer in layers]),
     )
+    following = [with_frozen_weights(layer) for layer in islice(model.dynamics, 1, None)]
+    return Folded(first, following, first.weight.new_zeros(1, 1, padding))
 
 
-def imagine_step(model: WorldModel, folded: FirstLayers, z: Tensor, action: Tensor) -> Imagined:
+def imagine_step(model: WorldModel, folded: Folded, z: Tensor, action: Tensor) -> Imagined:
     """One step of latent dynamics: (K, B, latent), (K, B, action_dim)."""
-    base = F.linear(action, folded.action_weight) + folded.bias
-    joint = torch.addmm(base.flatten(0, 1), z.flatten(0, 1), folded.latent_weight.T)
-    hidden = at_least_float32(joint).view(*z.shape[:2], *folded.norm_weight.shape)
-    normed = F.layer_norm(hidden, hidden.shape[-1:])
-    dynamics, reward = mish(torch.addcmul(folded.norm_bias, normed, folded.norm_weight)).unbind(-2)
-    return Imagined(_after_first(model.dynamics, dynamics), reward)
-
-
-def policy_step(
-    actors: Actors,
-    model: WorldModel,
-    folded: FirstLayers,
-    z: Tensor,
-    actor_input: Tensor,
-    noise: Tensor,
-) -> PolicyStep:
-    """Act on ``actor_input``, which is z with or without its gradient, and imagine the step."""
-    action = actors(actor_input, noise)
-    return PolicyStep(action, *imagine_step(model, folded, z, action))
+    first, (tasks, batch, _) = folded.first, z.shape
+    parts, units = first.norm_weight.shape
+    zeros = folded.zeros.expand(tasks, batch, -1)
+    joint = F.linear(torch.cat([z, action.to(z.dtype), zeros], -1), first.weight)
+    dynamics, reward = normed_activation(
+        joint.view(1, tasks * batch, parts, units),
+        first.norm_weight,
+        first.norm_bias,
+        linear_bias=first.linear_bias,
+    ).view(parts, tasks, batch, units)
+    *hidden, last = folded.dynamics
+    for layer in hidden:
+        dynamics = layer(dynamics)
+    return Imagined(last(dynamics, dtype=z.dtype).to(z.dtype), reward)
 
 
 def imagined_reward(model: WorldModel, features: Tensor) -> Tensor:
     """Expected rewards in symlog units: (..., h) -> (...)."""
-    return expected_bin(_after_first(model.reward_head, features), model.bins)
+    logits = with_frozen_weights(model.reward_head[1:])(features)
+    return expected_bin(logits, model.bins)
 
 
 def continuation(model: WorldModel, latents: Tensor, task_ids: Tensor) -> Tensor:
@@ -206,9 +203,3 @@ def _first(net: nn.Sequential) -> NormedLinear:
     layer = net[0]
     assert isinstance(layer, NormedLinear)
     return layer
-
-
-def _after_first(net: nn.Sequential, x: Tensor) -> Tensor:
-    for layer in islice(net, 1, None):
-        x = layer(x)
-    return x

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from pwm.core.suites import Task
 from pwm.extraction.config import ActorCriticConfig
-from pwm.extraction.imagination import Imagination, ImaginedRollout
+from pwm.extraction.imagination import (
+    Act,
+    Imagination,
+    ImaginedRollout,
+)
 from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
 from pwm.extraction.losses import (
     actor_loss,
@@ -29,6 +33,7 @@ from pwm.models.actor_critic import (
     TaskCritic,
     action_masks,
 )
+from pwm.models.frozen import with_frozen_weights
 from pwm.models.math import running_moments, td_lambda
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Accelerator, Metrics
@@ -61,13 +66,11 @@ class ActorCriticLearner:
         config.validate()
         self.model, self.tasks, self.config = model, list(tasks), config
         self.accelerator = accelerator or Accelerator(model.bins.device)
-        self._pessimistic_value = self.accelerator.compile(pessimistic_value)
-        self._critic_loss = self.accelerator.compile(critic_loss)
         self._captured_iteration = self.accelerator.capture(self._iteration)
         self._captured_bc_update = self.accelerator.capture(self._bc_update)
         device, latent = model.bins.device, model.size.latent_dim
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
-        self._imagination = Imagination(model, self.task_ids, config, self.accelerator, ensemble)
+        self._imagination = Imagination(model, self.task_ids, config, ensemble)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
         self.actors = Actors(latent, masks, config.networks).to(device)
         self.critics = Critics(len(tasks), latent, config.networks, config.value_scale).to(device)
@@ -131,21 +134,59 @@ class ActorCriticLearner:
         Returns:
             (K,) losses, the rollouts, and (K,) metrics. The running moments take this batch in.
         """
-        imagined = self.imagine(inputs.start, inputs.noise.action, inputs.ensemble_start_latents)
-        last_value = self._pessimistic_value(self.critics, imagined.latents[-1])
-        returns = bootstrapped_return(
-            imagined.rewards, last_value, self.config.discount, imagined.continuation
-        )
-        scale = self._update_return_scale(returns.detach())
-        loss = actor_loss(returns, scale)
-        metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
-        if imagined.continuation is not None:
-            metrics["imagined_survival"] = imagined.continuation.detach().prod(0).mean(1)
+        loss, imagined, metrics = self._imagined_loss(self.actors, inputs)
         if inputs.demonstrations is not None:
             cloning = bc_loss(self.actors, inputs.demonstrations)
             loss = loss + self.bc_weight * cloning
             metrics["bc_loss"] = cloning.detach()
         return loss, imagined, metrics
+
+    def _imagined_loss(self, act: Act, inputs: Inputs) -> tuple[Tensor, ImaginedRollout, Metrics]:
+        """The part of the actor's loss that is of imagined rollouts."""
+        imagined = self._imagination.roll_out(
+            act, inputs.start, inputs.noise.action, inputs.ensemble_start_latents
+        )
+        last_value = pessimistic_value(self.critics, imagined.latents[-1])
+        returns = bootstrapped_return(
+            imagined.rewards, last_value, self.config.discount, imagined.continuation
+        )
+        scale = self._update_return_scale(returns.detach())
+        metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
+        if imagined.continuation is not None:
+            metrics["imagined_survival"] = imagined.continuation.detach().prod(0).mean(1)
+        return actor_loss(returns, scale), imagined, metrics
+
+    def _act_without_weights(self) -> Act:
+        """The actors as a function whose results have gradients, and whose weights have none."""
+        act = with_frozen_weights(self.actors)
+
+        def differentiable(latent: Tensor, noise: Tensor) -> Tensor:
+            action = act(latent, noise)
+            return action if action.requires_grad else action.requires_grad_()
+
+        return differentiable
+
+    def _actor_gradients(self, inputs: Inputs) -> tuple[list[Tensor], ImaginedRollout, Metrics]:
+        """The gradients of :meth:`actor_objective`, in two parts: of the actions, then of weights.
+
+        The loss depends on the weights through the actions alone. So its gradient along a rollout
+        is taken down to them, and the actors' own is one product over the states of all steps in
+        place of a sum of one for each step.
+        """
+        with self.accelerator.arithmetic():
+            loss, imagined, metrics = self._imagined_loss(self._act_without_weights(), inputs)
+        of_actions = torch.autograd.grad(loss.sum(), imagined.actions)
+        with self.accelerator.arithmetic():
+            actions = self.actors(*map(_by_task, (imagined.latents[:-1], inputs.noise.action)))
+            total = (actions * _by_task(torch.stack(of_actions))).sum()
+            if inputs.demonstrations is not None:
+                cloning = bc_loss(self.actors, inputs.demonstrations)
+                total = total + (self.bc_weight * cloning).sum()
+                metrics["bc_loss"] = cloning.detach()
+        # Cloning alone does not reach log_std.
+        parameters = list(self.actors.parameters())
+        grads = torch.autograd.grad(total, parameters, materialize_grads=True)
+        return list(grads), imagined, metrics
 
     def _update_return_scale(self, returns: Tensor) -> Tensor:
         """(K,) running standard deviations, after taking in returns (K, B)."""
@@ -159,9 +200,12 @@ class ActorCriticLearner:
         return self._captured_bc_update(demonstrations)
 
     def _bc_update(self, demonstrations: Demonstrations) -> Metrics:
-        with self.accelerator.autocast():
+        with self.accelerator.arithmetic():
             loss = bc_loss(self.actors, demonstrations)
-        return {"bc_loss": loss.detach(), "actor_grad_norm": self._update_actors(loss)}
+        # Cloning alone does not reach log_std.
+        parameters = list(self.actors.parameters())
+        grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
+        return {"bc_loss": loss.detach(), "actor_grad_norm": self._update_actors(grads)}
 
     def iteration(self, inputs: Inputs) -> Metrics:
         """One actor step and the critics' steps for all K tasks (PWM, Algorithm 1).
@@ -172,9 +216,8 @@ class ActorCriticLearner:
         return self._captured_iteration(inputs)
 
     def _iteration(self, inputs: Inputs) -> Metrics:
-        with self.accelerator.autocast():
-            loss, imagined, metrics = self.actor_objective(inputs)
-        norm = self._update_actors(loss)
+        grads, imagined, metrics = self._actor_gradients(inputs)
+        norm = self._update_actors(grads)
         last_loss, value = self._update_critics(imagined, inputs.noise.order, inputs.transitions)
         return metrics | {
             "actor_grad_norm": norm,
@@ -183,11 +226,9 @@ class ActorCriticLearner:
             "policy_std": self.actors.mean_std().detach(),
         }
 
-    def _update_actors(self, loss: Tensor) -> Tensor:
+    def _update_actors(self, grads: Sequence[Tensor]) -> Tensor:
         """(K,) norms of the gradients before clipping."""
         parameters = list(self.actors.parameters())
-        # Cloning alone does not reach log_std.
-        grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
         limit = self.config.optim.actor_grad_norm
         return self._optimizer_step(self.actor_optimizer, parameters, grads, limit)
 
@@ -196,7 +237,7 @@ class ActorCriticLearner:
     ) -> tuple[Tensor, Tensor]:
         """The last batch's losses and the mean targets, (K,) each."""
         config, limit = self.config.critic, self.config.optim.critic_grad_norm
-        with self.accelerator.autocast(), torch.no_grad():
+        with self.accelerator.arithmetic(), torch.no_grad():
             states, targets = self._lambda_returns(imagined)
             recorded = None if transitions is None else self._recorded_targets(transitions)
         parameters = list(self.critics.parameters())
@@ -212,30 +253,28 @@ class ActorCriticLearner:
         self, imagined: tuple[Tensor, Tensor], recorded: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """(K,) losses of imagined and of recorded states, (K, n, latent), and targets, (K, n)."""
-        with self.accelerator.autocast():
-            loss = self._critic_loss(self.critics, *imagined)
+        with self.accelerator.arithmetic():
+            loss = critic_loss(self.critics, *imagined)
             if recorded is not None:
-                of_recorded = self._critic_loss(self.critics, *recorded)
+                of_recorded = critic_loss(self.critics, *recorded)
                 loss = torch.lerp(loss, of_recorded, self.config.critic.real_ratio)
         return loss
 
     def _recorded_targets(self, transitions: Transitions) -> tuple[Tensor, Tensor]:
         """The transitions' states (K, B, latent) and targets (K, B)."""
-        next_value = self._pessimistic_value(self.critics, transitions.next_latent)
+        next_value = pessimistic_value(self.critics, transitions.next_latent)
         return transitions.latent, bellman_target(transitions, next_value)
 
     def _lambda_returns(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
         """Imagined states (K, H B, latent) and their TD(lambda) targets (K, H B)."""
         config = self.config
-        latents = imagined.latents.detach().transpose(0, 1)  # (K, H+1, B, latent)
-        tasks, _, batch, size = latents.shape
-        values = self._pessimistic_value(self.critics, latents[:, 1:].reshape(tasks, -1, size))
-        values = values.view(tasks, config.horizon, batch).transpose(0, 1)
+        latents = imagined.latents.detach()
+        values = pessimistic_value(self.critics, _by_task(latents[1:]))
+        values = values.unflatten(1, (config.horizon, -1)).transpose(0, 1)
         targets = td_lambda(
             imagined.rewards, values, config.discount, config.lam, imagined.continuation
         )
-        targets = targets.transpose(0, 1).reshape(tasks, -1)
-        return latents[:, :-1].reshape(tasks, -1, size), targets
+        return _by_task(latents[:-1]), _by_task(targets)
 
     def _optimizer_step(
         self,
@@ -301,6 +340,11 @@ class ActorCriticLearner:
             generator.set_state(groups["random"][str(i)])
 
 
+def _by_task(x: Tensor) -> Tensor:
+    """(H, K, B, ...) to (K, H B, ...), without gradient."""
+    return x.detach().transpose(0, 1).flatten(1, 2)
+
+
 @torch.no_grad()
 def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> None:
     for ours, theirs in zip(stacked.parameters(), single.parameters(), strict=True):
@@ -308,16 +352,14 @@ def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> N
 
 
 def clip_by_task(grads: Sequence[Tensor], limit: float, tasks: int) -> tuple[list[Tensor], Tensor]:
-    """Clip gradients in place for each task apart; a task with a non-finite one gets zeros.
+    """Clip gradients for each task apart; a task with a non-finite one gets zeros.
 
     Returns:
         The gradients, and (tasks,) norms before clipping.
     """
-    flat = [grad.reshape(tasks, -1) for grad in grads]
-    parts = [torch.linalg.vector_norm(part, dim=1) for part in flat]
-    norm = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    flat = torch.cat([grad.reshape(tasks, -1) for grad in grads], 1)
+    norm = torch.linalg.vector_norm(flat, dim=1)
     factor = (limit / norm.clamp(min=1e-6)).clamp(max=1.0).unsqueeze(1)
-    broken = ~norm.isfinite().unsqueeze(1)
-    for part in flat:
-        part.mul_(factor).masked_fill_(broken, 0.0)
-    return [part.view_as(grad) for part, grad in zip(flat, grads, strict=True)], norm
+    clipped = torch.where(norm.isfinite().unsqueeze(1), flat * factor, 0.0)
+    parts = clipped.split([grad.numel() // tasks for grad in grads], 1)
+    return [p.contiguous().view_as(g) for p, g in zip(parts, grads, strict=True)], norm

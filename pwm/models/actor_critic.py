@@ -25,7 +25,7 @@ from pwm.core.validation import (
     require_positive,
     require_share,
 )
-from pwm.models.layers import StackedMLP
+from pwm.models.layers import StackedLinear, StackedMLP
 from pwm.models.world_model import LARGEST_WIDTH
 from pwm.runtime.checkpoint import load_checkpoint, read_meta, rebuild
 from pwm.runtime.device import resolve_device
@@ -120,6 +120,10 @@ class Critics(nn.Module):
         super().__init__()
         self.scale = scale
         self.value = StackedMLP(tasks * size.critics, inputs, size.critic, 1)
+        if size.critic:
+            last_hidden = self.value[-2]
+            assert isinstance(last_hidden, StackedLinear)
+            last_hidden.fused_dtype = torch.float32
 
     def forward(self, latent: Tensor) -> Tensor:
         """Every member's value: (K, B, latent) -> (K, E, B).

@@ -4,45 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from pwm.models.math import at_least_float32
-
-
-class _RationalMish(torch.autograd.Function):
-    """Mish from a single exponential: x n / (n + 2) with n = e^x (e^x + 2).
-
-    On a CPU about twice as fast as the built-in kernel, which evaluates exp, log1p and tanh.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        e = torch.exp(x.clamp(max=30.0))
-        n = (e + 2).mul_(e)
-        gate = n.div_(n + 2)
-        ctx.save_for_backward(x, e, gate)
-        return x * gate
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        x, e, gate = ctx.saved_tensors
-        slope = e.div(e + 1).mul_(x)
-        return torch.addcmul(gate, slope, 1 - gate * gate).mul_(grads[0])
-
-
-def mish(x: Tensor) -> Tensor:
-    """Mish, x tanh(log(1 + e^x)), elementwise (Misra, 2019)."""
-    if torch.compiler.is_compiling():
-        e = torch.exp(x.clamp(max=30.0))
-        n = e * (e + 2)
-        return x * (n / (n + 2))
-    return F.mish(x) if x.is_cuda else _RationalMish.apply(x)
+from pwm.runtime.kernels.mish import mish
+from pwm.runtime.kernels.normed_activation import normed_activation, runs_fused
 
 
 class Mish(nn.Module):
@@ -69,6 +38,22 @@ class SimNorm(nn.Module):
         return x.unflatten(-1, (-1, self.group)).softmax(-1).flatten(-2)
 
 
+def side_by_side(*parts: Tensor) -> Tensor:
+    """Concatenated along the last dimension, the input of a first layer.
+
+    On a GPU fused layers get zeros behind it up to a multiple of 8, since products over other sizes
+    run on slow kernels.
+    """
+    x = torch.cat(parts, -1)
+    return F.pad(x, (0, -x.shape[-1] % 8)) if x.is_cuda and runs_fused(x) else x
+
+
+def _widened(weight: Tensor, x: Tensor) -> Tensor:
+    """The weight with zeros for what :func:`side_by_side` added to its input."""
+    extra = x.shape[-1] - weight.shape[-1]
+    return F.pad(weight, (0, extra)) if extra else weight
+
+
 class NormedLinear(nn.Linear):
     """Linear, LayerNorm, then an activation (Mish unless another is given)."""
 
@@ -77,9 +62,41 @@ class NormedLinear(nn.Linear):
         self.ln = nn.LayerNorm(outputs)
         self.act = act if act is not None else Mish()
 
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(..., inputs) -> (..., outputs), of ``dtype`` if that is given and the layer is fused."""
+        if isinstance(self.act, Mish | SimNorm) and runs_fused(x):
+            return self._fused(x, dtype)
+        return self.act(self.ln(at_least_float32(super().forward(x))))
+
+    def _fused(self, x: Tensor, dtype: torch.dtype | None) -> Tensor:
+        y = F.linear(x, _widened(self.weight, x))
+        simplex = self.act.group if isinstance(self.act, SimNorm) else 0
+        flat = normed_activation(
+            y.reshape(1, -1, 1, y.shape[-1]),
+            self.ln.weight.unsqueeze(0),
+            self.ln.bias.unsqueeze(0),
+            linear_bias=self.bias.unsqueeze(0),
+            simplex=simplex,
+            dtype=dtype or (torch.float32 if simplex else y.dtype),
+        )
+        return flat.view(y.shape)
+
+
+def _taller(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """With zeros for further outputs, up to a multiple of 8 of them, if there are more than 8."""
+    outputs = weight.shape[-2]
+    extra = -outputs % 8 if outputs > 8 else 0
+    return F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra))
+
+
+class OutputLinear(nn.Linear):
+    """Linear without activation; see :func:`side_by_side` for sizes on a GPU."""
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        return self.act(self.ln(at_least_float32(super().forward(x))))
+        if x.is_cuda and runs_fused(x):
+            return F.linear(x, *_taller(self.weight, self.bias))[..., : self.out_features]
+        return super().forward(x)
 
 
 def mlp(
@@ -88,7 +105,7 @@ def mlp(
     """Normed hidden layers, then a plain linear layer, or a normed one if ``act`` is given."""
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = [NormedLinear(i, o) for i, o in pairwise(sizes)]
-    last = NormedLinear(sizes[-1], outputs, act) if act else nn.Linear(sizes[-1], outputs)
+    last = NormedLinear(sizes[-1], outputs, act) if act else OutputLinear(sizes[-1], outputs)
     return nn.Sequential(*layers, last)
 
 
@@ -123,12 +140,18 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(stack, outputs))
         self.ln = StackedLayerNorm(stack, outputs) if normed else None
         self.dropout = dropout
+        self.fused_dtype: torch.dtype | None = None  # of fused results; that of products if None
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """(G, n, inputs) -> (N, n, outputs); only networks ``members`` if they are given."""
         weight, bias = _chosen(members, self.weight, self.bias)
         stack, outputs, inputs = weight.shape
         groups, each = len(x), stack // len(x)
+        if self.ln is not None and runs_fused(x):
+            return self._fused(self.ln, x, weight, bias, members)
+        if x.is_cuda and runs_fused(x) and groups == stack:
+            taller, longer = _taller(weight, bias)
+            return torch.baddbmm(longer.unsqueeze(1), x, taller.transpose(1, 2))[..., :outputs]
         weight = weight.reshape(groups, each * outputs, inputs)
         bias = bias.reshape(groups, 1, each * outputs)
         if groups == 1:
@@ -141,6 +164,29 @@ class StackedLinear(nn.Module):
         if self.ln is not None:
             y = mish(self.ln(at_least_float32(y), members))
         return y.transpose(1, 2).reshape(stack, -1, outputs)
+
+    def _fused(
+        self,
+        norm: StackedLayerNorm,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        members: Tensor | None,
+    ) -> Tensor:
+        groups, (stack, outputs, _) = len(x), weight.shape
+        weight = _widened(weight, x).reshape(groups, -1, x.shape[-1])
+        y = F.linear(x, weight[0]) if groups == 1 else torch.bmm(x, weight.transpose(1, 2))
+        y = y.unflatten(-1, (stack // groups, outputs))
+        linear_bias: Tensor | None = bias
+        if self.dropout and self.training:
+            y = F.dropout(y + bias.view(groups, 1, -1, outputs).to(y.dtype), self.dropout)
+            linear_bias = None
+        return normed_activation(
+            y,
+            *_chosen(members, norm.weight, norm.bias),
+            linear_bias=linear_bias,
+            dtype=self.fused_dtype,
+        )
 
 
 def _chosen(members: Tensor | None, *parameters: Tensor) -> tuple[Tensor, ...]:

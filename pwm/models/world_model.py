@@ -7,7 +7,7 @@ broadcasts against them, so ``(B,)`` serves both (B, ...) and time-first (H, B, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from pwm.core.validation import (
     require_share,
 )
 from pwm.models.angles import angle_periods, wrapped
-from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp
+from pwm.models.frozen import with_frozen_weights
+from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp, side_by_side
 from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
 from pwm.runtime.device import resolve_device
@@ -173,8 +174,9 @@ class WorldModel(nn.Module):
         return embedding / embedding.norm(dim=-1, keepdim=True).clamp(min=1.0)
 
     def _with_task(self, x: Tensor, task: Tensor, *rest: Tensor) -> Tensor:
-        embedding = self.task_embedding(task).to(x.dtype)
-        return torch.cat([x, embedding.expand(*x.shape[:-1], -1), *rest], -1)
+        embedding = task if task.is_floating_point() else self.task_embedding(task)
+        embedding = embedding.to(x.dtype)
+        return side_by_side(x, embedding.expand(*x.shape[:-1], -1), *rest)
 
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
         """Observations (..., obs_dim), zero-padded to the suite's size -> (..., latent)."""
@@ -185,8 +187,16 @@ class WorldModel(nn.Module):
         return self.encoder(self._with_task(obs, task))
 
     def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """One step of latent dynamics: (..., latent), (..., action_dim) -> (..., latent)."""
+        """One step of latent dynamics: (..., latent), (..., action_dim) -> (..., latent).
+
+        In place of task ids it also takes their embeddings, which many steps can share.
+        """
         return self.dynamics(self._with_task(z, task, action))
+
+    def next_without_gradients(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """:meth:`next` as it is now, without gradients of its weights."""
+        dynamics = with_frozen_weights(self.dynamics)
+        return lambda z, action, task: dynamics(self._with_task(z, task, action))
 
     def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         """Logits over symlog reward bins for the step taken from z: (..., bins)."""

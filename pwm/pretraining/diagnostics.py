@@ -84,7 +84,7 @@ def diagnose(model: WorldModel, batches: Iterable[Batch]) -> dict[str, Any]:
     """
     tasks = {}
     for batch in batches:
-        latents, targets = roll_out(model, batch)
+        latents, targets, _ = roll_out(model, batch)
         rewards = symexp(model.symlog_reward(latents[:-1], batch.action, batch.task))
         for index in batch.task.unique().tolist():
             rows = (batch.task == index).nonzero().squeeze(1)

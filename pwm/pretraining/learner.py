@@ -19,6 +19,7 @@ from pwm.pretraining.losses import (
     LatentRollout,
     LossWeights,
     PriorNoise,
+    dynamics_gradient_loss,
     prior_loss,
     roll_out,
     termination_loss,
@@ -88,11 +89,8 @@ class WorldModelLearner:
     ) -> None:
         self.model, self.config, self.discount = model, config, discount
         self.accelerator = accelerator or Accelerator(discount.device)
-        self._next = self.accelerator.compile(model.next)
-        self._world_model_loss = self.accelerator.compile(world_model_loss)
-        self._termination_loss = self.accelerator.compile(termination_loss)
-        self._value_loss = self.accelerator.compile(value_loss)
-        self._prior_loss = self.accelerator.compile(prior_loss)
+        # Fewer kernels for more arithmetic: it pays where starting kernels takes the time.
+        self._in_two_parts = self.accelerator.replays
         self._captured_update = self.accelerator.capture(self._update)
         apart = set(model.encoder.parameters())
         if model.has_q:
@@ -140,15 +138,15 @@ class WorldModelLearner:
     ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """The loss of all but the prior, its parts as metrics, and the rollout it was taken on."""
         config = self.config
-        rollout = roll_out(self.model, batch, self._next)
-        loss, metrics = self._world_model_loss(self.model, batch, rollout, config.rho, config.loss)
+        rollout = roll_out(self.model, batch, frozen=self._in_two_parts)
+        loss, metrics = world_model_loss(self.model, batch, rollout, config.rho, config.loss)
         if self.model.episodic:
-            termination = self._termination_loss(self.model, batch, rollout)
+            termination = termination_loss(self.model, batch, rollout)
             loss = loss + config.loss.termination * termination
             metrics["termination_loss"] = termination.detach()
         if noise is not None:
             discount = self.discount[batch.task]
-            value = self._value_loss(self.model, batch, rollout, discount, config.rho, noise)
+            value = value_loss(self.model, batch, rollout, discount, config.rho, noise)
             loss = loss + config.loss.value * value
             metrics["value_loss"] = value.detach()
         return loss, metrics, rollout
@@ -157,10 +155,14 @@ class WorldModelLearner:
         self, batch: Batch, noise: PriorNoise | None
     ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
         """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
-        with self.accelerator.autocast():
+        with self.accelerator.arithmetic():
             loss, metrics, rollout = self._loss(batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self._in_two_parts:
+            with self.accelerator.arithmetic():
+                of_dynamics = dynamics_gradient_loss(self.model, batch, rollout)
+            of_dynamics.backward()
         return loss.detach(), metrics, rollout
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
@@ -211,8 +213,8 @@ class WorldModelLearner:
         self, batch: Batch, rollout: LatentRollout, noise: PriorNoise
     ) -> tuple[Tensor, Tensor]:
         """Put the prior's gradients in place; returns its loss, and Q-values for their scale."""
-        with self.accelerator.autocast():
-            loss, q = self._prior_loss(
+        with self.accelerator.arithmetic():
+            loss, q = prior_loss(
                 self.model, rollout, batch.task, self.q_scale, self.config.rho, noise
             )
         grads = torch.autograd.grad(loss, self.prior_parameters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,27 +29,45 @@ class LatentRollout(NamedTuple):
 
     latents: Tensor  # (H+1, B, latent)
     targets: Tensor  # (H, B, latent), no gradient
+    predicted: tuple[Tensor, ...] = ()  # H of (B, latent), where the dynamics were frozen
 
 
-def roll_out(
-    model: WorldModel, batch: Batch, next_latent: Callable[..., Tensor] | None = None
-) -> LatentRollout:
+def roll_out(model: WorldModel, batch: Batch, frozen: bool = False) -> LatentRollout:
     """Encode the first observation and follow the recorded actions through the dynamics.
 
-    Args:
-        model: the world model.
-        batch: windows of H steps.
-        next_latent: computes what ``model.next`` does, compiled for instance.
+    With ``frozen`` the dynamics get no gradients, but every latent that they predict keeps its own:
+    :func:`dynamics_gradient_loss` gives the dynamics theirs.
     """
-    follow = next_latent or model.next
     with torch.no_grad():
         targets = model.encode(batch.obs[1:], batch.task)
     z = model.encode(batch.obs[0], batch.task)
+    embedding = model.task_embedding(batch.task)
+    follow = model.next_without_gradients() if frozen else model.next
+    if frozen:
+        embedding = embedding.detach()
     latents = [z]
     for action in batch.action:
-        z = follow(z, action, batch.task)
+        z = follow(z, action, embedding)
         latents.append(z)
-    return LatentRollout(torch.stack(latents), targets)
+    predicted = tuple(latents[1:]) if frozen else ()
+    for z in predicted:
+        z.retain_grad()
+    return LatentRollout(torch.stack(latents), targets, predicted)
+
+
+def dynamics_gradient_loss(model: WorldModel, batch: Batch, rollout: LatentRollout) -> Tensor:
+    """What has the dynamics' gradient of a loss whose gradient the latents of a rollout have.
+
+    The loss depends on the dynamics through the predicted latents alone. So their gradient is that
+    of one prediction of all steps at once, in place of a sum of one for each step.
+    """
+    latents = model.next(rollout.latents[:-1].detach(), batch.action, batch.task)
+    return (latents * torch.stack([_gradient(z) for z in rollout.predicted])).sum()
+
+
+def _gradient(z: Tensor) -> Tensor:
+    assert z.grad is not None
+    return z.grad
 
 
 def horizon_weights(steps: Tensor, rho: float) -> Tensor:

@@ -23,7 +23,7 @@ from pwm.data.windows.sampler import Batch
 from pwm.models.world_model import KIND, WorldModel
 from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
-from pwm.pretraining.losses import LatentRollout, PriorNoise
+from pwm.pretraining.losses import LatentRollout, PriorNoise, prior_loss
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import Checkpoint, Groups
 from pwm.runtime.checkpoint_index import write_index
@@ -63,9 +63,9 @@ class ParallelLearner(WorldModelLearner):
         self._ranks, self._passes, self._seed = ranks, passes, seed
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
-        # Collectives stay out of CUDA graphs, and the hooks that shard out of compiled functions.
-        compiles = accelerator.compiles and not self._sharded
-        accelerator = replace(accelerator, compiles=compiles, captures=False)
+        # Collectives stay out of CUDA graphs, and weights that are divided out of fused kernels.
+        fused = accelerator.fused and not self._sharded
+        accelerator = replace(accelerator, fused=fused, captures=False)
         super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
         self._step = 0
 
@@ -93,7 +93,7 @@ class ParallelLearner(WorldModelLearner):
             share = slice(i, None, self._passes)
             part = None if noise is None else _noise_part(noise, share)
             with self._synchronizing(i == self._passes - 1), self._own_stream("loss", i):
-                with self.accelerator.autocast():
+                with self.accelerator.arithmetic():
                     loss, metrics, rollout = self._whole_loss(batch.part(share), part)
                 (loss / self._passes).backward()
             values.append(torch.stack([loss.detach(), *metrics.values()]))
@@ -111,8 +111,8 @@ class ParallelLearner(WorldModelLearner):
         for i in range(self._passes):
             share = slice(i, None, self._passes)
             part = LatentRollout(rollout.latents[:, share], rollout.targets[:, share])
-            with self._own_stream("prior", i), self.accelerator.autocast():
-                loss, q = self._prior_loss(
+            with self._own_stream("prior", i), self.accelerator.arithmetic():
+                loss, q = prior_loss(
                     self.model, part, batch.task[share], self.q_scale, self.config.rho,
                     _noise_part(noise, share),
                 )  # fmt: skip

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import time
-import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pwm.core.progress import console
 from pwm.core.validation import require_choice
+from pwm.runtime.kernels.normed_activation import fast_kernels, has_kernels
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,8 +30,8 @@ PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 class CapturedFunction(Generic[P, R]):
     """A function of tensors replayed as a CUDA graph: one launch in place of some thousand.
 
-    The first calls are real work: they compile what is to be compiled and fill caches, on a side
-    stream as capturing demands. Then the function is captured and replayed from there on; arguments
+    The first calls are real work: they build kernels and fill caches, on a side stream as capturing
+    demands. Then the function is captured and replayed from there on; arguments
     of other shapes than before begin anew.
 
     Args:
@@ -64,7 +63,8 @@ class CapturedFunction(Generic[P, R]):
             self._inputs = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
             static_args, static_kwargs = tree_unflatten(self._inputs, structure)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            gc.collect()  # a graph that is freed while another is captured would spoil it
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._result = self._function(*static_args, **static_kwargs)
         for static, given in zip(self._inputs, leaves, strict=True):
             if isinstance(static, Tensor):
@@ -85,7 +85,8 @@ class Acceleration:
     """Settings that change speed and rounding, and nothing else.
 
     Attributes:
-        compile: run the inner functions under torch.compile; ``auto`` does so on a GPU.
+        compile: run the layers as fused kernels (:mod:`pwm.runtime.kernels`), and on a GPU whole
+            updates as CUDA graphs; ``auto`` does so where it can.
         precision: of matrix products. ``float32`` is exact; ``tf32`` lets a GPU round their inputs
             to 10 bits of mantissa (a CPU computes in float32); in ``bfloat16`` they run in that,
             while normalization, softmax, the decoding of values from bins, sums of losses and
@@ -108,10 +109,8 @@ class Acceleration:
             precision = "bfloat16" if device.type == "cuda" else "float32"
         exact = precision == "float32" or device.type != "cuda"
         torch.set_float32_matmul_precision("highest" if exact else "high")
-        wanted = self.compile == "always" or (self.compile == "auto" and device.type == "cuda")
-        return Accelerator(
-            device, bfloat16=precision == "bfloat16", compiles=wanted and can_compile(device.type)
-        )
+        fused = self.compile != "never" and has_kernels(device.type)
+        return Accelerator(device, bfloat16=precision == "bfloat16", fused=fused)
 
 
 @dataclass(frozen=True)
@@ -119,37 +118,29 @@ class Accelerator:
     """:class:`Acceleration` on a device.
 
     Attributes:
-        bfloat16: whether :meth:`autocast` changes anything.
-        compiles: whether :meth:`compile` does.
+        bfloat16: whether matrix products run in it.
+        fused: whether layers run as fused kernels.
         captures: whether :meth:`capture` may.
     """
 
     device: torch.device
     bfloat16: bool = False
-    compiles: bool = False
+    fused: bool = False
     captures: bool = True
 
-    def compile(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function under torch.compile, for inputs of one shape, or as it is.
-
-        Its backward pass is compiled for a call outside of :meth:`autocast`, where its forward pass
-        is called.
-        """
-        if not self.compiles:
-            return function
-        torch._functorch.config.backward_pass_autocast = "off"
-        return torch.compile(function, dynamic=False)
+    @property
+    def replays(self) -> bool:
+        """Whether :meth:`capture` gives a CUDA graph."""
+        return self.fused and self.captures and self.device.type == "cuda"
 
     def capture(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function replayed as a CUDA graph, where compiling is on and there is a GPU.
+        """The function replayed as a CUDA graph, where kernels are fused and there is a GPU.
 
         Its arguments are tensors whose shapes never change, in NamedTuples, tuples and the like,
         and it reads and writes all other state in place; what it returns is overwritten by the next
         call.
         """
-        if not (self.compiles and self.captures) or self.device.type != "cuda":
-            return function
-        return CapturedFunction(function)
+        return CapturedFunction(function) if self.replays else function
 
     def adam(self, *groups: Iterable[nn.Parameter], lr: float, **options: Any) -> torch.optim.Adam:
         """Adam as one kernel, each group with a learning rate of its own to be set by ``fill_``."""
@@ -159,15 +150,20 @@ class Accelerator:
         on_gpu = self.device.type == "cuda"
         return torch.optim.Adam(described, fused=True, capturable=on_gpu, **options)
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Where matrix products run in bfloat16.
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Where matrix products run in bfloat16 and layers as fused kernels, if they are to.
 
         For forward passes: backward, each product runs in what it ran in forward by itself, and
         autocast would round those that were kept in float32.
         """
-        if not self.bfloat16:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        rounding = (
+            torch.autocast(self.device.type, dtype=torch.bfloat16)
+            if self.bfloat16
+            else nullcontext()
+        )
+        with rounding, fast_kernels(self.fused):
+            yield
 
 
 class FirstStep:
@@ -177,7 +173,7 @@ class FirstStep:
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self._wanted, self._start = accelerator.compiles, time.perf_counter()
+        self._wanted, self._start = accelerator.fused, time.perf_counter()
 
     def report(self, result: Tensor) -> None:
         """After a step, with one of its results."""
@@ -186,21 +182,3 @@ class FirstStep:
             result.sum().item()  # the device has finished
             seconds = time.perf_counter() - self._start
             console.print(f"first step: {seconds:.1f} s, with compiling")
-
-
-@cache
-def can_compile(device: str) -> bool:
-    """Whether torch.compile works here, found by compiling a small layer forward and backward.
-
-    Warns, once, with the reason if it does not: a C++ compiler is missing, or Triton.
-    """
-    x = torch.ones(4, 8, device=device)
-    weight = torch.ones(8, 8, device=device, requires_grad=True)
-    layer = torch.compile(lambda x, w: F.mish(F.layer_norm(x @ w, (8,))).sum(), dynamic=False)
-    try:
-        torch.autograd.grad(layer(x, weight), weight)
-    except Exception as error:  # whatever the tool chain raises means the same to us
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"torch.compile does not work here, going on eagerly: {reason}", stacklevel=2)
-        return False
-    return True

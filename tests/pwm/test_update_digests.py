@@ -1,8 +1,10 @@
-"""Fifty updates of both learners against digests recorded before the hot path was typed.
+"""Fifty updates of both learners against recorded digests: a change that says that it keeps the
+numbers keeps them.
 
-All but the first were recorded again when expectations over bins and discounted sums became sums of
-products, which add up in another order than matrix products: the sums of absolute values moved by
-less than 5e-8 of themselves.
+They were recorded again where sums came to be added up in another order: expectations over bins as
+sums of products (the sums of absolute values below moved by less than 5e-8 of themselves), and the
+gradients of actors as one product over all steps, of task embeddings as one of all
+uses (less than 2e-7).
 
 The bytes are those of one kind of processor and one version of torch; elsewhere matrix products
 round otherwise, and the sums of absolute values are compared with a tolerance instead.

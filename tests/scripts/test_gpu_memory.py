@@ -96,7 +96,7 @@ def test_activations_are_what_autograd_keeps():
 
         noise = learner._noise(batch)
         hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-        with hooks, accelerator.autocast(), pytest.MonkeyPatch.context() as patched:
+        with hooks, accelerator.arithmetic(), pytest.MonkeyPatch.context() as patched:
             patched.setattr("pwm.models.layers.mish", torch.nn.functional.mish)
             loss = learner._loss(batch, noise)
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}

@@ -91,7 +91,7 @@ def test_the_gradient_in_bfloat16_is_that_of_float32_to_two_digits():
         accelerator = Acceleration("never", precision).prepare(torch.device("cpu"))
         learner = ActorCriticLearner(make_model(), SUITE.tasks[:2], CONFIG, 0, accelerator)
         start = torch.rand(2, 16, 4, 8, generator=torch.Generator().manual_seed(1)).softmax(-1)
-        with accelerator.autocast():
+        with accelerator.arithmetic():
             loss, *_ = learner.actor_objective(Inputs(start.flatten(2), learner.noise()))
         parts = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
         gradients.append(torch.cat([part.flatten() for part in parts]))

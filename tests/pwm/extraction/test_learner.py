@@ -17,12 +17,12 @@ from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.imagination import Imagined, ImaginedRollout
 from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
 from pwm.extraction.learner import ActorCriticLearner
-from pwm.models import layers
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.math import symexp
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
+from pwm.runtime.kernels import mish
 
 SUITE = Suite(
     "three",
@@ -97,6 +97,29 @@ def objective(
 # --- the gradient of the actor loss through the world model --------------------------------------
 
 
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("shown", [False, True])
+def test_actors_get_the_same_gradient_in_two_parts(detach, shown):
+    """That of the actions and then of the weights is that of the whole loss."""
+    learner = make_learner(model=make_model().double(), detach_actor_input=detach)
+    learner.actors.double()
+    learner.critics.double()
+    learner.bc_weight = torch.tensor(0.7, dtype=torch.float64)
+    start = make_starts(6).double()
+    noise = learner.noise()
+    noise = noise._replace(action=noise.action.double())
+    demonstrations = Demonstrations(start, torch.rand(3, 6, 2).double()) if shown else None
+    inputs = Inputs(start, noise, demonstrations)
+    grads, _, metrics = learner._actor_gradients(inputs)
+    learner.return_moments.zero_()
+    loss, _, whole_metrics = learner.actor_objective(inputs)
+    whole = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
+    for ours, theirs in zip(grads, whole, strict=True):
+        assert theirs.abs().max() > 1e-6
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(metrics, whole_metrics)
+
+
 class Problem:
     """A learner in float64 with fixed starts and noise, and its loss as a function of the actor."""
 
@@ -149,7 +172,7 @@ class Problem:
         steps = step * torch.eye(len(weights), dtype=torch.float64)
         losses = torch.vmap(lambda at: self.loss(at, actor_inputs))
         with pytest.MonkeyPatch.context() as patch:  # vmap does not take the library's own Mish
-            patch.setattr(layers._RationalMish, "apply", nn.functional.mish)
+            patch.setattr(mish._RationalMish, "apply", nn.functional.mish)
             return (losses(weights + steps) - losses(weights - steps)) / (2 * step)
 
 

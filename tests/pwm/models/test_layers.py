@@ -8,6 +8,7 @@ from torch import nn
 from pwm.models.layers import (
     Mish,
     NormedLinear,
+    OutputLinear,
     SimNorm,
     StackedLinear,
     StackedMLP,
@@ -95,7 +96,7 @@ def test_normed_linear_is_linear_then_layer_norm_then_activation():
 
 def test_mlp_ends_plain_or_with_the_given_activation():
     plain, normed = mlp(3, [4, 5], 8), mlp(3, [4], 8, SimNorm(8))
-    assert [type(layer) for layer in plain] == [NormedLinear, NormedLinear, nn.Linear]
+    assert [type(layer) for layer in plain] == [NormedLinear, NormedLinear, OutputLinear]
     assert [layer.out_features for layer in plain] == [4, 5, 8]
     assert all(isinstance(layer.act, Mish) for layer in plain[:-1])
     torch.testing.assert_close(normed(torch.randn(2, 3)).sum(-1), torch.ones(2))

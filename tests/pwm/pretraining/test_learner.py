@@ -82,6 +82,29 @@ def test_bfloat16_is_of_the_forward_pass_alone():
     assert not any(seen)
 
 
+@pytest.mark.parametrize("q_and_prior", [False, True])
+def test_dynamics_get_the_same_gradient_in_two_parts(q_and_prior):
+    plain, parts = make_learner(q_and_prior), make_learner(q_and_prior)
+    parts._in_two_parts = True
+    for learner in (plain, parts):
+        with torch.no_grad():  # fresh reward and value heads are zero
+            for parameter in learner.model.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded()))
+        torch.manual_seed(5)
+        batch = make_batch()
+        learner._gradients(batch, learner._noise(batch) if q_and_prior else None)
+    for (name, one), two in zip(
+        plain.model.named_parameters(), parts.model.parameters(), strict=True
+    ):
+        if one.grad is not None:
+            torch.testing.assert_close(two.grad, one.grad, rtol=1e-4, atol=1e-7, msg=name)
+    assert all(p.grad.abs().max() > 1e-5 for p in parts.model.dynamics.parameters())
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(9)
+
+
 def test_learning_rate_warms_up_then_decays_linearly():
     learner = make_learner(steps=100, lr=1e-3, lr_final=1e-4, warmup=10, encoder_lr_scale=0.5)
     rates = [learner.set_learning_rate(step) for step in range(101)]
