@@ -13,7 +13,6 @@ from pwm.models.layers import Mish, NormedLinear, SimNorm, StackedMLP, mlp
 from pwm.runtime.kernels import native
 from pwm.runtime.kernels.normed_activation import (
     fast_kernels,
-    has_kernels,
     normed_activation,
     runs_fused,
 )
@@ -159,13 +158,32 @@ def test_other_activations_and_precisions_keep_torchs_operations():
             assert not runs_fused(x)
 
 
-def test_without_a_compiler_a_warning_and_torchs_operations(tmp_path, monkeypatch):
-    monkeypatch.setenv("CC", "/nonexistent/compiler")
-    for cached in (native.library, has_kernels):
-        monkeypatch.setattr(cached, "__wrapped__", cached.__wrapped__)
-    with pytest.warns(UserWarning, match="fast kernels could not be built.*compiler") as caught:
+def compiler_that(tmp_path, line: str) -> str:
+    script = tmp_path / "cc"
+    script.write_text(f"#!/bin/sh\n{line}\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(None, "No such file"), ("echo 'it is broken' >&2; exit 1", "it is broken")],
+)
+def test_without_a_compiler_that_works_a_warning_and_torchs_operations(
+    line, reason, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CC", compiler_that(tmp_path, line) if line else "/nonexistent/compiler")
+    monkeypatch.setenv("PWM_CACHE", str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match=f"fast kernels could not be built.*{reason}") as caught:
         assert native.library.__wrapped__() is None
     assert len(caught) == 1
+
+
+def test_a_compiler_without_openmp_builds_them_too(tmp_path, monkeypatch):
+    refuse = 'case "$*" in *-fopenmp*) exit 1;; esac; exec cc "$@"'
+    monkeypatch.setenv("CC", compiler_that(tmp_path, refuse))
+    monkeypatch.setenv("PWM_CACHE", str(tmp_path / "cache"))
+    assert native.library.__wrapped__() is not None
 
 
 def test_kernels_are_built_once(tmp_path, monkeypatch):
