@@ -43,7 +43,7 @@ def adam_step() -> Callable[[], object]:
 )
 def test_a_function_s_time_goes_to_its_class_alone(function, expected):
     function()
-    result = spent(function, CPU, updates=1)
+    result = spent(function, CPU)
     assert [name for name, ms in result.ms.items() if ms > 0] == [expected]
     assert 0 < result.ms[expected] < result.wall_ms
 
@@ -72,7 +72,7 @@ def test_the_rows_of_an_update_make_up_the_whole(kind):
         else Iteration("tiny", 1, ActorCriticConfig(batch_size=4, horizon=2), EAGER, "cpu")
     )
     update()
-    result = spent(update, CPU, updates=1)
+    result = spent(update, CPU)
     assert all(result.ms[name] > 0 and result.kernels[name] > 0 for name in CLASSES)
     assert 0 < result.rest_ms < result.wall_ms
     rows = [line.split(" | ") for line in table(kind, result).splitlines()[2:]]
