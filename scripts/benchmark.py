@@ -20,6 +20,7 @@ from benchmarks.rows import Row
 from roofline import measure_ceilings
 
 PARTS = ("extraction", "pretraining", "sampling", "evaluation")
+_EVALUATIONS = 3  # at most, of a minute each
 HEADER = "| what | compared with, ms | ours, ms | ratio | at least | floor, ms | x floor | note |"
 
 
@@ -33,7 +34,7 @@ def measure(device: str, parts: list[str], repeats: int) -> Iterator[Row]:
     if "sampling" in parts:
         yield from sampling.rows(device, repeats)
     if "evaluation" in parts:
-        yield from evaluation.rows(device, repeats)
+        yield from evaluation.rows(device, min(repeats, _EVALUATIONS))
 
 
 def line(row: Row) -> str:

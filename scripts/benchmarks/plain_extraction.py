@@ -1,99 +1,36 @@
 """The reference's extraction with a learner's networks: what the fast version is measured against.
 
-One task, eager, one module a network, one optimizer step a minibatch; nothing is shared, stacked,
-fused or folded. The equations are those of ``reference/pwm_minimal.py``; here is only what a
-suite of many tasks adds, task embeddings and action masks.
+One task, eager, an ensemble of critics under vmap, one optimizer step a minibatch; nothing is
+shared between networks, fused or folded. As in PWM's published code the critics value every
+imagined step where it is made, and backpropagation reaches the weights of the world model too,
+which do not change. The equations are those of ``reference/pwm_minimal.py``; here is besides what
+a suite of many tasks adds, task embeddings and action masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from reference.pwm_minimal import Actor, Constants, Critics, WorldModel, extract, mlp, simnorm
+from benchmarks.plain_networks import PlainEnsemble, PlainWorldModel, plain_mlp
+from reference.pwm_minimal import Constants, actor_loss, descend, td_lambda
 from torch import Tensor, nn
 
 from pwm.extraction.learner import ActorCriticLearner
-from pwm.models import actor_critic, world_model
-from pwm.models.layers import StackedMLP
+from pwm.models import actor_critic
 
 
-def plain_mlp(parameters: Iterable[Tensor], act: nn.Module | None = None) -> nn.Sequential:
-    """An MLP of the reference with the weights of a library's, given in their order."""
-    theirs = list(parameters)
-    weights = [parameter for parameter in theirs if parameter.dim() == 2]
-    net = mlp(weights[0].shape[1], *(len(weight) for weight in weights), act=act)
-    with torch.no_grad():
-        for ours, given in zip(net.parameters(), theirs, strict=True):
-            ours.copy_(given)
-    return net.to(theirs[0].device)
-
-
-def unstack(stacked: StackedMLP) -> list[nn.Sequential]:
-    """The members of a stack as MLPs of their own."""
-    members = len(next(stacked.parameters()))
-    return [plain_mlp(p[i] for p in stacked.parameters()) for i in range(members)]
-
-
-class PlainWorldModel(WorldModel):
-    """The reference's world model with a task embedding beside every observation and latent.
-
-    Args:
-        model: its networks are copied as they are now; it must not normalize observations.
-
-    Attributes:
-        task: ids, () or (B,), of what the other methods are given.
-    """
-
-    task: Tensor
-
-    def __init__(self, model: world_model.WorldModel) -> None:
-        nn.Module.__init__(self)
-        act = simnorm(model.size.simnorm_dim)
-        self.encoder = plain_mlp(model.encoder.parameters(), act)
-        self.dynamics = plain_mlp(model.dynamics.parameters(), act)
-        self.reward_head = plain_mlp(model.reward_head.parameters())
-        self.embedding = nn.Embedding.from_pretrained(model.task_emb.weight.clone(), freeze=False)
-        self.bins, self.obs_mean, self.obs_std = model.bins, 0.0, 1.0
-
-    def with_task(self, x: Tensor) -> Tensor:
-        """Task embeddings of norm at most one beside (B, n)."""
-        embedding = self.embedding(self.task)
-        embedding = embedding / embedding.norm(dim=-1, keepdim=True).clamp(min=1.0)
-        return torch.cat([x, embedding.expand(len(x), -1)], -1)
-
-    def encode(self, o: Tensor) -> Tensor:
-        """(B, obs) -> (B, latent)."""
-        return super().encode(self.with_task(o))
-
-    def next(self, z: Tensor, a: Tensor) -> Tensor:
-        """(B, latent), (B, action) -> (B, latent)."""
-        return super().next(self.with_task(z), a)
-
-    def reward_logits(self, z: Tensor, a: Tensor) -> Tensor:
-        """(B, latent), (B, action) -> (B, bins)."""
-        return super().reward_logits(self.with_task(z), a)
-
-
-class PlainActor(Actor):
+class PlainActor(nn.Module):
     """The reference's actor with zeros in the action dimensions that the task does not have."""
 
     def __init__(self, actors: actor_critic.Actors) -> None:
-        nn.Module.__init__(self)
-        (self.mean,) = unstack(actors.mean)
+        super().__init__()
+        self.mean = plain_mlp(p[0] for p in actors.mean.parameters())
         self.log_std = nn.Parameter(actors.log_std[0].detach().clone())
         self.min_log_std, self.mask = actors.min_log_std, actors.action_mask[0]
 
-    def forward(self, z: Tensor, noise: Tensor | float = 0.0) -> Tensor:
+    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
         """(B, latent), (B, action) -> (B, action)."""
-        return super().forward(z, noise) * self.mask
-
-
-class PlainCritics(Critics):
-    """The reference's critics."""
-
-    def __init__(self, critics: actor_critic.Critics) -> None:
-        nn.ModuleList.__init__(self, unstack(critics.value))
+        std = self.log_std.clamp(min=self.min_log_std).exp()
+        return torch.tanh(self.mean(z) + noise * std) * self.mask
 
 
 class PlainExtraction:
@@ -105,7 +42,7 @@ class PlainExtraction:
 
     def __init__(self, learner: ActorCriticLearner) -> None:
         config = learner.config
-        c = Constants(
+        self.c = Constants(
             horizon=config.horizon,
             iterations=config.iterations,
             gamma=config.discount,
@@ -119,14 +56,52 @@ class PlainExtraction:
             critic_batches=config.critic.batches,
             detach_actor_input=config.detach_actor_input,
         )
-        model = PlainWorldModel(learner.model)
-        model.task = learner.task_ids[0]
-        self.actor, self.critics = PlainActor(learner.actors), PlainCritics(learner.critics)
-        self._starts: list[Tensor] = []
-        starts = iter(self._starts.pop, None)
-        self._iterations = extract(model, self.actor, self.critics, starts, c)
+        self.model = PlainWorldModel(learner.model)
+        self.model.task = learner.task_ids[0]
+        self.actor = PlainActor(learner.actors)
+        self.critics = PlainEnsemble(learner.critics.value)
+        self.actor_adam, self.critic_adam = (
+            torch.optim.Adam(net.parameters(), betas=self.c.betas)
+            for net in (self.actor, self.critics)
+        )
+        self.iterations = 0
+        self.mean = self.var = torch.zeros((), device=learner.task_ids.device)  # of all returns
 
     def iteration(self, start: Tensor) -> Tensor:
         """One actor step and the critics' steps from (B, latent); returns the mean return."""
-        self._starts.append(start)
-        return next(self._iterations)
+        c, i = self.c, self.iterations
+        lr = c.policy_lr + (c.policy_lr_final - c.policy_lr) * i / c.iterations
+        latents, rewards, values = self.imagine(start)
+        weights = c.gamma ** torch.arange(c.horizon, device=start.device)
+        returns = weights @ rewards + c.gamma**c.horizon * values[-1]
+        loss = actor_loss(returns, self.return_scale(returns.detach()))
+        descend(self.actor_adam, lr, loss, c.actor_grad_norm)
+        target = td_lambda(rewards.detach(), values.detach(), c).flatten()
+        states = latents.detach().flatten(0, 1)
+        for _ in range(c.critic_iterations):
+            for part in torch.randperm(len(states), device=start.device).chunk(c.critic_batches):
+                predicted = self.critics(states[part]).squeeze(-1)
+                loss = (predicted - target[part]).square().mean()
+                descend(self.critic_adam, lr, loss, c.critic_grad_norm)
+        self.iterations += 1
+        return returns.detach().mean()
+
+    def imagine(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents z_0 .. z_H-1 (H, B, latent), rewards (H, B) and values of z_1 .. z_H (H, B)."""
+        latents, rewards, values = [], [], []
+        shape = self.c.horizon, len(z), len(self.actor.log_std)
+        for noise in torch.randn(shape, device=z.device):
+            latents.append(z)
+            a = self.actor(z.detach() if self.c.detach_actor_input else z, noise)
+            rewards.append(self.model.expected(self.model.reward_logits(z, a)))
+            z = self.model.next(z, a)
+            values.append(self.critics(z).squeeze(-1).amin(0))
+        return torch.stack(latents), torch.stack(rewards), torch.stack(values)
+
+    def return_scale(self, returns: Tensor) -> Tensor:
+        """The running standard deviation, with these (B,) taken in."""
+        i = self.iterations
+        var, mean = torch.var_mean(returns, correction=0)
+        self.var = (i * self.var + var + i / (i + 1) * (mean - self.mean) ** 2) / (i + 1)
+        self.mean = (i * self.mean + mean) / (i + 1)
+        return self.var.sqrt().clamp(min=0.01)

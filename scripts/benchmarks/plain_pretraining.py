@@ -1,18 +1,17 @@
-"""The reference's pretraining update with a learner's networks, and with Q ensemble and prior.
+"""TD-MPC2's update with a learner's networks: what the fast pretraining is measured against.
 
-Eager, one module a network, a loop over steps, all members of the ensemble computed and two of them
-taken, as in the method's usual code. The world model's loss is that of
-``scripts/reference/pwm_minimal.py``. It takes the learner's random numbers, so that an update of
-both must end in the same weights.
+Plain eager torch, as in TD-MPC2's published code: an ensemble under vmap, all networks but the
+dynamics evaluated for all steps at once, all members of the ensemble computed and two taken. It
+takes the learner's random numbers, so that an update of both must end in the same weights.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from benchmarks.plain_extraction import PlainWorldModel, plain_mlp, unstack
-from reference.pwm_minimal import Constants, cross_entropy, descend, world_model_loss
-from torch import Tensor, nn
+from benchmarks.plain_networks import PlainEnsemble, PlainWorldModel, plain_mlp
+from reference.pwm_minimal import descend
+from torch import Tensor
 
 from pwm.data.windows.sampler import Batch
 from pwm.pretraining.learner import WorldModelLearner
@@ -33,22 +32,13 @@ class PlainPretraining:
         model, config = learner.model, learner.config
         self.config, self.lr = config, config.lr
         self.discount, self.mask = learner.discount, model.action_mask
-        self.c = Constants(
-            rho=config.rho,
-            consistency=config.loss.consistency,
-            reward=config.loss.reward,
-            encoder_lr_scale=config.encoder_lr_scale,
-            grad_norm=config.grad_clip,
-        )
         self.model = PlainWorldModel(model)
         encoder = list(self.model.encoder.parameters())
         rest = [p for name, p in self.model.named_parameters() if not name.startswith("encoder.")]
         if model.has_q:
             self.prior = plain_mlp(model.prior.parameters())
-            self.q = nn.ModuleList(
-                _with_dropout(net, model.size.dropout) for net in unstack(model.q_ensemble)
-            )
-            self.q_target = nn.ModuleList(unstack(model.q_target)).requires_grad_(False)
+            self.q = PlainEnsemble(model.q_ensemble, model.size.dropout)
+            self.q_target = PlainEnsemble(model.q_target).requires_grad_(False)
             self.prior_optimizer = torch.optim.Adam(self.prior.parameters(), eps=1e-5)
             rest += self.q.parameters()
         self.optimizer = torch.optim.Adam(
@@ -59,22 +49,63 @@ class PlainPretraining:
     def update(self, batch: Batch, noise: PriorNoise | None) -> Tensor:
         """One step of all optimizers; returns the world model's loss."""
         self.model.task = batch.task
-        loss, z, encoded = world_model_loss(self.model, *batch[:3], self.c)
+        target = None
+        with torch.no_grad():
+            following = self.model.encode(batch.obs[1:])
+            if noise is not None:
+                target = self.td_target(following, batch, noise)
+        latents, loss = self.roll_out(batch, following)
+        loss = loss + self.head_losses(latents[:-1], batch, target)
+        descend(self.optimizer, self.lr, loss, self.config.grad_clip)
         if noise is not None:
-            loss = loss + self.config.loss.value * self.value_loss(z, encoded, batch, noise)
-        descend(self.optimizer, self.lr, loss, self.c.grad_norm)
-        if noise is not None:
-            self.update_prior([z_t.detach() for z_t in z], noise)
+            self.update_prior(latents.detach(), noise)
+            self.update_target()
         return loss.detach()
 
-    def expected(self, logits: Tensor) -> Tensor:
+    def roll_out(self, batch: Batch, following: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (H+1, B, latent), and the loss of those after the first."""
+        z, loss = self.model.encode(batch.obs[0]), torch.zeros((), device=following.device)
+        latents = [z]
+        for t, (action, encoded) in enumerate(zip(batch.action, following, strict=True)):
+            z = self.model.next(z, action)
+            latents.append(z)
+            loss = loss + self.config.rho**t / len(following) * F.mse_loss(z, encoded)
+        return torch.stack(latents), self.config.loss.consistency * loss
+
+    def head_losses(self, z: Tensor, batch: Batch, target: Tensor | None) -> Tensor:
+        """Of rewards, and of Q-values if there are targets (H, B) for them."""
+        weights, steps = self.config.loss, self.step_weights(z)
+        logits = self.model.reward_logits(z, batch.action)
+        loss = weights.reward * steps @ self.cross_entropy(logits, batch.reward).mean(-1)
+        if target is not None:
+            logits = self.q(self.model.joint(z, batch.action))
+            errors = self.cross_entropy(logits, target).mean((0, -1))
+            loss = loss + weights.value * steps @ errors
+        return loss
+
+    def step_weights(self, z: Tensor) -> Tensor:
+        """rho^t / H of (H, ...)."""
+        return self.config.rho ** torch.arange(len(z), device=z.device) / len(z)
+
+    def cross_entropy(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Of (..., H, B, bins) to the two bins around symlog(x), (H, B): (..., H, B)."""
+        bins = self.model.bins
+        symlog = x.sign() * x.abs().log1p()
+        position = (symlog.clamp(bins[0], bins[-1]) - bins[0]) / (bins[1] - bins[0])
+        lower = position.floor().clamp(max=len(bins) - 2)
+        weight, below = (position - lower).unsqueeze(-1), lower.long().unsqueeze(-1)
+        two_hot = torch.zeros(*x.shape, len(bins), device=x.device)
+        two_hot = two_hot.scatter(-1, below, 1 - weight).scatter(-1, below + 1, weight)
+        return -(two_hot * logits.log_softmax(-1)).sum(-1)
+
+    def value(self, logits: Tensor) -> Tensor:
         """The mean under a categorical, in real units."""
-        mean = logits.softmax(-1) @ self.model.bins
+        mean = self.model.expected(logits)
         return mean.sign() * (mean.abs().exp() - 1)
 
     def act(self, z: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A sample of the prior and its log-probability."""
-        mean, log_std = self.prior(self.model.with_task(z)).chunk(2, -1)
+        mean, log_std = self.prior(self.model.joint(z)).chunk(2, -1)
         mask = self.mask[self.model.task]
         log_std = (-10 + 6 * (log_std.tanh() + 1)) * mask
         action = mean * mask + noise * mask * log_std.exp()
@@ -82,49 +113,26 @@ class PlainPretraining:
         squash = 2 * (0.6931471805599453 - action - F.softplus(-2 * action))
         return action.tanh(), ((gaussian - squash) * mask).sum(-1)
 
-    def joint(self, z: Tensor, action: Tensor) -> Tensor:
-        """What a Q function reads."""
-        return torch.cat([self.model.with_task(z), action], -1)
+    def td_target(self, following: Tensor, batch: Batch, noise: PriorNoise) -> Tensor:
+        """One step's reward and the discounted value of where it leads: (H, B)."""
+        action, _ = self.act(following, noise.target)
+        logits = self.q_target(self.model.joint(following, action))
+        least = self.value(logits[noise.members[:2]]).amin(0)
+        return batch.reward + self.discount[batch.task] * least
 
-    def value_loss(
-        self, z: list[Tensor], encoded: list[Tensor], batch: Batch, noise: PriorNoise
-    ) -> Tensor:
-        """Cross-entropy of every member to the one-step target."""
-        loss, horizon = torch.zeros((), device=batch.task.device), len(encoded)
-        for t, following in enumerate(encoded):
-            with torch.no_grad():
-                action, _ = self.act(following, noise.target[t])
-                there = self.joint(following, action)
-                values = torch.stack([self.expected(q(there)) for q in self.q_target])
-                least = values[noise.members[:2]].min(0).values
-                target = batch.reward[t] + self.discount[batch.task] * least
-            here = self.joint(z[t], batch.action[t])
-            errors = [cross_entropy(q(here), target, self.model.bins) for q in self.q]
-            loss = loss + self.c.rho**t / horizon * torch.stack(errors).mean()
-        return loss
+    def update_prior(self, z: Tensor, noise: PriorNoise) -> None:
+        """The prior's step and the running scale, from (H+1, B, latent)."""
+        action, log_prob = self.act(z, noise.policy)
+        logits = self.q(self.model.joint(z, action), frozen=True)
+        value = self.value(logits[noise.members[2:]]).mean(0)
+        loss = self.step_weights(z) @ (1e-4 * log_prob - value / self.q_scale).mean(-1)
+        descend(self.prior_optimizer, self.lr, loss, self.config.grad_clip)
+        shares = torch.tensor([0.05, 0.95], device=z.device)
+        low, high = torch.quantile(value[0].detach(), shares)
+        self.q_scale.lerp_((high - low).clamp(min=1.0), self.config.target_tau)
 
-    def update_prior(self, latents: list[Tensor], noise: PriorNoise) -> None:
-        """The prior's step, the running scale and the target ensemble."""
-        loss, first = torch.zeros((), device=self.q_scale.device), None
-        for t, z in enumerate(latents):
-            action, log_prob = self.act(z, noise.policy[t])
-            joint = self.joint(z, action)
-            values = torch.stack([self.expected(q(joint)) for q in self.q])
-            value = values[noise.members[2:]].mean(0)
-            first = value.detach() if first is None else first
-            step = (1e-4 * log_prob - value / self.q_scale).mean()
-            loss = loss + self.c.rho**t / len(latents) * step
-        descend(self.prior_optimizer, self.lr, loss, self.c.grad_norm)
-        with torch.no_grad():
-            low, high = torch.quantile(first, torch.tensor([0.05, 0.95], device=first.device))
-            self.q_scale.lerp_((high - low).clamp(min=1.0), self.config.target_tau)
-            for ours, theirs in zip(self.q_target.parameters(), self.q.parameters(), strict=True):
-                ours.lerp_(theirs, self.config.target_tau)
-
-
-def _with_dropout(net: nn.Sequential, share: float) -> nn.Sequential:
-    """The same with dropout after the first linear map."""
-    if not share:
-        return net
-    (linear, *norm_and_act), *rest = net
-    return nn.Sequential(nn.Sequential(linear, nn.Dropout(share), *norm_and_act), *rest)
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Move the target ensemble towards the ensemble."""
+        online, target = list(self.q.parameters()), list(self.q_target.parameters())
+        torch._foreach_lerp_(target, online, self.config.target_tau)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from benchmarks.plain_pretraining import PlainPretraining
-from benchmarks.rows import Row, interleaved
+from benchmarks.rows import EAGER, Row, cpu_ways, interleaved
 from roofline import Ceilings, model_size, pretraining_cost, random_batch
 
 from pwm.core.suites import get_suite
@@ -49,34 +49,41 @@ def rows(device: str, repeats: int, ceilings: Ceilings) -> Iterator[Row]:
     """Measure.
 
     Yields:
-        On a CPU the 5M model at batch 128 with Q and prior; on a GPU the 48M at batch 1024 without
-        and with them, whose note gives the share of the measured bfloat16 rate.
+        On a CPU updates with Q and prior, the 5M model at batch 128 and the 1M at batch 256; on a
+        GPU the 48M at batch 1024 without and with them, whose note gives the share of the measured
+        bfloat16 rate.
     """
-    eager = Acceleration("never", "float32")
-    fast = Acceleration("always", "bfloat16")
     if device == "cpu":
-        exact = Acceleration("always", "float32")
-        ours = [Update("5M", 128, True, how, device) for how in (exact, fast)]
-        plain = PlainUpdate(Update("5M", 128, True, eager, device))
-        plain_ms, exact_ms, fast_ms = interleaved([plain, *ours], repeats, warmup=2)
-        cost = pretraining_cost("5M", 128, 16, q_and_prior=True)
-        for name, taken, rate, required in (
-            ("float32", exact_ms, ceilings.float32, None),
-            ("bfloat16", fast_ms, ceilings.bfloat16, 1.5),
-        ):
-            what = f"pretraining 5M, Q and prior, batch 128, H 16, compiled, {name}"
-            floor = cost.floor_ms(rate, ceilings.copy)
-            yield Row(what, plain_ms, taken, floor, required, "against plain eager float32")
-        return
+        yield from _on_a_cpu("5M", 128, repeats, ceilings)
+        yield from _on_a_cpu("1M", 256, repeats, ceilings)
+    else:
+        yield from _on_a_gpu(device, repeats, ceilings)
+
+
+def _on_a_cpu(model: str, batch: int, repeats: int, ceilings: Ceilings) -> Iterator[Row]:
+    torch.compiler.reset()
+    ways = cpu_ways(ceilings)
+    ours = [Update(model, batch, True, way.acceleration, "cpu") for way in ways]
+    plain = PlainUpdate(Update(model, batch, True, EAGER, "cpu"))
+    plain_ms, *times = interleaved([plain, *ours], repeats)
+    cost = pretraining_cost(model, batch, 16, q_and_prior=True)
+    for way, taken in zip(ways, times, strict=True):
+        what = f"pretraining {model}, Q and prior, batch {batch}, H 16, {way.name}"
+        floor = cost.floor_ms(way.rate, ceilings.copy)
+        yield Row(what, plain_ms, taken, floor, 2.5, "against plain eager float32")
+
+
+def _on_a_gpu(device: str, repeats: int, ceilings: Ceilings) -> Iterator[Row]:
+    fast, rate = Acceleration("always", "bfloat16"), ceilings.rates["bfloat16"]
     for q_and_prior in (False, True):
         ours = Update("48M", 1024, q_and_prior, fast, device)
         (taken,) = interleaved([ours], repeats, warmup=5)
         cost = pretraining_cost("48M", 1024, 16, q_and_prior)
-        share = cost.flops / (taken / 1e3) / ceilings.bfloat16
+        share = cost.flops / (taken / 1e3) / rate
         what = "pretraining 48M, batch 1024, H 16, " + (
             "Q and prior" if q_and_prior else "world model only"
         )
-        floor = cost.floor_ms(ceilings.bfloat16, ceilings.copy)
+        floor = cost.floor_ms(rate, ceilings.copy)
         note = f"{100 * share:.0f} % of the measured bfloat16 rate; 25 % is required"
         yield Row(what, None, taken, floor, None, note)
         del ours

@@ -8,6 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from roofline import Ceilings
+
+from pwm.runtime.acceleration import Acceleration
+
+EAGER = Acceleration("never", "float32")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,33 @@ class Row:
     def over_floor(self) -> float | None:
         """How many times the floor it takes."""
         return None if self.floor_ms is None else self.ours_ms / self.floor_ms
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a CPU can compute.
+
+    Attributes:
+        name: as the table says it.
+        acceleration: the settings.
+        rate: operations a second of large matrix products.
+    """
+
+    name: str
+    acceleration: Acceleration
+    rate: float
+
+
+def cpu_ways(ceilings: Ceilings) -> list[Way]:
+    """In float32, and in bfloat16 where the CPU has it."""
+    ways = [
+        Way("eager, float32", EAGER, ceilings.float32),
+        Way("compiled, float32", Acceleration("always", "float32"), ceilings.float32),
+    ]
+    if ceilings.bfloat16 is not None:
+        fast = Acceleration("always", "bfloat16")
+        ways.append(Way("compiled, bfloat16", fast, ceilings.bfloat16))
+    return ways
 
 
 def interleaved(

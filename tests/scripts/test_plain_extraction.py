@@ -64,9 +64,10 @@ def difference(detach: bool, acceleration: Acceleration) -> tuple[float, float]:
         for ours, theirs in zip(learner.actors.parameters(), plain.actor.parameters(), strict=True)
     ]
     of_critics = [
-        (ours[member] - theirs).abs().max()
-        for member, critic in enumerate(plain.critics)
-        for ours, theirs in zip(learner.critics.parameters(), critic.parameters(), strict=True)
+        (ours - theirs).abs().max()
+        for ours, theirs in zip(
+            learner.critics.parameters(), plain.critics.parameters(), strict=True
+        )
     ]
     return torch.stack(of_actor).max().item(), torch.stack(of_critics).max().item()
 

@@ -56,19 +56,13 @@ def differences(q_and_prior: bool, acceleration: Acceleration) -> dict[str, floa
         ("reward", model.reward_head, plain.model.reward_head),
         ("embedding", model.task_emb, plain.model.embedding),
     ]
-    found = {name: _largest(ours, theirs) for name, ours, theirs in pairs}
     if q_and_prior:
-        found["prior"] = _largest(model.prior, plain.prior)
-        for name, stacked, members in (
+        pairs += [
+            ("prior", model.prior, plain.prior),
             ("q", model.q_ensemble, plain.q),
             ("target", model.q_target, plain.q_target),
-        ):
-            found[name] = max(
-                float((ours.detach()[i] - theirs.detach()).abs().max())
-                for i, member in enumerate(members)
-                for ours, theirs in zip(stacked.parameters(), member.parameters(), strict=True)
-            )
-    return found
+        ]
+    return {name: _largest(ours, theirs) for name, ours, theirs in pairs}
 
 
 def _largest(ours: torch.nn.Module, theirs: torch.nn.Module) -> float:

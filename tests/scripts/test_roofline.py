@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from roofline import Cost, extraction_cost, pretraining_cost
+from benchmarks.rows import cpu_ways
+from roofline import Ceilings, Cost, extraction_cost, pretraining_cost
 
 from configs import changed
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
@@ -33,3 +34,11 @@ def test_costs_grow_with_the_batch_and_with_q():
 def test_the_floor_is_the_slower_of_computing_and_moving():
     assert Cost(flops=2e9, moved=1e6).floor_ms(1e12, 1e9) == pytest.approx(2.0)
     assert Cost(flops=2e9, moved=1e7).floor_ms(1e12, 1e9) == pytest.approx(10.0)
+
+
+def test_only_hardware_with_bfloat16_is_measured_in_it():
+    without = Ceilings(float32=1e9, tf32=2e9, bfloat16=None, copy=1e9)
+    assert without.rates == {"float32": 1e9, "tf32": 2e9}
+    assert [way.rate for way in cpu_ways(without)] == [1e9, 1e9]
+    *others, last = cpu_ways(Ceilings(float32=1e9, tf32=2e9, bfloat16=3e9, copy=1e9))
+    assert len(others) == 2 and (last.rate, last.acceleration.precision) == (3e9, "bfloat16")
