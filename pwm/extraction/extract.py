@@ -33,9 +33,9 @@ from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.pretraining.data_warnings import Traits, data_warnings
-from pwm.runtime.acceleration import FirstStep
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import resolve_device
+from pwm.runtime.first_step import FirstStep
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger
 from pwm.runtime.run_dir import open_run, resolved_config

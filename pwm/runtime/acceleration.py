@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pwm.core.progress import console
 from pwm.core.validation import require_choice
 
 P = ParamSpec("P")
@@ -168,24 +166,6 @@ class Accelerator:
         if not self.bfloat16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-
-class FirstStep:
-    """Says once how long a compiled loop's first step took, apart from the rate of the others.
-
-    Make it right before the loop. Torch keeps what it compiled: a second run starts faster.
-    """
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._wanted, self._start = accelerator.compiles, time.perf_counter()
-
-    def report(self, result: Tensor) -> None:
-        """After a step, with one of its results."""
-        if self._wanted:
-            self._wanted = False
-            result.sum().item()  # the device has finished
-            seconds = time.perf_counter() - self._start
-            console.print(f"first step: {seconds:.1f} s, with compiling")
 
 
 @cache
