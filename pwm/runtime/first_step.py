@@ -1,8 +1,9 @@
-"""How long compiling takes, said apart from the rate of a loop."""
+"""What a loop says of compiling: that it begins, and then how long it took, apart from its rate."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -11,18 +12,37 @@ from pwm.runtime.acceleration import Accelerator
 
 
 class FirstStep:
-    """Says once how long a compiled loop's first step took, apart from the rate of the others.
+    """A step that compiles, which takes as long as thousands of others and would be silent.
 
-    Make it right before the loop. Torch keeps what it compiled: a second run starts faster.
+    Make it right before the step; it says that compiling begins. Torch keeps what it compiled: a
+    second run starts faster.
+
+    Args:
+        accelerator: of the step; nothing is said if it does not compile.
+        what: is compiled, in words.
+        forget_rate: is called after the step, so that a rate does not count it.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._wanted, self._start = accelerator.compiles, time.perf_counter()
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        what: str = "the update",
+        forget_rate: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._wanted, self._what, self._forget_rate = accelerator.compiles, what, forget_rate
+        if self._wanted:
+            console.print(
+                f"compiling {what}: a minute or so the first time, less once this machine has "
+                "compiled it",
+                soft_wrap=True,
+            )
+        self._start = time.perf_counter()
 
     def report(self, result: Tensor) -> None:
-        """After a step, with one of its results."""
+        """After the step, with one of its results; after later steps it does nothing."""
         if self._wanted:
             self._wanted = False
             result.sum().item()  # the device has finished
             seconds = time.perf_counter() - self._start
             console.print(f"first step: {seconds:.1f} s, with compiling")
+            self._forget_rate()

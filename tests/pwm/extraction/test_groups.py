@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 from forked import result_of_fork
+from omegaconf import OmegaConf
 
+from pwm.cli.main import config_directory
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
 from pwm.extraction import groups
@@ -16,6 +18,7 @@ from pwm.extraction.groups import bytes_a_task, largest_group, planned_groups
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import ModelSize, WorldModel
+from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import save_checkpoint
 
 SIZE = ModelSize(encoder_dim=16, mlp_dim=128, latent_dim=128, task_dim=8)
@@ -119,3 +122,24 @@ def test_the_estimate_covers_what_an_iteration_takes():
     small = bytes_a_task(make_model(), dataclasses.replace(CONFIG, batch_size=4))
     estimate = 4 * (bytes_a_task(make_model(), CONFIG) - small)
     assert 0.2 * estimate < peaks[1] - peaks[0] < 1.1 * estimate
+
+
+@pytest.mark.parametrize(
+    ("preset", "tasks", "measured"), [("48M", 80, 34.99), ("48M", 27, 12.25), ("5M", 80, 14.48)]
+)
+def test_compiled_bfloat16_is_estimated_above_what_a_gpu_held_and_below_twice_that(
+    preset, tasks, measured
+):
+    """GB at the peak, measured on an H200, batch 512, H 16; groups of 80 fit a GPU of 80 GB."""
+    size = ModelSize(**OmegaConf.load(config_directory() / "model" / f"{preset}.yaml"))
+    with torch.device("meta"):
+        model = WorldModel(size, get_suite("mt80"))
+    config, device = ActorCriticConfig(), torch.device("cpu")
+    fast = Accelerator(device, bfloat16=True, compiles=True)
+    estimate = 1e-9 * tasks * bytes_a_task(model, config, (), fast)
+    assert measured < estimate < 2 * measured
+    assert estimate < groups._SHARE * 78
+    exact = Accelerator(device, compiles=True)
+    a_task = [bytes_a_task(model, config, (), how) for how in (fast, exact, Accelerator(device))]
+    assert a_task == sorted(a_task)
+    assert a_task[-1] == bytes_a_task(model, config)
