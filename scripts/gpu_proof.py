@@ -42,7 +42,7 @@ FUNCTIONS: dict[str, tuple[str, str, str | None]] = {
     "windows": ("gpu.speed", "windows", "WINDOWS"),
     "ranks": ("gpu.commands", "ranks", "RANKS"),
 }
-MOST = {"env": 90, "tests": 240, "compile": 240, "speed": 240, "windows": 60}  # seconds; else 200
+MOST = {"env": 90, "windows": 60}  # seconds; the others have 240
 ALONE = ("speed", "windows", "ranks")
 ORDER = (
     "parity_extract:float32",
@@ -82,7 +82,7 @@ def chosen(names: Sequence[str], jobs: int) -> list[Check]:
         if kind not in FUNCTIONS:
             known = ", ".join([*sets, *FUNCTIONS])
             sys.exit(f"there is no check {kind}; choose from {known}.")
-        most = MOST.get(kind, 200)
+        most = MOST.get(kind, 240)
         checks.append(Check(name, most, least=min(30, most / 2), alone=kind in ALONE))
     return checks
 

@@ -105,6 +105,7 @@ def _replays() -> None:
     """A graph draws fresh dropout, and another horizon is captured anew."""
     learner = _learner(GRAPH, LearnerConfig(lr=0.0, lr_final=0.0), dropout=0.5)
     learner.set_learning_rate(0)  # weights stay as they are, so that dropout alone can differ
+    torch.nn.init.normal_(learner.model.q_ensemble[-1].weight, std=0.1)  # they begin as zeros
     torch.manual_seed(3)
     batch = random_batch(learner.model.suite, _HORIZON, _WINDOWS, torch.device("cpu"))
     noise = _noise(batch.action.shape[-1])

@@ -136,7 +136,7 @@ def _measure(name: str, row: Row) -> None:
     say(f"{name}, first", first)  # at once: it takes longest
     took = timed(call, repeats=2 if TINY else row.repeats)
     fact = {"what": row.what, **took, "target_ms": row.target_ms, **first, **memory()}
-    if row.tflop is not None:
+    if row.tflop is not None and not TINY:
         fact["tflop_s"] = round(row.tflop / took["ms"] * 1e3, 1)
     say(name, fact)
     say(f"{name}, kernels", kernels(call))
