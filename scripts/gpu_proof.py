@@ -2,9 +2,9 @@
 
 Every check is a process of its own with a time limit, in the order of what it is worth. OUT gets
 results.json, always up to date, table.md and log.txt. ``--jobs 8`` runs checks of correctness side
-by side and compiles beforehand what is timed later; what is timed runs alone. Names of checks, with
-or without parts (``speed:48Mx80,5Mx1``), run these alone, in that order; ``proof`` stands for all
-that is no timing, ``timing`` for the rest, and ``--list`` shows them.
+by side; what is timed runs alone. Names of checks, with or without parts
+(``speed:48Mx80,5Mx1``), run these alone, in that order; ``proof`` stands for all that is no timing,
+``timing`` for the rest, and ``--list`` shows them.
 
 On a machine that lacks Python packages: ``--wheels DIR`` fetches them here, and ``--install DIR``
 uses them there. CHECK_DEVICE=cpu CHECK_TINY=1 rehearses without a GPU.
@@ -37,7 +37,6 @@ FUNCTIONS: dict[str, tuple[str, str, str | None]] = {
     "extract": ("gpu.commands", "extract", None),
     "pretrain": ("gpu.commands", "pretrain", None),
     "tests": ("gpu.commands", "tests", "gpu_tests"),
-    "compile": ("gpu.speed", "compile_only", "COMPILED"),
     "speed": ("gpu.speed", "check", "PARTS"),
     "windows": ("gpu.speed", "windows", "WINDOWS"),
     "ranks": ("gpu.commands", "ranks", "RANKS"),
@@ -64,17 +63,15 @@ ORDER = (
     "windows",
     "ranks",
 )
-COMPILED = ("48Mx80", "pretrain_q", "48Mx1", "pretrain", "5Mx80", "48Mx27", "5Mx1", "planner")
 
 
-def chosen(names: Sequence[str], jobs: int) -> list[Check]:
-    """The checks of these names, or all; several at once compile first what is timed later."""
-    first = [f"compile:{name}" for name in COMPILED] if jobs > 1 else []
+def chosen(names: Sequence[str]) -> list[Check]:
+    """The checks of these names, or all."""
     timed = [name for name in ORDER if name.partition(":")[0] in ALONE]
     sets = {
         "proof": [name for name in ORDER if name not in timed],
-        "timing": [*first, *timed],
-        "all": [*ORDER[:7], *first, *ORDER[7:]],
+        "timing": timed,
+        "all": ORDER,
     }
     checks = []
     for name in (one for given in names or ["all"] for one in sets.get(given, [given])):
@@ -88,19 +85,15 @@ def chosen(names: Sequence[str], jobs: int) -> list[Check]:
 
 
 def environment(jobs: int, site: Path | None) -> dict[str, str]:
-    """Of the checks: caches that they share, and a share of the cores to compile with."""
-    caches = Path(tempfile.gettempdir()) / "pwm-compiled"
-    threads = max(1, min(8, 2 * (os.cpu_count() or 1) // max(jobs, 1)))
+    """Of the checks: a cache of compiled kernels that they share, and a share of the cores."""
+    threads = max(1, (os.cpu_count() or 1) // max(jobs, 1))
     found = {
-        "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
-        "TRITON_CACHE_DIR": str(caches / "triton"),
-        "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
+        "TRITON_CACHE_DIR": str(Path(tempfile.gettempdir()) / "pwm-triton"),
+        "OMP_NUM_THREADS": str(threads),
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1",
     }
-    if os.environ.get("CHECK_DEVICE") == "cpu":
-        found["OMP_NUM_THREADS"] = "1"
     found |= os.environ
     paths = [site, ROOT, os.environ.get("PYTHONPATH")]
     found["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
@@ -168,7 +161,7 @@ def main() -> int:
     if given.wheels:
         wheels.fetch(given.wheels, given.python)
         return 0
-    checks = chosen(given.checks, given.jobs)
+    checks = chosen(given.checks)
     if given.list:
         print(*(check.name for check in checks), sep="\n")
         return 0

@@ -6,10 +6,9 @@ candidate action sequences per environment, H decision steps ahead, A the suite'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +25,6 @@ from pwm.evaluation.mppi_guides import TerminalValue
 from pwm.models.math import symexp
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Acceleration
-from pwm.runtime.first_step import FirstStep
-
-R = TypeVar("R")
 
 
 @dataclass
@@ -45,7 +41,8 @@ class PlannerConfig:
         min_std, max_std: bounds of the sampling distribution; it starts from the upper one.
         max_rows: candidates evaluated at once; more environments than fit take turns. A GPU with
             room takes up to four times as many.
-        compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
+        compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`; but on a CPU
+            ``compile=auto`` is never, so that decisions stay the same to the last bit.
     """
 
     horizon: int = 3
@@ -71,12 +68,12 @@ class PlannerConfig:
         require_positive(self, "min_std", "max_std")
         if self.min_std > self.max_std:
             raise PwmError(f"min_std={self.min_std} must be at most max_std={self.max_std}.")
-        self.acceleration.validate()
+        Acceleration(self.compile, self.precision).validate()
 
-    @property
-    def acceleration(self) -> Acceleration:
-        """How the arithmetic is to run."""
-        return Acceleration(self.compile, self.precision)
+    def acceleration(self, device: torch.device) -> Acceleration:
+        """How the arithmetic is to run on a device."""
+        exact = self.compile == "auto" and device.type == "cpu"
+        return Acceleration("never" if exact else self.compile, self.precision)
 
 
 class PlanNoise(NamedTuple):
@@ -144,35 +141,6 @@ class Plan(NamedTuple):
     mean: Tensor  # (N, H, A), of the fitted distribution
 
 
-class Parts(NamedTuple):
-    """What takes a plan's time."""
-
-    step: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # z, action, task
-    value: Callable[[Tensor, Tensor, Tensor], Tensor]  # z, task, noise
-
-    def compiled(self) -> Parts:
-        """The same under torch.compile, for any number of environments above one."""
-        step, value = torch.compile(self.step), torch.compile(self.value)
-        return Parts(_for_any_number(step), _for_any_number(value))
-
-
-def _for_any_number(function: Callable[..., R]) -> Callable[..., R]:
-    def call(*tensors: Tensor) -> R:
-        for tensor in tensors:
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return function(*tensors)
-
-    return call
-
-
-def _step(model: WorldModel, z: Tensor, action: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-    """Reward in symlog units (N, n), and where the step leads (N, n, latent)."""
-    return model.symlog_reward(z, action, task), model.next(z, action, task)
-
-
-COMPILED_FROM = 8  # environments; fewer are not worth waiting for the compiler
-
-
 class Planner:
     """Model-predictive path integral control for many environments at once.
 
@@ -186,10 +154,7 @@ class Planner:
         config.validate()
         self.model, self.guide, self.config = model, guide, config
         device = model.action_mask.device
-        self.accelerator = config.acceleration.prepare(device)
-        self._parts = Parts(partial(_step, model), guide.value)
-        self._compiled = self._parts.compiled() if self.accelerator.compiles else None
-        self._ready = self._compiled is None
+        self.accelerator = config.acceleration(device).prepare(device)
         self._decide = self.accelerator.capture(self._plan)
         self._environments = max(1, _rows_at_once(model, config) // config.samples)
 
@@ -206,7 +171,6 @@ class Planner:
                 decision's, zeros at an episode's first.
             streams: one generator per environment, on the model's device.
         """
-        self.compile_for(len(obs))
         actions = self.model.action_mask.shape[1]
         plans = []
         for first in range(0, len(obs), self._environments):
@@ -216,22 +180,6 @@ class Planner:
                 plan = self._decide(obs[part], task[part], start[part], noise)
             plans.append([tensor.clone() for tensor in plan])  # the next call overwrites it
         return Plan(*(torch.cat(parts) for parts in zip(*plans, strict=True)))
-
-    def compile_for(self, environments: int) -> None:
-        """Compile what planning for so many environments takes, if it is not: before it is timed.
-
-        What was compiled serves any number of at least COMPILED_FROM.
-        """
-        if self._ready or environments < COMPILED_FROM:
-            return
-        self._ready = True
-        compiling = FirstStep(self.accelerator, "the planner")
-        device, suite = self.model.action_mask.device, self.model.suite
-        obs = torch.zeros(COMPILED_FROM, suite.obs_dim, device=device)
-        start = torch.zeros(len(obs), self.config.horizon, suite.action_dim, device=device)
-        task = torch.zeros(len(obs), dtype=torch.long, device=device)
-        streams = [torch.Generator(device) for _ in obs]
-        compiling.report(self.plan(obs, task, start, streams).action)
 
     def _plan(self, obs: Tensor, task: Tensor, start: Tensor, noise: PlanNoise) -> Plan:
         z = self.model.encode(obs, task)
@@ -270,21 +218,19 @@ class Planner:
         Returns:
             (N, S), in the guide's reward units.
         """
-        parts = self._parts
         z = z.unsqueeze(1).expand(-1, actions.shape[2], -1)
-        if len(z) >= COMPILED_FROM and self._compiled is not None:
-            parts, z = self._compiled, z.contiguous()
         discount = self.guide.discount[task]
         total: Tensor | float = 0.0
         alive = torch.ones(z.shape[:2], device=z.device)
         for step, action in enumerate(actions.unbind(1)):
-            reward, z = parts.step(z, action, task)
+            reward = self.model.symlog_reward(z, action, task)
             if self.guide.reward_units == "real":
                 reward = symexp(reward)
             total = total + discount**step * (alive * reward)
+            z = self.model.next(z, action, task)
             if self.model.episodic:
                 alive = alive * (self.model.continuation(z, task) >= 0.5)
-        last = alive * parts.value(z, task, noise)
+        last = alive * self.guide.value(z, task, noise)
         return total + discount ** actions.shape[1] * last
 
 

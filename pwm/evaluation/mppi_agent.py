@@ -52,7 +52,6 @@ class MPPIAgent(BatchedAgent):
 
     def begin(self, task: Task, seeds: Sequence[int]) -> Plans:
         """See :class:`BatchedAgent`."""
-        self.planner.compile_for(len(seeds))
         shape = (len(seeds), self.planner.config.horizon, self.suite.action_dim)
         streams = [stream(seed, task.name, self.device) for seed in seeds]
         return Plans(task, torch.zeros(shape, device=self.device), streams)

@@ -128,9 +128,9 @@ class _Kept:
 
 
 _EAGER = _Kept(unit=24, latent=24, logit=16)
-_COMPILED = _Kept(unit=12, latent=16, logit=16)
+_FAST = _Kept(unit=12, latent=16, logit=16)
 # A GPU held at most 5.3 a unit and 16 a latent (48M and 5M, 80 tasks; docs/scaling.md).
-_COMPILED_BFLOAT16 = _Kept(unit=6, latent=16, logit=16)
+_FAST_BFLOAT16 = _Kept(unit=6, latent=16, logit=16)
 
 
 def bytes_a_task(
@@ -141,12 +141,11 @@ def bytes_a_task(
 ) -> int:
     """An upper estimate of one task's share of an iteration's memory, in bytes.
 
-    Compiled, an iteration keeps fewer of a layer's values than autograd does by itself; on a CPU
-    the estimate is that of eager code all the same.
+    Fast code keeps fewer of a layer's values than autograd does by itself.
     """
     kept, size, nets = _EAGER, model.size, config.networks
     if accelerator is not None and accelerator.compiles:
-        kept = _COMPILED_BFLOAT16 if accelerator.bfloat16 else _COMPILED
+        kept = _FAST_BFLOAT16 if accelerator.bfloat16 else _FAST
     worlds = sum(_kept_a_step(world, kept) for world in (model, *ensemble))
     states = config.horizon * config.batch_size
     critics = nets.critics * kept.unit * sum(nets.critic)

@@ -32,8 +32,7 @@ class FirstStep:
         self._wanted, self._what, self._forget_rate = accelerator.compiles, what, forget_rate
         if self._wanted:
             console.print(
-                f"compiling {what}: a minute or so the first time, less once this machine has "
-                "compiled it",
+                f"compiling {what}, which takes a while the first time on a machine",
                 soft_wrap=True,
             )
         self._start = time.perf_counter()

@@ -34,11 +34,13 @@ def check(wanted: Sequence[str]) -> None:
     if "ceilings" in wanted:
         from roofline import measure_ceilings
 
-        from pwm.runtime.acceleration import can_compile
+        from pwm.runtime.acceleration import Acceleration, Accelerator
 
-        claim("torch.compile works", TINY or can_compile(DEVICE))
+        device = torch.device(DEVICE)
+        found = Acceleration("always", "float32").prepare(device)
+        claim("fast code can be built", TINY or found != Accelerator(device), found=str(found))
         if not TINY:
-            say("ceilings", asdict(measure_ceilings(torch.device(DEVICE))))
+            say("ceilings", asdict(measure_ceilings(device)))
 
 
 def _versions() -> None:

@@ -42,11 +42,6 @@ def part(name: str) -> Iterator[None]:
         say(name, {"error": f"{type(error).__name__}: {error}"[:600], **memory()})
 
 
-def strict() -> None:
-    """Have torch raise an error where it would go on eagerly after too many recompilations."""
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-
-
 def synchronize() -> None:
     """Wait for the device."""
     if DEVICE == "cuda":
@@ -88,8 +83,7 @@ def memory() -> dict[str, float]:
 
 
 def forget() -> None:
-    """Free what is no longer used, compiled code too, and begin to count memory anew."""
-    torch._dynamo.reset()
+    """Free what is no longer used, and begin to count memory anew."""
     gc.collect()
     if DEVICE == "cuda":
         torch.cuda.empty_cache()

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from gpu.facts import DEVICE, TINY, first_calls, forget, kernels, memory, part, say, strict, timed
+from gpu.facts import DEVICE, TINY, first_calls, forget, kernels, memory, part, say, timed
 from roofline import model_size
 
 from pwm.core.suites import get_suite
@@ -108,24 +108,13 @@ ROWS = {
     ),
 }
 PARTS = tuple(ROWS)
-COMPILED = tuple(name for name in ROWS if name not in ("planner_float32", "plain"))
 
 
 def check(wanted: Sequence[str]) -> None:
     """Measure some of PARTS, one after the other."""
-    strict()
     for name in wanted:
         with part(name):
             _measure(name, ROWS[name])
-        forget()
-
-
-def compile_only(wanted: Sequence[str]) -> None:
-    """Fill the caches on disk, so that measuring begins at once; says the first result's time."""
-    strict()
-    for name in wanted:
-        with part(name):
-            say(name, {"what": ROWS[name].what, **first_calls(ROWS[name].make(), calls=2)})
         forget()
 
 

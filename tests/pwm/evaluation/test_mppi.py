@@ -314,6 +314,19 @@ def test_a_gpu_with_room_takes_four_times_as_many_rows(free, times, monkeypatch)
         assert mppi._rows_at_once(model, PlannerConfig()) == rows
 
 
+def test_on_a_cpu_planning_is_not_compiled_unless_it_is_asked_for() -> None:
+    ways = {
+        (device, compiled): replace(FAST, compile=compiled).acceleration(torch.device(device))
+        for device in ("cpu", "cuda")
+        for compiled in ("auto", "always", "never")
+    }
+    assert {key: how.compile for key, how in ways.items()} == {
+        ("cpu", "auto"): "never",
+        ("cuda", "auto"): "auto",
+        **{(device, word): word for device in ("cpu", "cuda") for word in ("always", "never")},
+    }
+
+
 def test_outcomes_of_another_precision_are_not_taken_over() -> None:
     """Those of before there was the setting are float32's, as on a CPU they still are."""
     model = make_model()
@@ -337,21 +350,6 @@ def test_in_bfloat16_values_follow_those_in_float32() -> None:
             values.append(planner.value(z, actions, task, noise))
     assert values[1].dtype == torch.float32
     assert 0 < (values[1] - values[0]).abs().max() < 0.05 * values[0].abs().max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("guided_by", ["prior and Q", "actor and critic"])
-def test_a_compiled_planner_decides_as_an_eager_one(guided_by, tmp_path, capsys) -> None:
-    model = make_model()
-    save_policies(model, tmp_path)
-    actors = guided_by == "actor and critic"
-    guide = load_guide(model, tmp_path) if actors else TDMPC2Guide(model)
-    eager, compiled = (Planner(model, guide, replace(FAST, compile=c)) for c in ("never", "always"))
-    for n in (8, 11, 3):  # compiled once; three are decided eagerly
-        obs, task = torch.randn(n, SUITE.obs_dim), torch.arange(n) % 2
-        plans = [p.plan(obs, task, starts(n), streams(n)) for p in (eager, compiled)]
-        torch.testing.assert_close(plans[1].mean, plans[0].mean, rtol=1e-3, atol=1e-3)
-    assert capsys.readouterr().err.count("compiling the planner") == 1
 
 
 def test_eighty_tasks_of_ten_episodes_stay_within_the_rows_that_are_allowed() -> None:

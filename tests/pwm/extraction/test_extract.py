@@ -586,6 +586,6 @@ def test_compiling_is_announced_before_the_first_iteration_and_not_before_clonin
         one(number)
     said = [text for _, text in steps]
     assert said[:2] == ["", ""]
-    assert said[2].startswith("compiling the iteration: ") and "first step" not in said[2]
+    assert said[2].startswith("compiling the iteration, ") and "first step" not in said[2]
     assert said[3].count("first step: ") == said[3].count("compiling the iteration") == 1
     assert forgotten == [3]

@@ -23,7 +23,7 @@ def said(monkeypatch):
 def test_compiling_is_said_before_the_step_and_its_time_once(said):
     forgot = []
     first = FirstStep(Accelerator(CPU, compiles=True), "the iteration", lambda: forgot.append(1))
-    assert said.getvalue().startswith("compiling the iteration: ")
+    assert said.getvalue().startswith("compiling the iteration, ")
     assert not forgot
     first.report(torch.ones(2))
     first.report(torch.ones(2))
