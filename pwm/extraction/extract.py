@@ -83,8 +83,8 @@ def extract(config: ExtractConfig) -> Path:
                 names = [task.name for task in members]
                 delete_steps(group_directory(out, names) / "checkpoints")  # if a kill left some
             else:
-                _extract_group(Group(model, store, members, config, bad, earlier, ensemble), out)
-                gc.collect()  # learners are in reference cycles, and hold a GPU's memory
+                make = partial(Group, model, store, members, config, bad, earlier, ensemble)
+                _extract_and_free(make, out)
     bad.report(console.print)
     return out
 
@@ -153,6 +153,12 @@ def _with_data(
     if config.finetune.enabled:  # raises for a task without a window
         WindowIndex.of(store, kept, config.learner.horizon, "train", {}, bad)
     return kept
+
+
+def _extract_and_free(make: Callable[[], Group], out: Path) -> None:
+    """Leave nothing of a group: its learner is in reference cycles, and a GPU's memory with it."""
+    _extract_group(make(), out)
+    gc.collect()
 
 
 def _extract_group(group: Group, out: Path) -> None:
