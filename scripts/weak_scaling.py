@@ -102,7 +102,7 @@ def measure(model: str, given: argparse.Namespace) -> list[str]:
     if several:
         candidates["side by side"] = plain.seconds
     for one in candidates.values():
-        one(2)  # compiles, allocates
+        one(5)  # compiles, allocates, captures
     updates = max(1, round(_SAMPLE_SECONDS / candidates["alone"](2)))
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for repeat in range(given.repeats):

@@ -90,3 +90,11 @@ def progress_bar() -> Progress:
         console=console,
         speed_estimate_period=60,
     )
+
+
+def forget_rate(progress: Progress, task_id: TaskID) -> None:
+    """Begin a bar's rate, and so its remaining time, anew; the elapsed time goes on."""
+    task = next(task for task in progress.tasks if task.id == task_id)
+    completed, started, note = task.completed, task.start_time, task.fields.get("note", "")
+    progress.reset(task_id, completed=int(completed), total=task.total, note=note)
+    task.start_time = started

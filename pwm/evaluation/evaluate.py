@@ -38,14 +38,9 @@ from pwm.evaluation.chosen_tasks import chosen_suite
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import run_episodes
 from pwm.evaluation.model_sizes import model_sizes
-from pwm.evaluation.mppi import (
-    ActorAndCritic,
-    Planner,
-    PlannerConfig,
-    TDMPC2Guide,
-    TerminalValue,
-)
+from pwm.evaluation.mppi import Planner, PlannerConfig
 from pwm.evaluation.mppi_agent import MPPIAgent, content_of
+from pwm.evaluation.mppi_guides import ActorAndCritic, TDMPC2Guide, TerminalValue
 from pwm.evaluation.results_csv import write_csv
 from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
@@ -61,7 +56,7 @@ from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
 from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path, policy_tasks
 from pwm.models.world_model import WorldModel, load_world_model
-from pwm.runtime.device import resolve_device
+from pwm.runtime.device import resolve_device, use_device
 from pwm.runtime.run_dir import open_run, require_output
 from pwm.simulation.watched_env import require_environments
 
@@ -214,7 +209,7 @@ class _Inputs:
         model = None
         if config.planners:
             assert config.checkpoint is not None
-            model = load_world_model(config.checkpoint, resolve_device(config.device))
+            model = load_world_model(config.checkpoint, use_device(config.device))
         directory = config.policy_directory
         if directory is not None:
             known, owner = policy_tasks(Path(directory)), directory

@@ -44,7 +44,7 @@ class MPPIAgent(BatchedAgent):
         self, planner: Planner, suite: Suite, device: torch.device, made_of: Mapping[str, Any]
     ) -> None:
         self.planner, self.suite, self.device = planner, suite, device
-        self._identity = {"planner": asdict(planner.config), "device": device.type, **made_of}
+        self._identity = {**_settings(planner), "device": device.type, **made_of}
 
     def identity(self, task: Task) -> dict[str, Any]:
         """See :class:`BatchedAgent`."""
@@ -82,6 +82,17 @@ class MPPIAgent(BatchedAgent):
             rows[:, : plans.task.action_dim]
             for (plans, _), rows in zip(waiting, actions, strict=True)
         ]
+
+
+def _settings(planner: Planner) -> dict[str, Any]:
+    """What of a planner decides how an episode goes, apart from last bits."""
+    settings, precision = asdict(planner.config), planner.config.precision
+    for name in ("compile", "precision"):
+        del settings[name]
+    if precision == "auto":
+        precision = "bfloat16" if planner.accelerator.bfloat16 else "float32"
+    rounded = {} if precision == "float32" else {"precision": precision}
+    return {"planner": settings, **rounded}
 
 
 def content_of(module: torch.nn.Module) -> str:

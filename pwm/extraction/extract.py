@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pwm.core.described_tasks import tasks_of, tell_differences
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory
 from pwm.core.fingerprints import MadeOf, definitions
-from pwm.core.progress import console, progress_bar
+from pwm.core.progress import console, forget_rate, progress_bar
 from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, Task
 from pwm.data.inspection import open_checked
@@ -33,12 +34,14 @@ from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.pretraining.data_warnings import Traits, data_warnings
-from pwm.runtime.acceleration import FirstStep
+from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.checkpoint import is_checkpoint
-from pwm.runtime.device import resolve_device
+from pwm.runtime.device import use_device
+from pwm.runtime.first_step import FirstStep
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger
 from pwm.runtime.run_dir import open_run, resolved_config
+from pwm.runtime.spaced_saves import SpacedSaves
 from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
 
 
@@ -53,7 +56,7 @@ def extract(config: ExtractConfig) -> Path:
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
-    device = resolve_device(config.device)
+    device = use_device(config.device)
     model = load_world_model(config.checkpoint, device)
     ensemble = _ensemble(config, model)
     tasks = _tasks(config, model.suite)
@@ -80,7 +83,8 @@ def extract(config: ExtractConfig) -> Path:
                 names = [task.name for task in members]
                 delete_steps(group_directory(out, names) / "checkpoints")  # if a kill left some
             else:
-                _extract_group(Group(model, store, members, config, bad, earlier, ensemble), out)
+                make = partial(Group, model, store, members, config, bad, earlier, ensemble)
+                _extract_and_free(make, out)
     bad.report(console.print)
     return out
 
@@ -107,7 +111,12 @@ def _group_size(
 ) -> int:
     if config.finetune.enabled:
         return 1
-    return config.group_size or largest_group(model, config.learner, tasks, ensemble)
+    if config.group_size is not None:
+        return config.group_size
+    accelerator = None
+    if model.bins.device.type == "cuda":
+        accelerator = Acceleration(config.compile, config.precision).prepare(model.bins.device)
+    return largest_group(model, config.learner, tasks, ensemble, accelerator)
 
 
 def _tasks(config: ExtractConfig, suite: Suite) -> list[Task]:
@@ -146,6 +155,12 @@ def _with_data(
     return kept
 
 
+def _extract_and_free(make: Callable[[], Group], out: Path) -> None:
+    """Leave nothing of a group: its learner is in reference cycles, and a GPU's memory with it."""
+    _extract_group(make(), out)
+    gc.collect()
+
+
 def _extract_group(group: Group, out: Path) -> None:
     config, total = group.config, group.config.learner.steps
     directory = group_directory(out, [task.name for task in group.tasks])
@@ -158,26 +173,48 @@ def _extract_group(group: Group, out: Path) -> None:
     make_directory(directory)
     logger = MetricsLogger(directory, step, config.wandb_project, resolved_config(config))
     label = group.tasks[0].name if len(group.tasks) == 1 else f"{len(group.tasks)} tasks"
+    saves = SpacedSaves()
     with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")
-        first = FirstStep(group.learner.accelerator)
+        steps = _Steps(group, partial(forget_rate, progress, bar))
         while step < total:
-            metrics = group.step(step)
+            metrics = steps(step)
             step += 1
-            first.report(metrics["actor_grad_norm"])
             if step % config.log_every == 0 or step == total:
                 logger.log(step, _by_task(group.tasks, metrics))
                 progress.update(bar, note=_note(metrics))
             progress.update(bar, completed=step)
-            if signals.requested or step % config.save_every == 0 or step == total:
+            periodic = step % config.save_every == 0 and saves.due
+            if signals.requested or periodic or step == total:
                 logger.flush()
-                save_step(checkpoints, KIND, step, group.tensors(), group.meta(), config.keep_last)
+                with saves.saving():
+                    save_step(
+                        checkpoints, KIND, step, group.tensors(), group.meta(), config.keep_last
+                    )
                 signals.raise_if_requested(
                     f"extraction of {label} saved at iteration {step} of {total} in {out}; the "
                     "same command goes on from there."
                 )
     group.save_policies(out)
     delete_steps(checkpoints)
+
+
+class _Steps:
+    """A group's steps; before the first that compiles, it is said that it will."""
+
+    def __init__(self, group: Group, forget_rate: Callable[[], object]) -> None:
+        self._group, self._forget_rate = group, forget_rate
+        self._first: FirstStep | None = None
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        if step < self._group.config.learner.bc.warmup_steps:
+            return self._group.step(step)  # it clones, which needs no other kernels
+        if self._first is None:
+            accelerator = self._group.learner.accelerator
+            self._first = FirstStep(accelerator, "the iteration", self._forget_rate)
+        metrics = self._group.step(step)
+        self._first.report(metrics["actor_grad_norm"])
+        return metrics
 
 
 def _note(metrics: Mapping[str, Tensor]) -> str:

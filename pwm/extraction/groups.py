@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from pwm.core.files import make_directory, write_atomically
 from pwm.core.suites import Task, short_name
 from pwm.extraction.config import ActorCriticConfig
 from pwm.models.world_model import WorldModel
+from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.device import free_memory
 from pwm.runtime.training_checkpoints import list_steps
@@ -90,7 +92,11 @@ _MOST_ON_CPU = 16  # beyond this, products are large enough and more tasks only 
 
 
 def largest_group(
-    model: WorldModel, config: ActorCriticConfig, tasks: int, ensemble: Sequence[WorldModel] = ()
+    model: WorldModel,
+    config: ActorCriticConfig,
+    tasks: int,
+    ensemble: Sequence[WorldModel] = (),
+    accelerator: Accelerator | None = None,
 ) -> int:
     """The size of equal groups, as few as fit the free memory of the model's device, at least 1.
 
@@ -99,37 +105,58 @@ def largest_group(
         config: of the iterations.
         tasks: how many there are to share out.
         ensemble: further world models.
+        accelerator: how the iterations run; eagerly by default.
     """
     device = model.bins.device
     if device.type == "cuda":
         free, most = torch.cuda.mem_get_info(device)[0], tasks
     else:
         free, most = free_memory(), _MOST_ON_CPU
-    fitting = int(_SHARE * free / bytes_a_task(model, config, ensemble))
+    fitting = int(_SHARE * free / bytes_a_task(model, config, ensemble, accelerator))
     largest = max(1, min(fitting, most))
     groups = max(1, -(-tasks // largest))
     return max(1, -(-tasks // groups))
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes that a backward pass finds of what an iteration computed, and what it needs beside."""
+
+    unit: int  # of a hidden layer: its sum, its normalized sum, what Mish's derivative needs
+    latent: int  # of a latent
+    logit: int  # of a distribution over bins
+
+
+_EAGER = _Kept(unit=24, latent=24, logit=16)
+_FAST = _Kept(unit=12, latent=16, logit=16)
+# A GPU held at most 5.3 a unit and 16 a latent (48M and 5M, 80 tasks; docs/scaling.md).
+_FAST_BFLOAT16 = _Kept(unit=6, latent=16, logit=16)
+
+
 def bytes_a_task(
-    model: WorldModel, config: ActorCriticConfig, ensemble: Sequence[WorldModel] = ()
+    model: WorldModel,
+    config: ActorCriticConfig,
+    ensemble: Sequence[WorldModel] = (),
+    accelerator: Accelerator | None = None,
 ) -> int:
-    """An upper estimate of one task's share of an eager iteration's memory, in bytes.
+    """An upper estimate of one task's share of an iteration's memory, in bytes.
 
-    What autograd keeps of a rollout: a normalized layer keeps about six values a unit (its sum,
-    its normalized sum, and what Mish's derivative needs).
+    Fast code keeps fewer of a layer's values than autograd does by itself.
     """
-    size, nets = model.size, config.networks
-    kept = 6 * sum(nets.actor) + sum(_kept_a_step(world) for world in (model, *ensemble))
-    rollout = config.horizon * config.batch_size * kept
-    states = config.horizon * config.batch_size * nets.critics * 6 * sum(nets.critic)
+    kept, size, nets = _EAGER, model.size, config.networks
+    if accelerator is not None and accelerator.fused:
+        kept = _FAST_BFLOAT16 if accelerator.bfloat16 else _FAST
+    worlds = sum(_kept_a_step(world, kept) for world in (model, *ensemble))
+    states = config.horizon * config.batch_size
+    critics = nets.critics * kept.unit * sum(nets.critic)
     parameters = (
-        6 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic, default=1)
+        24 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic, default=1)
     )
-    return 4 * (rollout + states + parameters)
+    return states * (kept.unit * sum(nets.actor) + worlds + critics) + parameters
 
 
-def _kept_a_step(model: WorldModel) -> int:
-    """Values that one imagined step of dynamics, reward and termination keeps."""
+def _kept_a_step(model: WorldModel, kept: _Kept) -> int:
+    """Bytes that one imagined step of dynamics, reward and termination keeps."""
     size, layers = model.size, 6 if model.episodic else 4
-    return 6 * layers * size.mlp_dim + 6 * size.latent_dim + 4 * size.num_bins
+    hidden = kept.unit * layers * size.mlp_dim
+    return hidden + kept.latent * size.latent_dim + kept.logit * size.num_bins

@@ -38,7 +38,7 @@ from pwm.models.math import running_moments, td_lambda
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import Checkpoint
-from pwm.runtime.seeding import stream, stream_seed
+from pwm.runtime.seeding import restore, stream, stream_seed
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
 
 
@@ -64,7 +64,7 @@ class ActorCriticLearner:
         ensemble: Sequence[WorldModel] = (),
     ) -> None:
         config.validate()
-        self.model, self.tasks, self.config = model, list(tasks), config
+        self.model, self.tasks, self.config, self._seed = model, list(tasks), config, seed
         self.accelerator = accelerator or Accelerator(model.bins.device)
         self._captured_iteration = self.accelerator.capture(self._iteration)
         self._captured_bc_update = self.accelerator.capture(self._bc_update)
@@ -336,8 +336,10 @@ class ActorCriticLearner:
         load_optimizer_tensors(self.actor_optimizer, groups["actor_optimizer"])
         load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
         self.return_moments.copy_(groups["moments"]["mean,variance,weight"])
+        step = checkpoint.meta.get("step", 0)
+        names = [*(task.name for task in self.tasks), "order"]
         for i, generator in enumerate([*self._generators, self._order_generator]):
-            generator.set_state(groups["random"][str(i)])
+            restore(generator, groups["random"][str(i)], self._seed, f"{names[i]}/{step}")
 
 
 def _by_task(x: Tensor) -> Tensor:

@@ -38,9 +38,10 @@ def roll_out(model: WorldModel, batch: Batch, frozen: bool = False) -> LatentRol
     With ``frozen`` the dynamics get no gradients, but every latent that they predict keeps its own:
     :func:`dynamics_gradient_loss` gives the dynamics theirs.
     """
+    # With gradients first: before torch 2.11 autocast kept what it rounded without them.
+    z = model.encode(batch.obs[0], batch.task)
     with torch.no_grad():
         targets = model.encode(batch.obs[1:], batch.task)
-    z = model.encode(batch.obs[0], batch.task)
     embedding = model.task_embedding(batch.task)
     follow = model.next_without_gradients() if frozen else model.next
     if frozen:

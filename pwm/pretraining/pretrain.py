@@ -40,9 +40,10 @@ from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
-from pwm.runtime.acceleration import Acceleration, FirstStep
-from pwm.runtime.device import require_room, resolve_device
+from pwm.runtime.acceleration import Acceleration
+from pwm.runtime.device import require_room, use_device
 from pwm.runtime.distributed import Ranks, join_ranks
+from pwm.runtime.first_step import FirstStep
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger, NoMetrics
 from pwm.runtime.run_dir import open_run, resolved_config
@@ -67,7 +68,7 @@ def pretrain(config: PretrainConfig) -> Path:
 def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
     with ranks.raise_together():
         config.validate()
-        device = ranks.device(resolve_device(config.device))
+        device = ranks.device(use_device(config.device))
         parts = ranks.size * config.accumulate
         if config.batch_size % parts:
             raise PwmError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pwm.core.progress import console
 from pwm.core.validation import require_choice
 from pwm.runtime.kernels.normed_activation import fast_kernels, has_kernels
 
@@ -164,21 +162,3 @@ class Accelerator:
         )
         with rounding, fast_kernels(self.fused):
             yield
-
-
-class FirstStep:
-    """Says once how long a compiled loop's first step took, apart from the rate of the others.
-
-    Make it right before the loop. Torch keeps what it compiled: a second run starts faster.
-    """
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._wanted, self._start = accelerator.fused, time.perf_counter()
-
-    def report(self, result: Tensor) -> None:
-        """After a step, with one of its results."""
-        if self._wanted:
-            self._wanted = False
-            result.sum().item()  # the device has finished
-            seconds = time.perf_counter() - self._start
-            console.print(f"first step: {seconds:.1f} s, with compiling")

@@ -29,6 +29,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def use_device(name: str) -> torch.device:
+    """:func:`resolve_device`, and where it names one of several GPUs, make that the current one.
+
+    Streams and graphs are made on the current GPU, wherever their tensors are.
+    """
+    device = resolve_device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def free_memory() -> int:
     """Bytes that can be had without swapping, on Linux; elsewhere half of all memory."""
     try:

@@ -14,7 +14,8 @@ ROOT = Path(pwm.__file__).parent.parent
 
 def torchrun(words: list[str], ranks: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
     """Start ``torchrun WORDS`` with ranks on this machine, at a port that is free."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     launch = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
         str(ranks), "--max-restarts", str(restarts),

@@ -46,3 +46,25 @@ def test_a_terminal_gets_a_bar_alone(log, monkeypatch):
         bars.advance(bars.add_task("pretrain", total=20, note=""))
     assert not lines(file)
     assert "1/20" in file.getvalue()
+
+
+def test_a_rate_that_is_begun_anew_forgets_the_steps_before_and_not_the_elapsed_time(
+    log, monkeypatch
+):
+    """Ten steps a second, a minute of compiling, and then a hundred steps a second."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bars = progress.progress_bar()
+    bars.get_time = lambda: now[0]
+    bar = bars.add_task("extract", total=1000, note="loss")
+    for step, seconds in ((1, 0.1), (2, 0.1), (3, 60.0)):
+        now[0] += seconds
+        bars.update(bar, completed=step)
+    progress.forget_rate(bars, bar)
+    for step in range(4, 9):
+        now[0] += 0.01
+        bars.update(bar, completed=step)
+    (task,) = bars.tasks
+    assert task.speed == pytest.approx(100)
+    assert (task.completed, task.total, task.fields["note"]) == (8, 1000, "loss")
+    assert task.elapsed == pytest.approx(60.25)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,21 @@ from torch import Tensor
 import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task, get_task
-from pwm.evaluation import model_sizes
+from pwm.evaluation import model_sizes, mppi
 from pwm.evaluation.agents import act_function
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.mppi import (
-    ActorAndCritic,
     Fit,
+    Plan,
     Planner,
     PlannerConfig,
     PlanNoise,
-    TDMPC2Guide,
     _choose,
     fit_elites,
     shifted,
 )
 from pwm.evaluation.mppi_agent import MPPIAgent
+from pwm.evaluation.mppi_guides import ActorAndCritic, TDMPC2Guide
 from pwm.evaluation.scores import Results
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.learner import ActorCriticLearner
@@ -283,6 +284,74 @@ def test_together_equals_one_by_one_and_in_chunks() -> None:
         torch.testing.assert_close(alone.mean, together.mean[one])
 
 
+def test_chunks_whose_results_the_next_one_overwrites(monkeypatch) -> None:
+    """As those of a CUDA graph do."""
+    points, config = Points(), replace(FAST, max_rows=2 * FAST.samples)
+    given = torch.zeros(6, 2), torch.arange(6) % 3, starts(6)
+    expected = Planner(points, Blind(), config).plan(*given, streams(6))
+    planner, kept = Planner(points, Blind(), config), []
+
+    def overwriting(*inputs: Any) -> Plan:
+        plan = planner._plan(*inputs)
+        kept[:] = kept or [tensor.clone() for tensor in plan]
+        for own, tensor in zip(kept, plan, strict=True):
+            own.copy_(tensor)
+        return Plan(*kept)
+
+    monkeypatch.setattr(planner, "_decide", overwriting)
+    for ours, theirs in zip(planner.plan(*given, streams(6)), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("free", "times"), [(10**11, 4), (10**9, 1)])
+def test_a_gpu_with_room_takes_four_times_as_many_rows(free, times, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    size = ModelSize(mlp_dim=1792)
+    for device, rows in (("cuda", times * 16_384), ("cpu", 16_384)):
+        model = SimpleNamespace(
+            action_mask=SimpleNamespace(device=torch.device(device)), has_q=True, size=size
+        )
+        assert mppi._rows_at_once(model, PlannerConfig()) == rows
+
+
+def test_on_a_cpu_planning_is_not_compiled_unless_it_is_asked_for() -> None:
+    ways = {
+        (device, compiled): replace(FAST, compile=compiled).acceleration(torch.device(device))
+        for device in ("cpu", "cuda")
+        for compiled in ("auto", "always", "never")
+    }
+    assert {key: how.compile for key, how in ways.items()} == {
+        ("cpu", "auto"): "never",
+        ("cuda", "auto"): "auto",
+        **{(device, word): word for device in ("cpu", "cuda") for word in ("always", "never")},
+    }
+
+
+def test_outcomes_of_another_precision_are_not_taken_over() -> None:
+    """Those of before there was the setting are float32's, as on a CPU they still are."""
+    model = make_model()
+    made = [
+        planned(model, SUITE, replace(FAST, precision=precision)).identity(SMALL)
+        for precision in ("auto", "float32", "bfloat16")
+    ]
+    assert made[0] == made[1] != made[2]
+    assert "precision" not in made[0] and made[0]["planner"]["samples"] == FAST.samples
+    assert not {"compile", "precision"} & made[0]["planner"].keys()
+
+
+def test_in_bfloat16_values_follow_those_in_float32() -> None:
+    model = make_model()
+    z, actions = torch.rand(4, 16), torch.rand(4, 3, 8, 2)
+    task, noise = torch.tensor([[0], [1], [1], [0]]), torch.randn(4, 8, 2)
+    values = []
+    for precision in ("float32", "bfloat16"):
+        planner = Planner(model, TDMPC2Guide(model), replace(FAST, precision=precision))
+        with planner.accelerator.arithmetic():
+            values.append(planner.value(z, actions, task, noise))
+    assert values[1].dtype == torch.float32
+    assert 0 < (values[1] - values[0]).abs().max() < 0.05 * values[0].abs().max()
+
+
 def test_eighty_tasks_of_ten_episodes_stay_within_the_rows_that_are_allowed() -> None:
     points = Points()
     planner = Planner(points, Blind(), replace(FAST, max_rows=100 * FAST.samples + 5))
@@ -329,8 +398,8 @@ def test_the_next_decision_starts_one_step_on() -> None:
     assert shifted(mean).tolist() == expected
 
 
-def planned(model: WorldModel, suite: Suite) -> MPPIAgent:
-    return MPPIAgent(Planner(model, TDMPC2Guide(model), FAST), suite, CPU, {})
+def planned(model: WorldModel, suite: Suite, config: PlannerConfig = FAST) -> MPPIAgent:
+    return MPPIAgent(Planner(model, TDMPC2Guide(model), config), suite, CPU, {})
 
 
 def test_episodes_keep_their_own_plans() -> None:

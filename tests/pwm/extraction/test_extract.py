@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import gc
+import io
 import json
 import signal
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from forked import forked_command
+from rich.console import Console
 
 import pwm
 from pwm.cli.main import main
@@ -15,12 +20,15 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
 from pwm.data.start_states import StatePool
 from pwm.data.store import EpisodeStore
-from pwm.extraction.config import ExtractConfig
+from pwm.extraction import extract as extraction
+from pwm.extraction.config import ActorCriticConfig, BCConfig, ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.task_group import StartStates
 from pwm.models.world_model import load_world_model
 from pwm.pretraining.learner import WorldModelLearner
+from pwm.runtime import first_step
+from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import is_checkpoint, read_meta
 from pwm.runtime.run_dir import read_run
 from pwm.runtime.training_checkpoints import list_steps
@@ -539,3 +547,42 @@ def test_a_directory_of_another_command_is_refused(toy, toy_world_model, capsys)
     assert main(toy.extract(toy_world_model, toy_world_model)) == 1
     assert "run of `pwm pretrain`" in capsys.readouterr().err
     assert list_steps(toy_world_model / "checkpoints")
+
+
+def test_nothing_is_left_of_a_group_when_the_next_begins(tmp_path, monkeypatch):
+    made = []
+
+    class Cyclic:
+        def __init__(self):
+            self.own = self
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(extraction, "_extract_group", lambda group, out: None)
+    gc.disable()
+    try:
+        extraction._extract_and_free(Cyclic, tmp_path)
+    finally:
+        gc.enable()
+    assert [one() for one in made] == [None]
+
+
+def test_building_is_announced_before_the_first_iteration_and_not_before_cloning(monkeypatch):
+    file, steps = io.StringIO(), []
+    monkeypatch.setattr(first_step, "console", Console(file=file, width=200))
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        steps.append((number, file.getvalue()))
+        return {"actor_grad_norm": torch.ones(1)}
+
+    config = ExtractConfig(learner=ActorCriticConfig(bc=BCConfig(weight=1.0, warmup_steps=2)))
+    learner = SimpleNamespace(accelerator=Accelerator(torch.device("cuda"), fused=True))
+    group = SimpleNamespace(config=config, learner=learner, step=step)
+    forgotten: list[int] = []
+    one = extraction._Steps(group, lambda: forgotten.append(len(steps)))
+    for number in range(4):
+        one(number)
+    said = [text for _, text in steps]
+    assert said[:2] == ["", ""]
+    assert said[2].startswith("building kernels for the iteration: ") and "first step" not in said[2]
+    assert said[3].count("first step: ") == said[3].count("building kernels for the iteration") == 1
+    assert forgotten == [3]

@@ -3,19 +3,24 @@ from __future__ import annotations
 import dataclasses
 import resource
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from forked import result_of_fork
+from omegaconf import OmegaConf
 
+from pwm.cli.main import config_directory
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
+from pwm.extraction import extract as extraction
 from pwm.extraction import groups
-from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.config import ActorCriticConfig, ExtractConfig
 from pwm.extraction.groups import bytes_a_task, largest_group, planned_groups
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import ModelSize, WorldModel
+from pwm.runtime.acceleration import Acceleration, Accelerator
 from pwm.runtime.checkpoint import save_checkpoint
 
 SIZE = ModelSize(encoder_dim=16, mlp_dim=128, latent_dim=128, task_dim=8)
@@ -119,3 +124,35 @@ def test_the_estimate_covers_what_an_iteration_takes():
     small = bytes_a_task(make_model(), dataclasses.replace(CONFIG, batch_size=4))
     estimate = 4 * (bytes_a_task(make_model(), CONFIG) - small)
     assert 0.2 * estimate < peaks[1] - peaks[0] < 1.1 * estimate
+
+
+@pytest.mark.parametrize(
+    ("preset", "tasks", "measured"), [("48M", 80, 34.99), ("48M", 27, 12.25), ("5M", 80, 14.48)]
+)
+def test_compiled_bfloat16_is_estimated_above_what_a_gpu_held_and_below_twice_that(
+    preset, tasks, measured
+):
+    """GB at the peak, measured on an H200, batch 512, H 16; groups of 80 fit a GPU of 80 GB."""
+    size = ModelSize(**OmegaConf.load(config_directory() / "model" / f"{preset}.yaml"))
+    with torch.device("meta"):
+        model = WorldModel(size, get_suite("mt80"))
+    config, device = ActorCriticConfig(), torch.device("cpu")
+    fast = Accelerator(device, bfloat16=True, fused=True)
+    estimate = 1e-9 * tasks * bytes_a_task(model, config, (), fast)
+    assert measured < estimate < 2 * measured
+    exact = Accelerator(device, fused=True)
+    a_task = [bytes_a_task(model, config, (), how) for how in (fast, exact, Accelerator(device))]
+    assert a_task == sorted(a_task)
+    assert a_task[-1] == bytes_a_task(model, config)
+
+
+@pytest.mark.parametrize(("preset", "free"), [("48M", 79e9), ("5M", 45e9)])
+def test_all_eighty_tasks_fit_a_gpu_at_once_when_compiled_in_bfloat16(preset, free, monkeypatch):
+    on_gpu = SimpleNamespace(bins=SimpleNamespace(device=torch.device("cuda")), episodic=False)
+    on_gpu.size = ModelSize(**OmegaConf.load(config_directory() / "model" / f"{preset}.yaml"))
+    fast = Accelerator(torch.device("cuda"), bfloat16=True, fused=True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(free)))
+    monkeypatch.setattr(Acceleration, "prepare", lambda self, device: fast)
+    assert extraction._group_size(ExtractConfig(), on_gpu, (), 80) == 80
+    assert extraction._group_size(ExtractConfig(group_size=7), on_gpu, (), 80) == 7
+    assert largest_group(on_gpu, ActorCriticConfig(), 80) < 80, "as eager code would take"

@@ -8,7 +8,7 @@ from torch import nn
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
-from pwm.runtime.device import free_memory, require_room, resolve_device
+from pwm.runtime.device import free_memory, require_room, resolve_device, use_device
 
 
 def test_auto_takes_a_gpu_only_where_there_is_one(monkeypatch):
@@ -55,3 +55,12 @@ def test_a_world_model_that_cannot_fit_leaves_nothing_behind(toy, tmp_path, caps
     assert main(["pretrain", f"data={toy.data}", f"out={out}", "model.mlp_dim=1000000"]) == 1
     assert "not enough memory for this model" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "current"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])
+def test_a_gpu_that_is_named_by_its_number_becomes_the_current_one(name, current, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.tensor(0.0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+    assert use_device(name) == torch.device(name)
+    assert chosen == current
