@@ -583,6 +583,7 @@ def test_building_is_announced_before_the_first_iteration_and_not_before_cloning
         one(number)
     said = [text for _, text in steps]
     assert said[:2] == ["", ""]
-    assert said[2].startswith("building kernels for the iteration: ") and "first step" not in said[2]
-    assert said[3].count("first step: ") == said[3].count("building kernels for the iteration") == 1
+    begins = "building kernels for the iteration: "
+    assert said[2].startswith(begins) and "first step" not in said[2]
+    assert said[3].count("first step: ") == said[3].count(begins) == 1
     assert forgotten == [3]

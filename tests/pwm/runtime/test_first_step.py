@@ -22,7 +22,8 @@ def said(monkeypatch):
 
 def test_building_is_said_before_the_step_and_its_time_once(said):
     forgot = []
-    first = FirstStep(Accelerator(torch.device("cuda"), fused=True), "the iteration", lambda: forgot.append(1))
+    accelerator = Accelerator(torch.device("cuda"), fused=True)
+    first = FirstStep(accelerator, "the iteration", lambda: forgot.append(1))
     assert said.getvalue().startswith("building kernels for the iteration: ")
     assert not forgot
     first.report(torch.ones(2))
