@@ -21,7 +21,7 @@ def _biased(x, linear_bias, at, with_bias, mask, HAS_BIAS: tl.constexpr):
 
 
 @triton.jit
-def _forward(
+def normed_activation_forward(
     x, linear_bias, weight, bias, out, mean, rstd, n, each, width, bias_rows, epsilon,
     HAS_BIAS: tl.constexpr, SIMPLEX: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -53,7 +53,7 @@ def _forward(
 
 
 @triton.jit
-def _backward(
+def normed_activation_backward(
     d_out, x, linear_bias, weight, bias, out, mean, rstd, dx, partial,
     n, each, width, bias_rows, parts, TILES: tl.constexpr,
     HAS_BIAS: tl.constexpr, SIMPLEX: tl.constexpr, SUMS: tl.constexpr,
@@ -134,7 +134,7 @@ def forward(
     mean = x.new_empty(groups, n, each, dtype=torch.float32)
     rstd = torch.empty_like(mean)
     tile = _tile(width)
-    _forward[(triton.cdiv(n, tile["TILE"]), groups * each)](
+    normed_activation_forward[(triton.cdiv(n, tile["TILE"]), groups * each)](
         x, linear_bias, weight, bias, out, mean, rstd,
         n, each, width, _bias_rows(n, linear_bias), epsilon,
         HAS_BIAS=linear_bias is not None, SIMPLEX=simplex, **tile,
@@ -163,7 +163,7 @@ def backward(
     dx = torch.empty_like(x)
     shape = (3, networks, parts, width) if parameters else (0,)
     partial = x.new_empty(shape, dtype=torch.float32)
-    _backward[(parts, networks)](
+    normed_activation_backward[(parts, networks)](
         d_out, x, linear_bias, weight, bias, out, *moments, dx, partial,
         n, each, width, _bias_rows(n, linear_bias), parts, TILES=tiles,
         HAS_BIAS=linear_bias is not None, SIMPLEX=simplex, SUMS=parameters, **tile,
