@@ -22,7 +22,7 @@ $(SIMULATORS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "pwm needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(PIP) -e '.[sim,video]'
+	$(PIP) -e '.[sim]'
 	@touch $@
 
 $(STAMP): $(SIMULATORS)

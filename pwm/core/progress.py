@@ -64,6 +64,7 @@ class LoggedProgress(Progress):
     def start(self) -> None:
         """As of the bar."""
         super().start()
+        console.last = time.monotonic()
         self._teller.start()
 
     def stop(self) -> None:
@@ -84,7 +85,7 @@ class LoggedProgress(Progress):
         super().advance(task_id, advance)
 
     def _tell(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_LINES):
+        while not self._ended.wait(0.9 * SECONDS_BETWEEN_LINES):  # before the stage's own line
             task = next((task for task in self.tasks if task.id == self._shown), None)
             if task is not None and not task.finished:
                 self.console.print(_line(task), soft_wrap=True, markup=False, highlight=False)

@@ -49,9 +49,9 @@ def test_a_log_gets_lines_of_what_was_worked_on_last_also_in_a_step_that_takes_l
 
 
 def test_a_stage_without_a_bar_says_that_it_goes_on(log, monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.2)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
     with progress.never_silent("pretrain"):
-        for _ in range(15):
+        for _ in range(40):
             time.sleep(0.02)
             progress.console.print("a line")
         assert not lines(log)  # as long as something is printed
@@ -59,8 +59,14 @@ def test_a_stage_without_a_bar_says_that_it_goes_on(log, monkeypatch):
     assert lines(log)[0].startswith("pretrain goes on, 0:00:0")
 
 
-def test_lines_come_every_ten_seconds():
-    assert progress.SECONDS_BETWEEN_LINES == 10
+def test_of_a_stage_with_a_bar_the_bar_speaks(log, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
+    with progress.never_silent("pretrain"):
+        time.sleep(0.3)
+        with progress.progress_bar() as bars:
+            bars.advance(bars.add_task("reading", total=20, note=""))
+            wait_for(lambda: len(lines(log)) == 2)
+    assert [line.split()[0] for line in lines(log)] == ["reading", "reading"]
 
 
 def test_a_terminal_gets_a_bar_alone(log, monkeypatch):
