@@ -96,7 +96,7 @@ class SavedPolicies:
 
 @lru_cache(maxsize=2)
 def _loaded_policy(path: str) -> ActFunction:
-    from pwm.evaluation.flat_policy import FlatPolicy
+    from pwm.models.flat_policy import FlatPolicy
     from pwm.models.policy import load_policy
 
     return FlatPolicy(load_policy(path))

@@ -8,8 +8,8 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_task
-from pwm.evaluation.flat_policy import FlatPolicy
 from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks
+from pwm.models.flat_policy import FlatPolicy
 from pwm.models.policy import Policy, load_policy
 
 SHIPPED = Path(__file__).parents[3] / "checkpoints"
@@ -39,8 +39,8 @@ def test_actions_are_those_of_the_policy_bit_for_bit(policy, monkeypatch):
     policy = policy() if callable(policy) else load_policy(SHIPPED / policy)
     flat = FlatPolicy(policy)
     rng = np.random.default_rng(0)
-    for n in (1, 5, 7):
-        obs = rng.normal(0, 4, (3, n, policy.task.obs_dim)).astype(np.float32)
+    for batch in ((), (1,), (5,), (7,)):
+        obs = rng.normal(0, 4, (3, *batch, policy.task.obs_dim)).astype(np.float32)
         wanted = [policy.act(each, normalized=True) for each in obs]
         assert np.array_equal(flat(obs[0]), wanted[0])
         with monkeypatch.context() as patch:  # after the first, the policy itself is not asked

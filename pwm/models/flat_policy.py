@@ -1,4 +1,4 @@
-"""A saved policy's forward pass as a list of kernels, for the few observations of a worker.
+"""A policy's forward pass as a list of kernels, for the few observations of a simulator's worker.
 
 At five observations modules, views and checks cost several times what the matrix products do. Here
 the same kernels run on the same numbers, one after the other, so actions are the same bit for bit.
@@ -24,28 +24,27 @@ _Layer = Callable[[Tensor], Tensor]
 class FlatPolicy:
     """Acts as ``policy.act(obs, normalized=True)`` does, for NumPy observations on the CPU.
 
-    At the first observations of every batch size both are computed; where they differ by a bit, as
+    At the first observations of every shape both are computed; where they differ by a bit, as
     for a kind of layer that is not known here, the policy acts itself from then on.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._passes: dict[int, _Pass] = {}  # by batch size
-        self._is_same: dict[int, bool] = {}  # by batch size, whether what is computed here is used
+        self._passes: dict[tuple[int, ...], _Pass] = {}  # by the shape of the observations
+        self._is_same: dict[tuple[int, ...], bool] = {}  # likewise, whether the pass is used
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Observations (n, obs_dim) to actions (n, action_dim) in [-1, 1].
+        """Observations (n, obs_dim) or (obs_dim,) to actions likewise, in [-1, 1].
 
         Raises:
             PwmError: as the policy does.
         """
-        n = len(obs)
-        if n not in self._is_same:
+        if (is_same := self._is_same.get(obs.shape)) is None:
             action = self._policy.act(obs, normalized=True)
-            known = bool(_modules(self._policy))
-            self._is_same[n] = known and np.array_equal(action, self._flat(obs))
+            known = bool(_modules(self._policy)) and obs.ndim <= 2
+            self._is_same[obs.shape] = known and np.array_equal(action, self._flat(obs))
             return action
-        if self._is_same[n]:
+        if is_same:
             action = self._flat(obs)
             if isfinite(float(action.sum() + obs.sum())):
                 return action
@@ -53,29 +52,29 @@ class FlatPolicy:
 
     @torch.inference_mode()
     def _flat(self, obs: np.ndarray) -> np.ndarray:
-        if len(obs) not in self._passes:
-            self._passes[len(obs)] = _Pass(self._policy, len(obs))
-        return self._passes[len(obs)](obs)
+        if obs.shape not in self._passes:
+            self._passes[obs.shape] = _Pass(self._policy, obs.shape[:-1])
+        return self._passes[obs.shape](obs)
 
 
 class _Pass:
-    """The kernels and their buffers for n observations.
+    """The kernels and their buffers for n observations, or one without a batch.
 
     Sums, products and quotients of a few numbers are NumPy's, which costs a third of a call of
     torch; they are exact to the last bit in both.
     """
 
-    def __init__(self, policy: Policy, n: int) -> None:
+    def __init__(self, policy: Policy, batch: tuple[int, ...]) -> None:
         size = policy.task.obs_dim
         mean, scale, embedding = policy.obs_mean, policy.obs_scale, policy.embedding
-        padded = (torch.zeros(n, len(mean)) - mean) / scale
-        self._inputs = torch.cat([padded, embedding.expand(n, -1)], -1)
-        self._own = self._inputs.numpy()[:, :size]
+        padded = (torch.zeros(*batch, len(mean)) - mean) / scale
+        self._inputs = torch.cat([padded, embedding.expand(*batch, -1)], -1)
+        self._own = self._inputs.numpy()[..., :size]
         self._mean, self._scale = mean.numpy()[:size], scale.numpy()[:size]
         wraps = policy.architecture.get("wrap_angles", False)
         self._period = policy.obs_period.numpy()[:size] if wraps else None
-        self._layers = [_kernels(module, n) for module in _modules(policy)]
-        self._action_dim = policy.task.action_dim
+        self._layers = [_kernels(module, batch) for module in _modules(policy)]
+        self._shape = *batch, policy.task.action_dim
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         obs = np.asarray(obs, np.float32)
@@ -86,7 +85,7 @@ class _Pass:
         x = self._inputs
         for layer in self._layers:
             x = layer(x)
-        return torch.tanh(x).numpy()[:, : self._action_dim]
+        return torch.tanh(x).numpy()[:, : self._shape[-1]].reshape(self._shape)
 
 
 def _modules(policy: Policy) -> list[NormedLinear | StackedLinear]:
@@ -97,20 +96,23 @@ def _modules(policy: Policy) -> list[NormedLinear | StackedLinear]:
     return known if len(known) == len(modules) else []
 
 
-def _kernels(module: NormedLinear | StackedLinear, n: int) -> _Layer:
-    """A layer for (n, inputs), of a stack of one."""
-    stacked = isinstance(module, StackedLinear)
-    weight, bias = (module.weight[0], module.bias[0]) if stacked else (module.weight, module.bias)
-    transposed, norm, product = weight.t(), module.ln, torch.empty(n, len(bias))
+def _kernels(module: NormedLinear | StackedLinear, batch: tuple[int, ...]) -> _Layer:
+    """A layer for (n, inputs), of a stack of one; an encoder's may also take (inputs,)."""
+    weight, bias, norm = module.weight, module.bias, module.ln
+    if isinstance(module, StackedLinear):
+        weight, bias, batch = weight[0], bias[0], batch or (1,)
+    transposed, product = weight.t(), torch.empty(*batch, len(bias))
 
     def linear(x: Tensor) -> Tensor:
-        return torch.addmm(bias, x, transposed, out=product)
+        if not batch:
+            return F.linear(x, weight, bias)
+        return torch.addmm(bias, x.view(*batch, -1), transposed, out=product)
 
     if norm is None:
         return linear
-    mish = _mish(n, len(bias))
+    mish = _mish((*batch, len(bias)))
     if isinstance(norm, StackedLayerNorm):
-        scale, shift, normed = norm.weight, norm.bias, torch.empty(n, len(bias))
+        scale, shift, normed = norm.weight, norm.bias, torch.empty(*batch, len(bias))
 
         def stacked_layer(x: Tensor) -> Tensor:
             y = F.layer_norm(linear(x), bias.shape)
@@ -124,9 +126,9 @@ def _kernels(module: NormedLinear | StackedLinear, n: int) -> _Layer:
     return lambda x: act(F.layer_norm(linear(x), *of_norm))
 
 
-def _mish(n: int, size: int) -> _Layer:
-    """:func:`pwm.models.layers.mish` of (n, size), of which no gradient is wanted."""
-    exponential, gate, quotient = torch.empty(3, n, size)
+def _mish(shape: tuple[int, ...]) -> _Layer:
+    """:func:`pwm.models.layers.mish` of a shape, of which no gradient is wanted."""
+    exponential, gate, quotient = torch.empty(3, *shape)
     e, g, q = exponential.numpy(), gate.numpy(), quotient.numpy()
 
     def mish(x: Tensor) -> Tensor:
