@@ -86,9 +86,10 @@ class LoggedProgress(Progress):
 
     def _tell(self) -> None:
         while not self._ended.wait(0.9 * SECONDS_BETWEEN_LINES):  # before the stage's own line
-            task = next((task for task in self.tasks if task.id == self._shown), None)
-            if task is not None and not task.finished:
-                self.console.print(_line(task), soft_wrap=True, markup=False, highlight=False)
+            shown = [task for task in self.tasks if task.id == self._shown] or self.tasks[-1:]
+            if shown and not shown[0].finished:
+                line = _line(shown[0])
+                self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _line(task: Task) -> str:

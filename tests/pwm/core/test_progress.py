@@ -34,11 +34,13 @@ def test_a_log_gets_lines_of_what_was_worked_on_last_also_in_a_step_that_takes_l
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.005)
     with progress.progress_bar() as bars:
         bar = bars.add_task("pretrain", total=2000, note="")
+        wait_for(lambda: lines(log))
+        assert lines(log)[0].startswith("pretrain 0/2,000")
         bars.update(bar, completed=240, note="loss 0.0257 + 2.993 [a b]")
-        wait_for(lambda: len(lines(log)) >= 3)  # no further step is needed
-        first = lines(log)[0]
-        assert first.startswith("pretrain 240/2,000")
-        assert first.endswith("loss 0.0257 + 2.993 [a b]")
+        told = len(lines(log))
+        wait_for(lambda: len(lines(log)) >= told + 3)  # no further step is needed
+        assert lines(log)[-1].startswith("pretrain 240/2,000")
+        assert lines(log)[-1].endswith("loss 0.0257 + 2.993 [a b]")
         other = bars.add_task("evaluate", total=None, note="")
         bars.advance(other, 3)
         wait_for(lambda: lines(log)[-1].startswith("evaluate 3, "))
