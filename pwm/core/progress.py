@@ -32,7 +32,7 @@ SECONDS_BETWEEN_LINES = 10.0  # of a bar that no terminal shows
 class _Console(Console):
     """Knows when something was last printed."""
 
-    last = 0.0
+    last = time.monotonic()
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As of rich's."""
@@ -41,6 +41,13 @@ class _Console(Console):
 
 
 console = _Console(stderr=True, markup=False)  # brackets in a path are no markup
+
+
+def _silences(ended: threading.Event, seconds: float) -> Iterator[None]:
+    """Until the event, whenever nothing has been printed for some seconds."""
+    while not ended.wait(max(console.last + seconds - time.monotonic(), seconds / 50)):
+        if time.monotonic() - console.last >= seconds:
+            yield
 
 
 class RateColumn(ProgressColumn):
@@ -64,7 +71,6 @@ class LoggedProgress(Progress):
     def start(self) -> None:
         """As of the bar."""
         super().start()
-        console.last = time.monotonic()
         self._teller.start()
 
     def stop(self) -> None:
@@ -85,7 +91,7 @@ class LoggedProgress(Progress):
         super().advance(task_id, advance)
 
     def _tell(self) -> None:
-        while not self._ended.wait(0.9 * SECONDS_BETWEEN_LINES):  # before the stage's own line
+        for _ in _silences(self._ended, 0.9 * SECONDS_BETWEEN_LINES):  # before the stage's own line
             shown = [task for task in self.tasks if task.id == self._shown] or self.tasks[-1:]
             if shown and not shown[0].finished:
                 line = _line(shown[0])
@@ -129,10 +135,9 @@ def never_silent(what: str) -> Iterator[None]:
     console.last = begun
 
     def tell() -> None:
-        while not ended.wait(max(console.last + SECONDS_BETWEEN_LINES - time.monotonic(), 0.1)):
-            if time.monotonic() - console.last >= SECONDS_BETWEEN_LINES:
-                spent = timedelta(seconds=int(time.monotonic() - begun))
-                console.print(f"{what} goes on, {spent} so far", highlight=False)
+        for _ in _silences(ended, SECONDS_BETWEEN_LINES):
+            spent = timedelta(seconds=int(time.monotonic() - begun))
+            console.print(f"{what} goes on, {spent} so far", highlight=False)
 
     teller = threading.Thread(target=tell, name="progress-stage", daemon=True)
     teller.start()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 
 import pytest
@@ -64,11 +65,16 @@ def test_a_stage_without_a_bar_says_that_it_goes_on(log, monkeypatch):
 def test_of_a_stage_with_a_bar_the_bar_speaks(log, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
     with progress.never_silent("pretrain"):
-        time.sleep(0.3)
         with progress.progress_bar() as bars:
             bars.advance(bars.add_task("reading", total=20, note=""))
             wait_for(lambda: len(lines(log)) == 2)
     assert [line.split()[0] for line in lines(log)] == ["reading", "reading"]
+
+
+def test_what_was_silent_before_a_bar_counts(log):
+    progress.console.last = begun = time.monotonic() - 60
+    next(progress._silences(threading.Event(), 60.0))
+    assert time.monotonic() - begun < 60 + 30
 
 
 def test_a_terminal_gets_a_bar_alone(log, monkeypatch):
