@@ -98,9 +98,9 @@ def _modules(policy: Policy) -> list[NormedLinear | StackedLinear]:
 
 def _kernels(module: NormedLinear | StackedLinear, batch: tuple[int, ...]) -> _Layer:
     """A layer for (n, inputs), of a stack of one; an encoder's may also take (inputs,)."""
-    weight, bias, norm = module.weight, module.bias, module.ln
-    if isinstance(module, StackedLinear):
-        weight, bias, batch = weight[0], bias[0], batch or (1,)
+    stacked, norm = isinstance(module, StackedLinear), module.ln
+    weight, bias = (module.weight[0], module.bias[0]) if stacked else (module.weight, module.bias)
+    batch = batch or (1,) if stacked else batch
     transposed, product = weight.t(), torch.empty(*batch, len(bias))
 
     def linear(x: Tensor) -> Tensor:

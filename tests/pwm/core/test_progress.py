@@ -64,10 +64,9 @@ def test_a_stage_without_a_bar_says_that_it_goes_on(log, monkeypatch):
 
 def test_of_a_stage_with_a_bar_the_bar_speaks(log, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
-    with progress.never_silent("pretrain"):
-        with progress.progress_bar() as bars:
-            bars.advance(bars.add_task("reading", total=20, note=""))
-            wait_for(lambda: len(lines(log)) == 2)
+    with progress.never_silent("pretrain"), progress.progress_bar() as bars:
+        bars.advance(bars.add_task("reading", total=20, note=""))
+        wait_for(lambda: len(lines(log)) == 2)
     assert [line.split()[0] for line in lines(log)] == ["reading", "reading"]
 
 
