@@ -1,8 +1,11 @@
-# `make quickstart` and `make test` set up everything they need in .venv, and only when needed.
+# `make quickstart` and `make test` set up everything they need in .venv, and only when needed:
+# the first run needs the simulators alone, and the tests all that continuous integration has.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIMULATORS := $(VENV)/installed-simulators
 STAMP := $(VENV)/installed
+PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 .PHONY: help install quickstart test slow coverage lint format types docs audit clean
 
@@ -15,16 +18,20 @@ help:
 	@echo "make coverage     the fast tests, and which lines they do not run"
 	@echo "make audit        known vulnerabilities of what is installed"
 
-$(STAMP): pyproject.toml constraints.txt
+$(SIMULATORS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "pwm needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch $(STAMP)
+	$(PIP) -e '.[sim]'
+	@touch $@
+
+$(STAMP): $(SIMULATORS)
+	$(PIP) -e '.[dev]'
+	@touch $@
 
 install: $(STAMP)
 
-quickstart: $(STAMP)
+quickstart: $(SIMULATORS)
 	$(BIN)/pwm quickstart out=runs/quickstart
 
 test: $(STAMP)
@@ -52,7 +59,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 $(VENV)/docs-installed: $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 docs: $(VENV)/docs-installed

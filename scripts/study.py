@@ -171,17 +171,22 @@ def _call(*words: str) -> None:
 
 @dataclass
 class Result:
-    """Normalized scores by task, and seconds of extraction."""
+    """Normalized scores by task, and seconds of extraction and of its world model's pretraining."""
 
     scores: dict[str, float]
     seconds: float
+    pretraining: float = np.nan  # of a model whose run is not there
 
     @classmethod
     def read(cls, directory: Path) -> "Result":
         """The result of one variant and seed."""
         tasks = json.loads((directory / "results.json").read_text())["tasks"]
         scores = {name: float(score["normalized_score"]) for name, score in tasks.items()}
-        return cls(scores, float(read_run(directory / "policies")["seconds"]))
+        policies = directory / "policies"
+        model = read_run(Path(read_config(policies)["checkpoint"]))
+        return cls(
+            scores, float(read_run(policies)["seconds"]), float(model.get("seconds") or np.nan)
+        )
 
 
 Results = dict[str, list[Result]]
@@ -206,8 +211,9 @@ def _rows(results: Results) -> Iterator[list[str]]:
     means = [_over(runs, tasks) for runs in results.values()]
     yield ["**mean**", *map(_mean, means)]
     yield [f"beyond {names[0]}", "", *(_mean(mean - means[0], "+") for mean in means[1:])]
-    seconds = [f"{np.median([run.seconds for run in runs]):.0f}" for runs in results.values()]
-    yield ["seconds of extraction", *seconds]
+    for stage, name in (("pretraining", "pretraining"), ("extraction", "seconds")):
+        found = [np.median([getattr(run, name) for run in runs]) for runs in results.values()]
+        yield [f"seconds of {stage}", *(f"{seconds:.0f}" for seconds in found)]
 
 
 def _over(runs: list[Result], tasks: list[str]) -> np.ndarray:

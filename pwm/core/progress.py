@@ -1,11 +1,14 @@
 """One look for every progress bar: what, how far, how fast, how long yet.
 
-Where no terminal shows it, as in a log file, a line says so now and then.
+Where no terminal shows it, as in a log file, a line says so every ten seconds.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -23,8 +26,28 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True, markup=False)  # brackets in a path are no markup
-SECONDS_BETWEEN_LINES = 30.0  # where no terminal shows a bar
+SECONDS_BETWEEN_LINES = 10.0  # of a bar that no terminal shows
+
+
+class _Console(Console):
+    """Knows when something was last printed."""
+
+    last = time.monotonic()
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As of rich's."""
+        self.last = time.monotonic()
+        super().print(*objects, **options)
+
+
+console = _Console(stderr=True, markup=False)  # brackets in a path are no markup
+
+
+def _silences(ended: threading.Event, seconds: float) -> Iterator[None]:
+    """Until the event, whenever nothing has been printed for some seconds."""
+    while not ended.wait(max(console.last + seconds - time.monotonic(), seconds / 50)):
+        if time.monotonic() - console.last >= seconds:
+            yield
 
 
 class RateColumn(ProgressColumn):
@@ -37,29 +60,42 @@ class RateColumn(ProgressColumn):
 
 
 class LoggedProgress(Progress):
-    """Prints a line of a task that goes on, at most every SECONDS_BETWEEN_LINES."""
+    """Prints a line of the task that was worked on last, also while one of its steps takes long."""
 
     def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
-        super().__init__(*columns, **options)
-        self._told = time.monotonic()
+        super().__init__(*columns, auto_refresh=False, **options)
+        self._shown: TaskID | None = None
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._tell, name="progress-lines", daemon=True)
+
+    def start(self) -> None:
+        """As of the bar."""
+        super().start()
+        self._teller.start()
+
+    def stop(self) -> None:
+        """As of the bar."""
+        self._ended.set()
+        if self._teller.is_alive():
+            self._teller.join()
+        super().stop()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """As of the bar."""
+        self._shown = task_id
         super().update(task_id, **changes)
-        self._tell(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """As of the bar."""
+        self._shown = task_id
         super().advance(task_id, advance)
-        self._tell(task_id)
 
-    def _tell(self, task_id: TaskID) -> None:
-        if time.monotonic() - self._told < SECONDS_BETWEEN_LINES:
-            return
-        self._told = time.monotonic()
-        task = next(task for task in self.tasks if task.id == task_id)
-        if not task.finished:
-            self.console.print(_line(task), soft_wrap=True, markup=False, highlight=False)
+    def _tell(self) -> None:
+        for _ in _silences(self._ended, 0.9 * SECONDS_BETWEEN_LINES):  # before the stage's own line
+            shown = [task for task in self.tasks if task.id == self._shown] or self.tasks[-1:]
+            if shown and not shown[0].finished:
+                line = _line(shown[0])
+                self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _line(task: Task) -> str:
@@ -98,3 +134,23 @@ def forget_rate(progress: Progress, task_id: TaskID) -> None:
     completed, started, note = task.completed, task.start_time, task.fields.get("note", "")
     progress.reset(task_id, completed=int(completed), total=task.total, note=note)
     task.start_time = started
+
+
+@contextmanager
+def never_silent(what: str) -> Iterator[None]:
+    """Inside, a line says what goes on where nothing has been printed for ten seconds."""
+    ended, begun = threading.Event(), time.monotonic()
+    console.last = begun
+
+    def tell() -> None:
+        for _ in _silences(ended, SECONDS_BETWEEN_LINES):
+            spent = timedelta(seconds=int(time.monotonic() - begun))
+            console.print(f"{what} goes on, {spent} so far", highlight=False)
+
+    teller = threading.Thread(target=tell, name="progress-stage", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()

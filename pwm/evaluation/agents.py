@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,9 +96,10 @@ class SavedPolicies:
 
 @lru_cache(maxsize=2)
 def _loaded_policy(path: str) -> ActFunction:
+    from pwm.models.flat_policy import FlatPolicy
     from pwm.models.policy import load_policy
 
-    return partial(load_policy(path).act, normalized=True)
+    return FlatPolicy(load_policy(path))
 
 
 @dataclass(frozen=True)

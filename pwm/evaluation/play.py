@@ -16,8 +16,6 @@ from pwm.evaluation.agents import ActFunction, Agent
 from pwm.evaluation.episode_log import Outcomes
 
 if TYPE_CHECKING:
-    from gymnasium.vector import SyncVectorEnv
-
     from pwm.simulation.watched_env import WatchedEnv
 
 
@@ -35,40 +33,40 @@ def play(caller: Caller, agent: Agent | None, task: Task, seeds: Sequence[int]) 
     Raises:
         PwmError: if the score is success and the environment does not report it.
     """
-    env = _vector_env(caller, task, len(seeds))
+    n = len(seeds)
+    envs = _environments(caller, task, n)
     act = _asked_for(caller) if agent is None else agent.begin(task, seeds)
-    obs, _ = env.reset(seed=list(seeds))
-    returns = np.zeros(len(seeds))
-    success_last, success_any = np.zeros(len(seeds), bool), np.zeros(len(seeds), bool)
-    steps_to_success = np.zeros(len(seeds))
+    obs = np.array([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    returns, success_last, success_any, steps_to_success = np.zeros((4, n))
+    success_known = np.ones(n, bool)
     steps, acting, simulating = 0, 0.0, 0.0
-    running, made = np.ones(len(seeds), bool), 0
-    success_known = np.ones(len(seeds), bool)
-    while running.any():
+    running, made = list(range(n)), 0
+    while running:
         begun = time.perf_counter()
         action = act(obs)
         acted = time.perf_counter()
-        obs, reward, terminated, truncated, info = env.step(action)
+        obs, made, over = obs.copy(), made + 1, []
+        for i in running:
+            obs[i], reward, terminated, truncated, info = envs[i].step(action[i])
+            returns[i] += reward
+            success_last[i] = info["success"] > 0
+            if success_last[i] and not success_any[i]:
+                success_any[i], steps_to_success[i] = 1, made
+            if terminated or truncated:
+                success_known[i] = info.get("success_known", True)
+                over.append(i)
         acting += acted - begun
         simulating += time.perf_counter() - acted
-        returns[running] += reward[running]
-        success_last[running] = info["success"][running] > 0
-        success_any |= success_last
-        made += 1
-        steps_to_success[success_any & (steps_to_success == 0)] = made
-        success_known[running] = np.broadcast_to(info.get("success_known", True), len(seeds))[
-            running
-        ]
-        steps += int(running.sum())
-        running &= ~(terminated | truncated)
+        steps += len(running)
+        running = [i for i in running if i not in over]
     if task.scored_by_success and not success_known.all():
         raise PwmError(
             f"'{task.name}' is scored by success, and its environment {task.env_id} reported none "
             "at the end of an episode; let its step's info have success (or is_success), also "
             "where it is False, or score the task by its return: score: {min: ..., max: ...}."
         )
-    success = success_last.astype(float), success_any.astype(float)
-    return Outcomes(returns, *success, steps, acting, simulating, steps_to_success)
+    successes = success_last, success_any
+    return Outcomes(returns, *successes, steps, acting, simulating, steps_to_success)
 
 
 def _asked_for(caller: Caller) -> ActFunction:
@@ -82,17 +80,13 @@ def _asked_for(caller: Caller) -> ActFunction:
     return act
 
 
-def _vector_env(caller: Caller, task: Task, n: int) -> SyncVectorEnv:
-    """N environments as one; where an episode is over another begins, which is not counted."""
-    from gymnasium.vector import SyncVectorEnv
-
+def _environments(caller: Caller, task: Task, n: int) -> list[WatchedEnv]:
     from pwm.simulation.watched_env import WatchedEnv
 
     envs = _made_before(caller, task)
     while len(envs) < n:
         envs.append(WatchedEnv(task, caller, part=len(envs)))
-    ready = iter(envs)
-    return SyncVectorEnv([lambda: next(ready)] * n)
+    return envs[:n]
 
 
 @lru_cache(maxsize=1)  # a worker stays with a task while there are jobs of it

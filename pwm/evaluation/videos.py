@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically, writing
 from pwm.core.progress import progress_bar
 from pwm.core.suites import Task
-from pwm.evaluation.agents import AnyAgent, act_function
+from pwm.evaluation.agents import AnyAgent, BatchedAgent, act_function
 
 _STRIP_FRAMES = 8
 _JPEG_QUALITY = 80
@@ -74,11 +75,26 @@ def write_strips(
     """
     require_video()
     make_directory(directory)
-    shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
     for task, seed, name in _episodes("strips", tasks, seeds):
-        steps = np.round(shares * task.episode_length).astype(int).tolist()
-        frames = _film(agent, task, seed, steps)
-        write_atomically(directory / f"{name}.jpg", _jpeg(strip(frames)))
+        write_atomically(directory / f"{name}.jpg", _jpeg(_episode_strip(agent, task, seed)))
+
+
+def episode_strips(
+    agent: AnyAgent, tasks: Sequence[Task], seed: int
+) -> Iterator[tuple[Task, np.ndarray]]:
+    """Each task with the strip of its episode of a seed, a picture (height, width, 3) uint8.
+
+    Raises:
+        PwmError: if no OpenGL backend works, or an environment cannot draw itself.
+    """
+    for task, _, _ in _episodes("strips", tasks, [seed]):
+        yield task, _episode_strip(agent, task, seed)
+
+
+def _episode_strip(agent: AnyAgent, task: Task, seed: int) -> np.ndarray:
+    shares = np.linspace(0, 1, _STRIP_FRAMES) ** 2
+    steps = np.round(shares * task.episode_length).astype(int).tolist()
+    return strip(_film(agent, task, seed, steps))
 
 
 def _episodes(
@@ -150,15 +166,33 @@ def _film(agent: AnyAgent, task: Task, seed: int, steps: Sequence[int] | None = 
     env = make_env(task, render_mode="rgb_array")
     try:
         obs, _ = env.reset(seed=seed)
-        act = act_function(agent, task, [seed])
         frames: list[Any] = [env.render()]
-        for step in itertools.count(1):
-            obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])
-            done = terminated or truncated
-            if steps is None or done or step in steps:
-                frames.append(env.render())
-            if done:
-                break
+        with _one_thread(agent):
+            act = act_function(agent, task, [seed])
+            for step in itertools.count(1):
+                obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])
+                done = terminated or truncated
+                if steps is None or done or step in steps:
+                    frames.append(env.render())
+                if done:
+                    break
     finally:
         env.close()
     return np.stack(frames)
+
+
+@contextmanager
+def _one_thread(agent: AnyAgent) -> Iterator[None]:
+    """Inside, torch has one thread, as in the workers; two wait for each other on a busy machine.
+
+    A batched agent, which plans, keeps all.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if not isinstance(agent, BatchedAgent):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

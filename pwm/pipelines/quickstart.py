@@ -1,4 +1,4 @@
-"""The whole pipeline in one command: collect, pretrain, extract, evaluate, report."""
+"""The whole pipeline in one command: collect, pretrain, extract, evaluate, picture and report."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
-from pwm.core.progress import console
+from pwm.core.progress import console, never_silent
 from pwm.core.settings import Choices, block_types, require_inputs
 from pwm.core.suites import task_names
 from pwm.core.validation import error_prefix, require_valid, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.evaluation.scores import EXTRACTED
 from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.pretraining.config import PretrainConfig, require_horizons_fit
 from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.html_page import report
+from pwm.reporting.policies_picture import policies_picture
 from pwm.simulation.collect import collect
 from pwm.simulation.collect_config import CollectConfig, collected_suite
 
@@ -32,8 +34,8 @@ class QuickstartConfig:
     """Settings of ``pwm quickstart``: one block a stage, each that of the stage's own command.
 
     Attributes:
-        out: the run directory; the store, the world model, the policies, results.json and
-            report.html go there.
+        out: the run directory; the store, the world model, the policies, results.json,
+            policies.png and report.html go there.
         seed: of every stage.
         device: of pretraining and extraction.
     """
@@ -99,12 +101,20 @@ def quickstart(config: QuickstartConfig) -> Path:
     for number, (name, stage) in enumerate(stages.items(), 1):
         console.rule(f"{number}/{len(stages)} {name}", align="left")
         begun = time.time()
-        stage()
+        with never_silent(name):
+            stage()
         seconds[name] = round(time.time() - begun, 1)
+    picture = None
+    if config.evaluate.method == EXTRACTED:
+        with never_silent("picture"):
+            picture = policies_picture(out, Path(config.evaluate.policy))
+    with never_silent("report"):
+        page = report(out)
     seconds["total"] = round(time.time() - started, 1)
     write_atomically(out / "timing.json", json.dumps(seconds, indent=1).encode())
-    page = report(out)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"Time: {spent}.")
+    if picture is not None:
+        console.print(f"What the policies do: {picture}", soft_wrap=True)
     console.print(f"Report: {page}", soft_wrap=True)
     return page

@@ -41,6 +41,9 @@ from pwm.reporting.templating import render
 EMBED_LIMIT = 12 * 2**20
 """Bytes of videos and images put into the page; what does not fit is linked."""
 
+PICTURE = "policies.png"
+"""Of what the policies do, in a run's directory."""
+
 _CARDS_UP_TO = 12  # tasks; more are drawn as compact rows
 _MEDIA = {
     ".mp4": "video/mp4",
@@ -124,6 +127,7 @@ def report(run_dir: str | Path) -> Path:
         "extraction": extraction_figures(run, tasks),
         "diagnostics": diagnostics_figures(run, tasks),
         "data": data_figures(run, results),
+        "picture": _picture(run / PICTURE),
         "media": _media(run, tasks),
         "embed_limit_mib": EMBED_LIMIT // 2**20,
         "palette": PALETTE,
@@ -189,6 +193,16 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def _picture(path: Path) -> str | None:
+    return _address(path) if path.is_file() else None
+
+
+def _address(path: Path) -> str:
+    """A media file's content as the source of an image or a video."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f"data:{_MEDIA[path.suffix.lower()]};base64,{content}"
+
+
 def _media(run: Path, tasks: Sequence[str]) -> dict[str, Any]:
     """Videos and pictures of evaluation episodes, in the order of the tasks."""
     order = {task: i for i, task in enumerate(tasks)}
@@ -202,7 +216,7 @@ def _media(run: Path, tasks: Sequence[str]) -> dict[str, Any]:
         embedded = used + size <= EMBED_LIMIT
         if embedded:
             used += size
-            source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            source = _address(path)
         item = {"title": path.stem, "task": _task_of(path), "source": source, "embedded": embedded}
         items.append({**item, "video": kind.startswith("video")})
     return {"items": items, "linked": sum(not item["embedded"] for item in items)}

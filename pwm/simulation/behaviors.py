@@ -128,11 +128,12 @@ class _PolicyController:
     """A trained policy of the task from a directory of policies, or one that is of this task."""
 
     def __init__(self, task: Task, path: str) -> None:
-        from pwm.models.policy import load_policy  # here, for others do without torch
+        from pwm.models.flat_policy import FlatPolicy  # here, for others do without torch
+        from pwm.models.policy import load_policy
         from pwm.models.policy_directory import policy_path
 
-        self._policy = load_policy(policy_path(Path(path), task.name))
-        made_for = self._policy.task
+        policy = load_policy(policy_path(Path(path), task.name))
+        self._act, made_for = FlatPolicy(policy), policy.task
         if (made_for.obs_dim, made_for.action_dim) != (task.obs_dim, task.action_dim):
             raise PwmError(
                 f"the policy in {path} is for '{made_for.name}', with {made_for.obs_dim} "
@@ -144,7 +145,7 @@ class _PolicyController:
         """Nothing varies between episodes."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        return np.asarray(self._policy.act(obs, normalized=True))
+        return self._act(obs)
 
 
 def make_behaviour(

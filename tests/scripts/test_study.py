@@ -80,7 +80,7 @@ def test_a_study_pretrains_extracts_and_compares(run, tmp_path, capsys):
 
 def test_the_table_pairs_seeds():
     def result(*scores: float) -> Result:
-        return Result(dict(zip(("mw-reach", "walker-run"), scores, strict=True)), 7.4)
+        return Result(dict(zip(("mw-reach", "walker-run"), scores, strict=True)), 7.4, 31.0)
 
     found = {"plain": [result(10, 20), result(30, 40)], "more": [result(12, 22), result(34, 44)]}
     assert table(found).splitlines() == [
@@ -92,6 +92,7 @@ def test_the_table_pairs_seeds():
         "| mean, dmcontrol | 30.0 ± 10.0 | 33.0 ± 11.0 |",
         "| **mean** | 25.0 ± 10.0 | 28.0 ± 11.0 |",
         "| beyond plain |  | +3.0 ± 1.0 |",
+        "| seconds of pretraining | 31 | 31 |",
         "| seconds of extraction | 7 | 7 |",
     ]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
@@ -24,6 +25,8 @@ STAGES = ("collect", "pretrain", "extract", "evaluate")
 def calls(monkeypatch):
     """Every stage replaced by a note of its name and settings."""
     noted = []
+    picture = "policies_picture"
+    monkeypatch.setattr(pwm.pipelines.quickstart, picture, lambda run, policies: None)
     for stage in (*STAGES, "report"):
         monkeypatch.setattr(
             pwm.pipelines.quickstart,
@@ -134,7 +137,7 @@ def test_an_environment_that_cannot_be_filmed_is_refused_before_the_first_stage(
     assert main(["quickstart", f"out={tmp_path}", *words, "evaluate.video=0"]) == 0
 
 
-def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch):
+def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch, capsys):
     """Toy data in the place of collection, and episodes scored by a formula."""
 
     def collect(config):
@@ -153,6 +156,8 @@ def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pwm.pipelines.quickstart, "collect", collect)
     monkeypatch.setattr("pwm.evaluation.evaluate.run_episodes", run_episodes)
+    frames = np.full((9, 240, 320, 3), 7, np.uint8)
+    monkeypatch.setattr("pwm.evaluation.videos._film", lambda *episode: frames)
     words = [
         f"out={tmp_path / 'run'}", "device=cpu", "evaluate.episodes=3",
         "evaluate.cloning.updates=3",
@@ -173,6 +178,9 @@ def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch):
             assert np.isfinite(results["baselines"][baseline]["tasks"][name]["normalized_score"])
     page = (run / "report.html").read_text()
     assert all(name in page for name in toy.tasks)
+    picture = base64.b64encode((run / "policies.png").read_bytes()).decode()
+    assert f"data:image/png;base64,{picture}" in page
+    assert f"What the policies do: {run / 'policies.png'}" in capsys.readouterr().err
     made = {p: p.stat().st_mtime_ns for p in (run / "policies").glob("*/*.safetensors")}
     before = (run / "results.json").read_text()
     assert main(["quickstart", *words]) == 0  # nothing is trained again

@@ -219,6 +219,7 @@ class StubPolicy:
 def test_a_policy_acts_with_noise(monkeypatch):
     task = get_task("walker-run")
     monkeypatch.setattr("pwm.models.policy.load_policy", lambda path: StubPolicy(task))
+    monkeypatch.setattr("pwm.models.flat_policy._modules", lambda policy: [])  # it acts itself
     behaviour = make_behaviour("policy", task, "some/dir")
     behaviour.reset(np.random.default_rng(0))
     np.testing.assert_allclose(behaviour.act(np.zeros(24)), 0.5)
