@@ -37,7 +37,7 @@ from pwm.runtime.acceleration import COMPILE, PRECISIONS, Acceleration
 CLASSES = {
     "optimizer": r"Optimizer\.step|[aA]dam|foreach|multi_tensor|vector_norm|lpnorm|masked_fill_",
     "matrix products": r"::(mm|addmm|bmm|baddbmm|mv|addmv)\b|gemm|gemv|cutlass|nvjet|xmma|splitK",
-    "normalization, activation": r"layer_norm|LayerNorm|[mM]ish|addcmul|NormedActivation|normed_activation",
+    "normalization, activation": r"layer_norm|LayerNorm|[mM]ish|addcmul|[nN]ormed_?[aA]ctivation",
     "softmax, losses": r"soft[mM]ax|mse_loss|scatter|log1p|expm1|sign|floor|sort|entropy",
     "copies, cat, stack, gathers": r"copy|[cC]at|stack|clone|fill|zero|index|embed|Mem(cpy|set)",
     "other elementwise, sums": "",

@@ -25,6 +25,7 @@ def normed_activation_forward(
     x, linear_bias, weight, bias, out, mean, rstd, n, each, width, bias_rows, epsilon,
     HAS_BIAS: tl.constexpr, SIMPLEX: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """A tile of rows of one network; see :func:`forward`."""
     network = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     w = tl.arange(0, BLOCK)[None, :]
@@ -59,6 +60,7 @@ def normed_activation_backward(
     HAS_BIAS: tl.constexpr, SIMPLEX: tl.constexpr, SUMS: tl.constexpr,
     TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """TILES tiles of one network, and the sums over their rows; see :func:`backward`."""
     network, part = tl.program_id(1).to(tl.int64), tl.program_id(0).to(tl.int64)
     w = tl.arange(0, BLOCK)[None, :]
     gain = tl.load(weight + network * width + w, mask=w < width, other=0.0)
