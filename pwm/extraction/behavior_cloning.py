@@ -20,6 +20,7 @@ from pwm.models.actor_critic import ActorCriticSize, Actors, action_masks, requi
 from pwm.models.policy import Policy
 from pwm.pretraining.normalization import observation_moments
 from pwm.runtime.checkpoint import is_checkpoint, read_meta
+from pwm.runtime.kernels.normed_activation import fast_kernels
 
 
 @dataclass
@@ -136,7 +137,8 @@ def _fit(
             rows = [torch.randint(len(pool.obs), (config.batch_size,)) for pool in pools]
             obs = torch.stack([pool.obs[r] for pool, r in zip(pools, rows, strict=True)])
             action = torch.stack([pool.action[r] for pool, r in zip(pools, rows, strict=True)])
-            error = actors((obs - mean) / scale) - action
+            with fast_kernels():
+                error = actors((obs - mean) / scale) - action
             loss = error.square().sum(-1).mean(1).sum()
             optimizer.zero_grad()
             loss.backward()
