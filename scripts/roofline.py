@@ -33,6 +33,7 @@ from pwm.extraction.learner import ActorCriticLearner
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.runtime.acceleration import Accelerator
+from pwm.runtime.processor import computes_bfloat16
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
@@ -180,13 +181,6 @@ def measure_ceilings(device: torch.device) -> Ceilings:
     other = torch.empty_like(large)
     copy = 2 * large.numel() * large.element_size() / _seconds(lambda: other.copy_(large), device)
     return Ceilings(rates["float32"], rates["tf32"], bfloat16, copy)
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16; without, it takes hundreds of times longer."""
-    if device.type == "cuda":
-        return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -40,6 +40,7 @@ from pwm.runtime.device import use_device
 from pwm.runtime.first_step import FirstStep
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger
+from pwm.runtime.processor import say_if_busy
 from pwm.runtime.run_dir import open_run, resolved_config
 from pwm.runtime.spaced_saves import SpacedSaves
 from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
@@ -57,6 +58,7 @@ def extract(config: ExtractConfig) -> Path:
     """
     config.validate()
     device = use_device(config.device)
+    say_if_busy(device)
     model = load_world_model(config.checkpoint, device)
     ensemble = _ensemble(config, model)
     tasks = _tasks(config, model.suite)

@@ -46,6 +46,7 @@ from pwm.runtime.distributed import Ranks, join_ranks
 from pwm.runtime.first_step import FirstStep
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.metrics import MetricsLogger, NoMetrics
+from pwm.runtime.processor import say_if_busy
 from pwm.runtime.run_dir import open_run, resolved_config
 from pwm.runtime.training_checkpoints import list_steps, load_latest, require_same_data
 
@@ -205,6 +206,7 @@ def _train(
     signals = StopSignals(patient=ranks.size > 1)
     with closing(logger), signals, progress_bar() as progress:
         bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")
+        say_if_busy(learner.accelerator.device)
         first = FirstStep(learner.accelerator)
         for begin, end, horizon in config.horizon.phases(start, config.steps):
             for batch in sampler.iterate(begin, end, horizon=horizon):

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pwm.core.validation import require_choice
 from pwm.runtime.kernels.normed_activation import fast_kernels, has_kernels
+from pwm.runtime.processor import warn_without_bfloat16
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,6 +106,8 @@ class Acceleration:
         precision = self.precision
         if precision == "auto":
             precision = "bfloat16" if device.type == "cuda" else "float32"
+        if precision == "bfloat16":
+            warn_without_bfloat16(device)
         exact = precision == "float32" or device.type != "cuda"
         torch.set_float32_matmul_precision("highest" if exact else "high")
         fused = self.compile != "never" and has_kernels(device.type)
