@@ -63,9 +63,7 @@ class ParallelLearner(WorldModelLearner):
         self._ranks, self._passes, self._seed = ranks, passes, seed
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
-        # Collectives stay out of CUDA graphs, and weights that are divided out of fused kernels.
-        fused = accelerator.fused and not self._sharded
-        accelerator = replace(accelerator, fused=fused, captures=False)
+        accelerator = replace(accelerator, captures=False)  # collectives stay out of CUDA graphs
         super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
         self._step = 0
 

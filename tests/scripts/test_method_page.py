@@ -39,7 +39,7 @@ def test_a_part_is_where_the_page_says(names, file, minimal):
 
 def test_the_losses_are_called_where_the_page_says():
     methods = re.findall(r"`ActorCriticLearner\.(\w+)`", PAGE)
-    calls = ("actor_loss(",), ("td_lambda(", "pessimistic_value(")
+    calls = ("actor_loss(",), ("bc_loss(",), ("td_lambda(", "pessimistic_value(")
     for method, names in zip(methods, calls, strict=True):
         source = inspect.getsource(getattr(ActorCriticLearner, method))
         assert all(name in source for name in names), method

@@ -30,6 +30,9 @@ class Drift(nn.Module):
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
         return obs[..., :1]
 
+    def task_embedding(self, task: Tensor) -> Tensor:
+        return torch.zeros(*task.shape, 0)
+
     def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         return z + action[..., :1] + self.error
 
