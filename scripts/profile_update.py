@@ -2,7 +2,7 @@
 
 ``python scripts/profile_update.py --model 5M --batch 128`` prints two Markdown tables, of one
 pretraining update with Q and prior and of one extraction iteration, eager; ``--compile always``
-profiles them compiled. Kernels are told apart by their names and by those of the operations that
+profiles them with fused layers. Kernels are told apart by their names and by those of the operations that
 called them. What no kernel takes is Python, dispatch and launches. Profiling slows an update down;
 its time without is printed besides, with the floor of ``scripts/roofline.py``. Of both the fastest
 of ``--repeats`` is shown.
@@ -42,7 +42,7 @@ CLASSES = {
     "copies, cat, stack, gathers": r"copy|[cC]at|stack|clone|fill|zero|index|embed|Mem(cpy|set)",
     "other elementwise, sums": "",
 }
-_WARM_UP = 4  # compiles, and captures on a GPU
+_WARM_UP = 4  # builds kernels, and captures on a GPU
 REST = "Python, dispatch, launches"
 # Operations that compute nothing, and containers: their own time is dispatch.
 _NO_KERNEL = re.compile(
@@ -51,7 +51,7 @@ _NO_KERNEL = re.compile(
     r"alias|resolve_\w+|result_type|promote_types|item|_local_scalar_dense|to|_to_copy|contiguous|"
     r"linear|matmul|layer_norm|softmax|log_softmax|_unsafe_view|lift_fresh|is_nonzero|resize_)$"
 )
-_KERNEL = re.compile(r"^(?!autograd)\w+::\w+$|cpp_fused|triton_")
+_KERNEL = re.compile(r"^(?!autograd)\w+::\w+$|^_NormedActivation")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=("pretraining", "extraction"))
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args(words)
-    torch._inductor.config.cpp.enable_kernel_profile = True  # names of compiled C++ kernels
     device = torch.device(given.device)
     ceilings = measure_ceilings(device)
     rate = ceilings.rates.get(given.precision, ceilings.float32)

@@ -65,11 +65,11 @@ def cpu_ways(ceilings: Ceilings) -> list[Way]:
     """In float32, and in bfloat16 where the CPU has it."""
     ways = [
         Way("eager, float32", EAGER, ceilings.float32),
-        Way("compiled, float32", Acceleration("always", "float32"), ceilings.float32),
+        Way("fused, float32", Acceleration("always", "float32"), ceilings.float32),
     ]
     if ceilings.bfloat16 is not None:
         fast = Acceleration("always", "bfloat16")
-        ways.append(Way("compiled, bfloat16", fast, ceilings.bfloat16))
+        ways.append(Way("fused, bfloat16", fast, ceilings.bfloat16))
     return ways
 
 
