@@ -2,10 +2,10 @@
 
 ``python scripts/profile_update.py --model 5M --batch 128`` prints two Markdown tables, of one
 pretraining update with Q and prior and of one extraction iteration, eager; ``--compile always``
-profiles them with fused layers. Kernels are told apart by their names and by those of the operations that
-called them. What no kernel takes is Python, dispatch and launches. Profiling slows an update down;
-its time without is printed besides, with the floor of ``scripts/roofline.py``. Of both the fastest
-of ``--repeats`` is shown.
+profiles them with fused layers. Kernels are told apart by their names and by those of the
+operations that called them. What no kernel takes is Python, dispatch and launches. Profiling
+slows an update down; its time without is printed besides, with the floor of
+``scripts/roofline.py``. Of both the fastest of ``--repeats`` is shown.
 """
 
 from __future__ import annotations
