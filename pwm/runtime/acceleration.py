@@ -30,8 +30,8 @@ class CapturedFunction(Generic[P, R]):
     """A function of tensors replayed as a CUDA graph: one launch in place of some thousand.
 
     The first calls are real work: they build kernels and fill caches, on a side stream as capturing
-    demands. Then the function is captured and replayed from there on; arguments
-    of other shapes than before begin anew.
+    demands. Then the function is captured and replayed from there on; arguments of other shapes
+    than before begin anew.
 
     Args:
         function: reads and writes its state in place, and returns tensors that the next call

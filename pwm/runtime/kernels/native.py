@@ -69,7 +69,8 @@ def _built(compiler: list[str]) -> Path:
     version = subprocess.run(
         [*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    facts = [SOURCE.read_text(), version, *_FLAGS, *compiler, _processor(), torch.__version__]
+    flags = [*_FLAGS, *(flag for faster in _FASTER for flag in faster)]
+    facts = [SOURCE.read_text(), version, *flags, *compiler, _processor(), torch.__version__]
     name = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:20]
     target = cache_directory() / f"normed_activation-{name}.so"
     if not target.is_file():

@@ -146,6 +146,4 @@ class _NormedActivation(torch.autograd.Function):
         else:
             dx, sums = native.backward(*given, EPSILON, trained)
         d_weight, d_bias, d_linear = (None, None, None) if sums is None else sums
-        if linear_bias is None:
-            d_linear = None
-        return dx, d_linear, d_weight, d_bias, None, None
+        return dx, None if linear_bias is None else d_linear, d_weight, d_bias, None, None
