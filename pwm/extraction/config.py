@@ -24,6 +24,7 @@ from pwm.data.problems import ON_ERROR
 from pwm.models.actor_critic import (
     REWARD_UNITS,
     ActorCriticSize,
+    require_widths,
 )
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
@@ -126,6 +127,63 @@ class BCConfig:
 
 
 @dataclass
+class PriorConfig:
+    """What holds the actors near those that iterations begin with, at imagined states.
+
+    The actors after cloning (``bc.warmup_steps``), or those of an earlier extraction (``init=``).
+
+    Attributes:
+        weight: of the mean squared distance of actions, per entry, beside the normalized return; 0
+            for no prior.
+        target: the distance that is to be held: the weight of a task, begun with ``weight``, falls
+            while its policy is nearer, and rises while it is farther away. Null keeps the weight.
+    """
+
+    weight: float = 0.0
+    target: float | None = 0.005
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "weight")
+        if self.target is not None:
+            require_positive(self, "target")
+
+
+@dataclass
+class QConfig:
+    """Q functions of recorded transitions, whose least value ends imagined rollouts.
+
+    Attributes:
+        members: of a task's ensemble; 0 for none, and then the critics, which learn in
+            imagination, end rollouts.
+        hidden: hidden layer widths.
+        warmup_steps: updates of the Q functions alone, after cloning, before the first iteration.
+        updates: of an iteration.
+        batch_size: recorded transitions per task and update.
+        pool: recorded transitions per task, drawn once. Each sums ``critic.real_steps`` rewards.
+        lr: of Adam.
+        tau: how far the slow copies, which give the targets, go at every update.
+    """
+
+    members: int = 0
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    warmup_steps: int = 2000
+    updates: int = 2
+    batch_size: int = 256
+    pool: int = 131_072
+    lr: float = 1e-3
+    tau: float = 0.02
+
+    def validate(self) -> None:
+        """Raise PwmError for values that cannot work."""
+        require_at_least(self, 0, "members", "warmup_steps", "lr")
+        require_at_least(self, 1, "updates", "batch_size", "pool")
+        require_positive(self, "tau")
+        require_share(self, "tau")
+        require_widths(self, "hidden")
+
+
+@dataclass
 class EnsembleConfig:
     """How the predictions of an ensemble of world models are taken.
 
@@ -155,6 +213,8 @@ class ActorCriticConfig:
         optim: how actors and critics take steps.
         critic: what critics learn from.
         bc: behavior cloning beside the normalized return, and before it.
+        prior: what holds the actors near those that iterations begin with.
+        q: Q functions of recorded transitions.
         ensemble: how an ensemble of world models is taken.
         return_decay: forgetting of the running standard deviation of returns; 1 never forgets.
         detach_actor_input: cut the gradient that reaches earlier steps through the actor's input.
@@ -172,15 +232,22 @@ class ActorCriticConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     bc: BCConfig = field(default_factory=BCConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    q: QConfig = field(default_factory=QConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     return_decay: float = 1.0
     detach_actor_input: bool = True
     reward_units: str = "symlog"
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps before the first iteration: updates that only clone, and then of Q alone."""
+        return self.bc.warmup_steps + (self.q.warmup_steps if self.q.members else 0)
+
+    @property
     def steps(self) -> int:
-        """Updates that only clone and iterations, in all."""
-        return self.bc.warmup_steps + self.iterations
+        """Those and the iterations, in all."""
+        return self.warmup_steps + self.iterations
 
     @property
     def value_scale(self) -> float:
@@ -193,7 +260,7 @@ class ActorCriticConfig:
         require_at_least(self, 1, "iterations", "batch_size", "horizon")
         require_positive(self, "return_decay")
         require_share(self, "discount", "lam", "return_decay")
-        for block in ("networks", "optim", "critic", "bc", "ensemble"):
+        for block in ("networks", "optim", "critic", "bc", "prior", "q", "ensemble"):
             require_valid(block, getattr(self, block))
         if self.critic.scale_values and self.discount == 1:
             raise PwmError(
@@ -280,6 +347,12 @@ class ExtractConfig:
         if self.tasks is not None:
             task_names(self.tasks)
         require_valid("learner", self.learner)
+        if self.learner.prior.weight and not self.learner.bc.warmup_steps and self.init is None:
+            raise PwmError(
+                f"learner.prior.weight={self.learner.prior.weight} holds policies near those that "
+                "iterations begin with, which are random here; clone first with "
+                "learner.bc.warmup_steps=2000, or begin with policies by init=."
+            )
         require_at_least(self, 1, "finetune.batch_size")
         require_valid("finetune.learner", self.finetune.learner)
         require_output(self)

@@ -209,8 +209,8 @@ class _Steps:
         self._first: FirstStep | None = None
 
     def __call__(self, step: int) -> dict[str, Tensor]:
-        if step < self._group.config.learner.bc.warmup_steps:
-            return self._group.step(step)  # it clones, which needs no other kernels
+        if step < self._group.config.learner.warmup_steps:
+            return self._group.step(step)  # it clones or values, which needs no other kernels
         if self._first is None:
             accelerator = self._group.learner.accelerator
             self._first = FirstStep(accelerator, "the iteration", self._forget_rate)
@@ -220,7 +220,7 @@ class _Steps:
 
 
 def _note(metrics: Mapping[str, Tensor]) -> str:
-    shown = "imagined_return" if "imagined_return" in metrics else "bc_loss"
+    shown = next(n for n in ("imagined_return", "bc_loss", "q_loss") if n in metrics)
     return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):.2f}"
 
 

@@ -18,9 +18,17 @@ class Transitions(NamedTuple):
     """Recorded transitions, for the critics."""
 
     latent: Tensor  # (K, B, latent)
+    action: Tensor  # (K, B, action_dim)
     reward: Tensor  # (K, B), discounted sum over n steps, in the units that critics learn in
     discount: Tensor  # (K, B), of the value of the state after these steps
     next_latent: Tensor  # (K, B, latent)
+
+
+class QInputs(NamedTuple):
+    """What the Q functions of K tasks learn from in a few steps, one part a step."""
+
+    transitions: Transitions  # of (steps * B) rows per task
+    noise: Tensor  # (steps, K, B, action_dim) standard normal
 
 
 class Noise(NamedTuple):
@@ -40,6 +48,7 @@ class Inputs(NamedTuple):
         transitions: recorded transitions for the critics, in every iteration or in none.
         ensemble_start_latents: the start states as latents of the ensemble's further world models,
             each (K, B, that model's latent).
+        q: what the Q functions learn from, if there are any.
     """
 
     start: Tensor
@@ -47,3 +56,4 @@ class Inputs(NamedTuple):
     demonstrations: Demonstrations | None = None
     transitions: Transitions | None = None
     ensemble_start_latents: tuple[Tensor, ...] = ()
+    q: QInputs | None = None

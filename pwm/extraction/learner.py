@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pwm.core.suites import Task
+from pwm.extraction.behavior_prior import BehaviorPrior
 from pwm.extraction.config import ActorCriticConfig
 from pwm.extraction.imagination import (
     Act,
     Imagination,
     ImaginedRollout,
 )
-from pwm.extraction.inputs import Demonstrations, Inputs, Noise, Transitions
+from pwm.extraction.inputs import Demonstrations, Inputs, Noise, QInputs, Transitions
 from pwm.extraction.losses import (
     actor_loss,
     bc_loss,
@@ -27,6 +28,8 @@ from pwm.extraction.losses import (
     critic_loss,
     pessimistic_value,
 )
+from pwm.extraction.q_functions import QFunctions, make_q
+from pwm.extraction.stacked_networks import assign_task, clipped_step
 from pwm.models.actor_critic import (
     Actors,
     Critics,
@@ -68,12 +71,17 @@ class ActorCriticLearner:
         self.accelerator = accelerator or Accelerator(model.bins.device)
         self._captured_iteration = self.accelerator.capture(self._iteration)
         self._captured_bc_update = self.accelerator.capture(self._bc_update)
+        self._captured_q_update = self.accelerator.capture(self._q_update)
         device, latent = model.bins.device, model.size.latent_dim
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
         self._imagination = Imagination(model, self.task_ids, config, ensemble)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
         self.actors = Actors(latent, masks, config.networks).to(device)
         self.critics = Critics(len(tasks), latent, config.networks, config.value_scale).to(device)
+        self.q: QFunctions | None = None
+        if config.q.members:
+            inputs = latent + model.suite.action_dim
+            self.q = QFunctions(len(tasks), inputs, config, self.accelerator)
         self._generators = [stream(seed, task.name, device) for task in tasks]
         self._order_generator = stream(seed, "order", device)
         self._initialize(seed)
@@ -85,6 +93,7 @@ class ActorCriticLearner:
             self.critics.parameters(), lr=config.optim.critic_lr, betas=betas
         )
         self.bc_weight = torch.zeros((), device=device)
+        self.prior = BehaviorPrior(self.actors, config.prior) if config.prior.weight else None
         self.return_moments = torch.zeros(3, len(tasks), device=device)  # mean, variance, weight
 
     def _initialize(self, seed: int) -> None:
@@ -96,16 +105,21 @@ class ActorCriticLearner:
                 latent = self.model.size.latent_dim
                 actor = Actors(latent, single, self.config.networks)
                 critic = Critics(1, latent, self.config.networks, 1.0)
+                if self.q is not None:
+                    q = make_q(1, latent + self.model.suite.action_dim, self.config)
+                    assign_task(self.q.online, q, k, len(self.tasks))
             self.init_weights_from(k, actor, critic)
+        if self.q is not None:
+            self.q.begin()
 
     def init_weights_from(self, index: int, actor: Actors, critics: Critics) -> None:
         """Give one task the weights of an actor and critics of the same sizes."""
-        _assign_task(self.actors, actor, index, len(self.tasks))
-        _assign_task(self.critics, critics, index, len(self.tasks))
+        assign_task(self.actors, actor, index, len(self.tasks))
+        assign_task(self.critics, critics, index, len(self.tasks))
 
-    def sample(self, pool: int) -> Tensor:
-        """(K, batch_size) row numbers below ``pool``, from each task's own stream."""
-        size = (self.config.batch_size,)
+    def sample(self, pool: int, rows: int | None = None) -> Tensor:
+        """(K, rows) row numbers below ``pool``, batch_size of them if it is not said."""
+        size = (self.config.batch_size if rows is None else rows,)
         return torch.stack(
             [torch.randint(pool, size, generator=g, device=g.device) for g in self._generators]
         )
@@ -122,6 +136,12 @@ class ActorCriticLearner:
         ]
         return Noise(torch.stack(action, 1), torch.stack(order))
 
+    def q_noise(self, steps: int) -> Tensor:
+        """(steps, K, B, action_dim) of the next updates of the Q functions."""
+        shape = steps, self.config.q.batch_size, self.model.suite.action_dim
+        noise = [torch.randn(shape, generator=g, device=g.device) for g in self._generators]
+        return torch.stack(noise, 1)
+
     def imagine(
         self, start: Tensor, noise: Tensor, ensemble_start_latents: Sequence[Tensor] = ()
     ) -> ImaginedRollout:
@@ -129,24 +149,28 @@ class ActorCriticLearner:
         return self._imagination.roll_out(self.actors, start, noise, ensemble_start_latents)
 
     def actor_objective(self, inputs: Inputs) -> tuple[Tensor, ImaginedRollout, Metrics]:
-        """The actor's loss, plus weighted behavior cloning if there are demonstrations.
+        """The actor's loss, plus what it pays for leaving demonstrations and prior.
 
         Returns:
             (K,) losses, the rollouts, and (K,) metrics. The running moments take this batch in.
         """
         loss, imagined, metrics = self._imagined_loss(self.actors, inputs)
-        if inputs.demonstrations is not None:
-            cloning = bc_loss(self.actors, inputs.demonstrations)
-            loss = loss + self.bc_weight * cloning
-            metrics["bc_loss"] = cloning.detach()
-        return loss, imagined, metrics
+        price, of_price = self._price_of_leaving(imagined, inputs.demonstrations)
+        return loss + price, imagined, metrics | of_price
 
     def _imagined_loss(self, act: Act, inputs: Inputs) -> tuple[Tensor, ImaginedRollout, Metrics]:
         """The part of the actor's loss that is of imagined rollouts."""
         imagined = self._imagination.roll_out(
             act, inputs.start, inputs.noise.action, inputs.ensemble_start_latents
         )
-        last_value = pessimistic_value(self.critics, imagined.latents[-1])
+        if self.q is None:
+            last_value = pessimistic_value(self.critics, imagined.latents[-1])
+        else:
+            last = imagined.latents[-1]
+            seen = last.detach() if self.config.detach_actor_input else last
+            mode = act(seen, torch.zeros_like(inputs.noise.action[0]))
+            last_value = self.q.value(last, mode)
+            imagined = imagined._replace(actions=(*imagined.actions, mode))
         returns = bootstrapped_return(
             imagined.rewards, last_value, self.config.discount, imagined.continuation
         )
@@ -155,6 +179,22 @@ class ActorCriticLearner:
         if imagined.continuation is not None:
             metrics["imagined_survival"] = imagined.continuation.detach().prod(0).mean(1)
         return actor_loss(returns, scale), imagined, metrics
+
+    def _price_of_leaving(
+        self, imagined: ImaginedRollout, demonstrations: Demonstrations | None
+    ) -> tuple[Tensor, Metrics]:
+        """(K,) weighted distances from recorded actions and from the prior's, and their metrics."""
+        price, metrics = torch.zeros(len(self.tasks), device=self.task_ids.device), {}
+        if demonstrations is not None:
+            cloning = bc_loss(self.actors, demonstrations)
+            price = price + self.bc_weight * cloning
+            metrics["bc_loss"] = cloning.detach()
+        if self.prior is not None:
+            states = _by_task(imagined.latents[: len(imagined.actions)])
+            distance = self.prior.distance(self.actors(states), states)
+            price = price + self.prior.weight * distance
+            metrics |= {"prior_distance": distance.detach(), "prior_weight": self.prior.weight}
+        return price, metrics
 
     def _act_without_weights(self) -> Act:
         """The actors as a function whose results have gradients, and whose weights have none."""
@@ -176,13 +216,14 @@ class ActorCriticLearner:
         with self.accelerator.arithmetic():
             loss, imagined, metrics = self._imagined_loss(self._act_without_weights(), inputs)
         of_actions = torch.autograd.grad(loss.sum(), imagined.actions)
+        acted = len(of_actions)
+        noise = inputs.noise.action
+        noise = torch.cat([noise, torch.zeros_like(noise[: acted - len(noise)])])
         with self.accelerator.arithmetic():
-            actions = self.actors(*map(_by_task, (imagined.latents[:-1], inputs.noise.action)))
+            actions = self.actors(*map(_by_task, (imagined.latents[:acted], noise)))
             total = (actions * _by_task(torch.stack(of_actions))).sum()
-            if inputs.demonstrations is not None:
-                cloning = bc_loss(self.actors, inputs.demonstrations)
-                total = total + (self.bc_weight * cloning).sum()
-                metrics["bc_loss"] = cloning.detach()
+            price, of_price = self._price_of_leaving(imagined, inputs.demonstrations)
+            total, metrics = total + price.sum(), metrics | of_price
         # Cloning alone does not reach log_std.
         parameters = list(self.actors.parameters())
         grads = torch.autograd.grad(total, parameters, materialize_grads=True)
@@ -207,6 +248,19 @@ class ActorCriticLearner:
         grads = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
         return {"bc_loss": loss.detach(), "actor_grad_norm": self._update_actors(grads)}
 
+    def q_update(self, inputs: QInputs) -> Metrics:
+        """Steps of the Q functions alone for all K tasks; (K,) metrics as of :meth:`iteration`."""
+        return self._captured_q_update(inputs)
+
+    def _q_update(self, inputs: QInputs) -> Metrics:
+        assert self.q is not None
+        return {"q_loss": self.q.update(self.actors, inputs)}
+
+    def begin_iterations(self) -> None:
+        """What is done once before the first iteration: the prior is the actors as they are."""
+        if self.prior is not None:
+            self.prior.renew(self.actors)
+
     def iteration(self, inputs: Inputs) -> Metrics:
         """One actor step and the critics' steps for all K tasks (PWM, Algorithm 1).
 
@@ -216,21 +270,28 @@ class ActorCriticLearner:
         return self._captured_iteration(inputs)
 
     def _iteration(self, inputs: Inputs) -> Metrics:
+        of_q = {} if inputs.q is None else self._q_update(inputs.q)
         grads, imagined, metrics = self._actor_gradients(inputs)
+        if self.prior is not None:
+            self.prior.set_weight(metrics["prior_distance"])
         norm = self._update_actors(grads)
         last_loss, value = self._update_critics(imagined, inputs.noise.order, inputs.transitions)
-        return metrics | {
-            "actor_grad_norm": norm,
-            "critic_loss": last_loss,
-            "value": value,
-            "policy_std": self.actors.mean_std().detach(),
-        }
+        return (
+            metrics
+            | of_q
+            | {
+                "actor_grad_norm": norm,
+                "critic_loss": last_loss,
+                "value": value,
+                "policy_std": self.actors.mean_std().detach(),
+            }
+        )
 
     def _update_actors(self, grads: Sequence[Tensor]) -> Tensor:
         """(K,) norms of the gradients before clipping."""
         parameters = list(self.actors.parameters())
         limit = self.config.optim.actor_grad_norm
-        return self._optimizer_step(self.actor_optimizer, parameters, grads, limit)
+        return clipped_step(self.actor_optimizer, parameters, grads, limit, len(self.tasks))
 
     def _update_critics(
         self, imagined: ImaginedRollout, order: Tensor, transitions: Transitions | None
@@ -238,7 +299,7 @@ class ActorCriticLearner:
         """The last batch's losses and the mean targets, (K,) each."""
         config, limit = self.config.critic, self.config.optim.critic_grad_norm
         with self.accelerator.arithmetic(), torch.no_grad():
-            states, targets = self._lambda_returns(imagined)
+            states, targets = self._critic_targets(imagined)
             recorded = None if transitions is None else self._recorded_targets(transitions)
         parameters = list(self.critics.parameters())
         loss = torch.zeros(len(states), device=states.device)
@@ -246,7 +307,7 @@ class ActorCriticLearner:
             for part in permutation.chunk(config.batches):
                 loss = self._critic_objective((states[:, part], targets[:, part]), recorded)
                 grads = torch.autograd.grad(loss.sum(), parameters)
-                self._optimizer_step(self.critic_optimizer, parameters, grads, limit)
+                clipped_step(self.critic_optimizer, parameters, grads, limit, len(self.tasks))
         return loss.detach(), targets.mean(1)
 
     def _critic_objective(
@@ -265,6 +326,13 @@ class ActorCriticLearner:
         next_value = pessimistic_value(self.critics, transitions.next_latent)
         return transitions.latent, bellman_target(transitions, next_value)
 
+    def _critic_targets(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
+        """Imagined states (K, H B, latent) and what their values shall be (K, H B)."""
+        if self.q is None:
+            return self._lambda_returns(imagined)
+        states = _by_task(imagined.latents[:-1])
+        return states, self.q.value(states, self.actors(states))
+
     def _lambda_returns(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
         """Imagined states (K, H B, latent) and their TD(lambda) targets (K, H B)."""
         config = self.config
@@ -275,20 +343,6 @@ class ActorCriticLearner:
             imagined.rewards, values, config.discount, config.lam, imagined.continuation
         )
         return _by_task(latents[:-1]), _by_task(targets)
-
-    def _optimizer_step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        parameters: Sequence[nn.Parameter],
-        grads: Sequence[Tensor],
-        limit: float,
-    ) -> Tensor:
-        """(K,) norms of the gradients before each task's were clipped to ``limit``."""
-        clipped, norm = clip_by_task(grads, limit, len(self.tasks))
-        for parameter, grad in zip(parameters, clipped, strict=True):
-            parameter.grad = grad
-        optimizer.step()
-        return norm
 
     def critic(self, index: int) -> TaskCritic:
         """A copy of one task's critic, to be saved beside its policy."""
@@ -303,10 +357,10 @@ class ActorCriticLearner:
         """Set a step's learning rates and weight of behavior cloning.
 
         Args:
-            step: counts from 0 the updates that only clone, and then the iterations.
+            step: counts from 0 the updates that only clone, those of Q alone, and the iterations.
         """
-        optim, bc = self.config.optim, self.config.bc
-        progress, actor_lr = (step - bc.warmup_steps) / self.config.iterations, optim.actor_lr
+        optim, bc, warmup = self.config.optim, self.config.bc, self.config.warmup_steps
+        progress, actor_lr = max(0, step - warmup) / self.config.iterations, optim.actor_lr
         if step < bc.warmup_steps:
             progress, actor_lr = step / bc.warmup_steps, bc.lr
         for value, first, last in (
@@ -319,7 +373,10 @@ class ActorCriticLearner:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
         streams = [*self._generators, self._order_generator]
-        return {
+        further = {} if self.q is None else self.q.tensors()
+        if self.prior is not None:
+            further["prior"] = self.prior.tensors()
+        return further | {
             "actors": self.actors.state_dict(),
             "critics": self.critics.state_dict(),
             "actor_optimizer": optimizer_tensors(self.actor_optimizer),
@@ -335,6 +392,10 @@ class ActorCriticLearner:
         self.critics.load_state_dict(groups["critics"])
         load_optimizer_tensors(self.actor_optimizer, groups["actor_optimizer"])
         load_optimizer_tensors(self.critic_optimizer, groups["critic_optimizer"])
+        if self.q is not None:
+            self.q.load(groups)
+        if self.prior is not None:
+            self.prior.load(groups["prior"])
         self.return_moments.copy_(groups["moments"]["mean,variance,weight"])
         step = checkpoint.meta.get("step", 0)
         names = [*(task.name for task in self.tasks), "order"]
@@ -345,23 +406,3 @@ class ActorCriticLearner:
 def _by_task(x: Tensor) -> Tensor:
     """(H, K, B, ...) to (K, H B, ...), without gradient."""
     return x.detach().transpose(0, 1).flatten(1, 2)
-
-
-@torch.no_grad()
-def _assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> None:
-    for ours, theirs in zip(stacked.parameters(), single.parameters(), strict=True):
-        ours.view(tasks, -1, *ours.shape[1:])[k].copy_(theirs.view(-1, *ours.shape[1:]))
-
-
-def clip_by_task(grads: Sequence[Tensor], limit: float, tasks: int) -> tuple[list[Tensor], Tensor]:
-    """Clip gradients for each task apart; a task with a non-finite one gets zeros.
-
-    Returns:
-        The gradients, and (tasks,) norms before clipping.
-    """
-    flat = torch.cat([grad.reshape(tasks, -1) for grad in grads], 1)
-    norm = torch.linalg.vector_norm(flat, dim=1)
-    factor = (limit / norm.clamp(min=1e-6)).clamp(max=1.0).unsqueeze(1)
-    clipped = torch.where(norm.isfinite().unsqueeze(1), flat * factor, 0.0)
-    parts = clipped.split([grad.numel() // tasks for grad in grads], 1)
-    return [p.contiguous().view_as(g) for p, g in zip(parts, grads, strict=True)], norm

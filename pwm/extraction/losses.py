@@ -50,8 +50,17 @@ def actor_loss(returns: Tensor, return_scale: Tensor) -> Tensor:
 
 def bc_loss(actors: Actors, demonstrations: Demonstrations) -> Tensor:
     """(K,) mean squared errors of the most likely action, per entry of an action (BC)."""
-    error = (actors(demonstrations.latent) - demonstrations.action).square().sum(-1)
-    return error.mean(1) / actors.action_mask.sum(-1)
+    mode = actors(demonstrations.latent)
+    return distance_of_modes(mode, demonstrations.action, actors.action_mask)
+
+
+def distance_of_modes(mode: Tensor, other: Tensor, action_mask: Tensor) -> Tensor:
+    """(K,) mean squared distances of actions (K, n, action_dim), per entry that a task has.
+
+    Twice the variance times the Kullback-Leibler divergence of Gaussians of one deviation: what
+    holds a policy to another in BRAC (Wu et al. 2019).
+    """
+    return (mode - other).square().sum(-1).mean(1) / action_mask.sum(-1)
 
 
 def pessimistic_value(critics: Critics, latent: Tensor) -> Tensor:

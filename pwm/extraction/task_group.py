@@ -19,7 +19,7 @@ from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
 from pwm.extraction.advantage_weighting import cloned_rows
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.inputs import Demonstrations, Inputs, Transitions
+from pwm.extraction.inputs import Demonstrations, Inputs, QInputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.warm_start import Networks
 from pwm.models.policy import Policy
@@ -61,6 +61,30 @@ class StartStates:
 
 def _take(pool: Tensor, rows: Tensor) -> Tensor:
     return pool.gather(1, rows.unsqueeze(-1).expand(-1, -1, pool.shape[-1]))
+
+
+class RecordedTransitions:
+    """K tasks' recorded transitions; states as those of :class:`StartStates`."""
+
+    def __init__(self, model: WorldModel, rows: _Pools, task_ids: Tensor, frozen: bool) -> None:
+        self._states = StartStates(model, rows.obs, task_ids, frozen)
+        self._next_states = StartStates(model, rows.next_obs, task_ids, frozen)
+        self._action = rows.action
+        self._outcome = torch.stack([rows.reward, rows.next_discount], -1)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, rows: Tensor) -> Transitions:
+        """Those of row numbers (K, B)."""
+        reward, discount = _take(self._outcome, rows).unbind(-1)
+        return Transitions(
+            self._states[rows],
+            _take(self._action, rows),
+            reward,
+            discount,
+            self._next_states[rows],
+        )
 
 
 class Group:
@@ -113,21 +137,25 @@ class Group:
                 demonstrated = _weighted(demonstrated, model, ids, bc.awr_temperature, config.seed)
             states = StartStates(model, demonstrated.obs, ids, frozen)
             self.demonstrations = states, demonstrated.action
-        self.recorded: tuple[StartStates, StartStates, Tensor] | None = None
+        self.recorded: RecordedTransitions | None = None
         if critic.real_ratio:
-            rows = pool(ahead=critic.real_steps)
-            states = StartStates(model, rows.obs, ids, frozen)
-            next_states = StartStates(model, rows.next_obs, ids, frozen)
-            outcomes = torch.stack([rows.reward, rows.next_discount], -1)
-            self.recorded = states, next_states, outcomes
+            self.recorded = RecordedTransitions(model, pool(ahead=critic.real_steps), ids, frozen)
+        self.of_q: RecordedTransitions | None = None
+        if config.learner.q.members:
+            rows = _pools(store, tasks, model, config, bad, ahead=critic.real_steps, q=True)
+            self.of_q = RecordedTransitions(model, rows, ids, frozen=False)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        """An update that only clones, or an iteration, for all tasks of the group; (K,) metrics."""
-        self.learner.set_progress(number)
-        first = self.config.learner.bc.warmup_steps
-        if number < first:
-            return self.learner.bc_update(self._demonstrations())
-        return self._iteration(number - first)
+        """An update that only clones, one of Q, or an iteration, for all tasks; (K,) metrics."""
+        learner, config = self.learner, self.config.learner
+        learner.set_progress(number)
+        if number < config.bc.warmup_steps:
+            return learner.bc_update(self._demonstrations())
+        if number < config.warmup_steps:
+            return learner.q_update(self._q_inputs(steps=1))
+        if number == config.warmup_steps:
+            learner.begin_iterations()
+        return self._iteration(number - config.warmup_steps)
 
     def _demonstrations(self) -> Demonstrations:
         assert self.demonstrations is not None
@@ -144,19 +172,19 @@ class Group:
         start = self.starts[rows]
         ensemble_start_latents = tuple(states[rows] for states in self.ensemble_starts)
         demonstrations = self._demonstrations() if self.config.learner.bc.in_iterations else None
-        transitions = self._transitions()
+        transitions = None
+        if self.recorded is not None:
+            transitions = self.recorded[learner.sample(len(self.recorded))]
         noise = learner.noise()
+        q = None if self.of_q is None else self._q_inputs(self.config.learner.q.updates)
         return learner.iteration(
-            Inputs(start, noise, demonstrations, transitions, ensemble_start_latents)
+            Inputs(start, noise, demonstrations, transitions, ensemble_start_latents, q)
         )
 
-    def _transitions(self) -> Transitions | None:
-        if self.recorded is None:
-            return None
-        states, next_states, outcomes = self.recorded
-        rows = self.learner.sample(len(states))
-        reward, discount = _take(outcomes, rows).unbind(-1)
-        return Transitions(states[rows], reward, discount, next_states[rows])
+    def _q_inputs(self, steps: int) -> QInputs:
+        assert self.of_q is not None
+        rows = self.learner.sample(len(self.of_q), steps * self.config.learner.q.batch_size)
+        return QInputs(self.of_q[rows], self.learner.q_noise(steps))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
@@ -215,12 +243,14 @@ def _pools(
     bad: BadData,
     best: float = 1.0,
     ahead: int = 1,
+    q: bool = False,
 ) -> _Pools:
+    rows = config.learner.q.pool if q else config.pool
     pools = [
         StatePool.draw(
             store,
             task.name,
-            config.pool,
+            rows,
             config.seed,
             suite=model.suite,
             discount=config.learner.discount,
@@ -232,8 +262,9 @@ def _pools(
         for task in tasks
     ]
     device = model.bins.device
+    count = max(map(len, pools)) if q else rows
     stacked = (
-        torch.stack([_cycle(getattr(pool, name), config.pool) for pool in pools]).to(device)
+        torch.stack([_cycle(getattr(pool, name), count) for pool in pools]).to(device)
         for name in _Pools._fields
     )
     return _Pools(*stacked)

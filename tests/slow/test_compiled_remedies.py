@@ -42,7 +42,9 @@ def test_compiled_remedies_are_eager_ones():
     torch.manual_seed(2)
     z, next_z = torch.rand(2, 2, 16, 4, 8).softmax(-1).flatten(3)
     starts_there = (torch.rand(2, 16, 2, 8).softmax(-1).flatten(2),)
-    real = Transitions(z, torch.rand(2, 16), torch.full((2, 16), 0.9), next_z)
+    real = Transitions(
+        z, torch.zeros(2, 16, SUITE.action_dim), torch.rand(2, 16), torch.full((2, 16), 0.9), next_z
+    )
     demonstrated = Demonstrations(next_z, torch.rand(2, 16, SUITE.action_dim))
     weights = []
     for compiling in ("never", "always"):

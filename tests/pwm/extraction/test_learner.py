@@ -507,7 +507,8 @@ def make_transitions() -> Transitions:
     draw = torch.Generator().manual_seed(8)
     latents = make_starts(2 * CONFIG.batch_size)
     facts = torch.rand(2, 3, CONFIG.batch_size, generator=draw)
-    return Transitions(latents[:, ::2], facts[0], facts[1], latents[:, 1::2])
+    action = torch.zeros(3, CONFIG.batch_size, 2)
+    return Transitions(latents[:, ::2], action, facts[0], facts[1], latents[:, 1::2])
 
 
 def test_critics_learn_from_recorded_transitions_in_proportion():
