@@ -424,6 +424,45 @@ def test_cloning_before_the_first_iteration_counts_as_steps_and_can_be_stopped(
     assert all(line["reacher-easy/bc_loss"] > 0 for line in lines)
 
 
+# --- Q functions and a prior ---------------------------------------------------------------------
+
+OFFLINE = (
+    "learner.q.members=2", "learner.q.hidden=[8]", "learner.q.warmup_steps=3",
+    "learner.q.batch_size=8", "learner.bc.warmup_steps=2", "learner.prior.weight=1",
+)  # fmt: skip
+
+
+def test_with_q_functions_and_a_prior_resuming_is_bit_exact(
+    toy, toy_world_model, tmp_path, monkeypatch, capsys
+):
+    """Interrupted among the updates of Q alone, and again among the iterations."""
+    words = [*OFFLINE, "tasks=[reacher-easy]"]
+    assert main(toy.extract(toy_world_model, tmp_path / "whole", *words)) == 0
+    for count, method in ((2, "q_update"), (4, "iteration")):
+        with monkeypatch.context() as patch:
+            disturb(patch, count, lambda: signal.raise_signal(signal.SIGTERM), method)
+            assert main(toy.extract(toy_world_model, tmp_path / "parts", *words)) == 143
+    assert "saved at iteration 9 of 17" in capsys.readouterr().err
+    assert main(toy.extract(toy_world_model, tmp_path / "parts", *words)) == 0
+    assert_same_result(tmp_path / "parts", tmp_path / "whole")
+    lines = metrics(tmp_path / "parts")
+    assert ["reacher-easy/q_loss" in line for line in lines] == [False] * 2 + [True] * 15
+    held = [line["reacher-easy/prior_distance"] for line in lines[5:]]
+    assert held[0] == 0
+    assert min(held[1:]) > 0
+
+
+def test_a_prior_begins_with_what_init_names(toy, toy_world_model, finished, tmp_path):
+    words = toy.extract(
+        toy_world_model, tmp_path, f"init={finished}", "learner.prior.weight=1e4",
+        "learner.prior.target=null", "tasks=[reacher-easy]",
+    )  # fmt: skip
+    assert main(words) == 0
+    ours, theirs = load_actor(tmp_path, "reacher-easy"), load_actor(finished, "reacher-easy")
+    assert not torch.equal(ours["mean.0.weight"], theirs["mean.0.weight"])
+    torch.testing.assert_close(ours["mean.0.weight"], theirs["mean.0.weight"], atol=0.01, rtol=0)
+
+
 def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(toy.pretrain(other, "suite=[reacher-easy]", "steps=2")) == 0
