@@ -12,6 +12,7 @@ bc_best (cloning), td3bc, iql or rebrac (d3rlpy, in a Python environment of its 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -22,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from offline import data, table
+from offline import commands, data, table
 from offline.evaluation import evaluated
 from offline.methods import Learned, MethodJob, Setting, jobs_of
 from offline.plan import BASELINES, CLONES, D3RLPY, Plan, require_kinds
@@ -30,6 +31,7 @@ from offline.records import Line, Records
 
 from pwm.core.errors import PwmError
 from pwm.core.processes import available_cores
+from pwm.core.signals import Terminated, signals_unwind
 from pwm.core.worker_pool import WorkerPool
 
 _HERE = Path(__file__).resolve().parent / "offline"
@@ -204,7 +206,9 @@ class Benchmark:
                         continue
                     yield futures[future], result
             finally:
-                executor.shutdown(wait=False, cancel_futures=True)
+                if not all(future.done() for future in futures):
+                    executor.shutdown(wait=False, cancel_futures=True)
+                    commands.stop()
 
     def _record(self, job: MethodJob, learned: Learned, pool: WorkerPool) -> None:
         plan = self.asked.plan
@@ -245,20 +249,27 @@ class Benchmark:
 
 def main(words: Sequence[str]) -> None:
     """Run the benchmark and print its tables."""
-    say = partial(print, flush=True)
     try:
-        asked = chosen(words)
-        for note in asked.notes:
-            say(note)
-        benchmark = Benchmark(asked, say)
-        try:
-            if not asked.show:
-                benchmark.run()
-        finally:
-            if asked.out.is_dir():
-                say(benchmark.write_tables())
+        with signals_unwind():
+            _run(chosen(words), partial(print, flush=True))
     except PwmError as error:
         sys.exit(f"offline_benchmark: {error}")
+    except KeyboardInterrupt as stop:
+        print("offline_benchmark: stopped; the same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + (stop.signum if isinstance(stop, Terminated) else signal.SIGINT))
+
+
+def _run(asked: Chosen, say: Callable[[str], object]) -> None:
+    for note in asked.notes:
+        say(note)
+    benchmark = Benchmark(asked, say)
+    if asked.show and not asked.out.is_dir():
+        raise PwmError(f"out={asked.out} is not there, and show=true only shows what is there.")
+    try:
+        if not asked.show:
+            benchmark.run()
+    finally:
+        say(benchmark.write_tables())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from pwm.core.errors import PwmError
 
 ROOT = Path(__file__).resolve().parents[2]
+_running: set[subprocess.Popen[bytes]] = set()
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -35,12 +36,23 @@ def run(words: Sequence[str], log: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     with log.open("ab") as file:
         try:
-            done = subprocess.run(
+            program = subprocess.Popen(
                 list(words), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
             )
         except OSError as error:
             raise PwmError(f"{words[0]} cannot be started ({error.strerror}).") from error
-    if done.returncode:
+    _running.add(program)
+    try:
+        code = program.wait()
+    finally:
+        _running.discard(program)
+    if code:
         lines = log.read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
-        raise PwmError(f"{Path(words[0]).name} ended with {done.returncode}: {last} (see {log}).")
+        raise PwmError(f"{Path(words[0]).name} ended with {code}: {last} (see {log}).")
+
+
+def stop() -> None:
+    """Ask all programs that run to end; those of ``pwm`` save first."""
+    for program in list(_running):
+        program.terminate()

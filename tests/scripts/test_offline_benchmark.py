@@ -114,7 +114,7 @@ def test_a_digest_is_put_on_record_and_a_difference_said(tmp_path):
     assert data.tell_other("mixed", "walker-run", plan, "abc", file) is None
     assert data.tell_other("mixed", "walker-run", plan, "abc", file) is None
     assert "mixed data of walker-run differ" in (
-        data.tell_other("mixed", "walker-run", plan, "abd", file) or ""
+        data.tell_other("mixed", "walker-run", plan, "xyz", file) or ""
     )
     assert json.loads(file.read_text()) == {
         "walker-run mixed: medium 3-4 of 3 learned from, full 5-6 of 5 learned from; "
