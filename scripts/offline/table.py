@@ -95,6 +95,7 @@ def picture(lines: Sequence[Line], path: Path) -> None:
             panel.plot([low, high], [method, method], color=colour, linewidth=5, alpha=0.35)
             panel.plot([said.iqm], [method], "o", color=colour)
             panel.annotate(f"{said.iqm:.0f}", (said.iqm, i), (0, 6), textcoords="offset points")
+        panel.set(xlim=(0, 100), ylim=(-0.5, len(comparison.methods) - 0.2))
         panel.set_title(name)
         panel.set_xlabel("interquartile mean score")
     figure.savefig(path, dpi=120)
