@@ -45,6 +45,8 @@ class SacConfig:
         prior: sources of the store, as ``pwm data info`` names them, whose episodes of the task the
             replay begins with, for tasks where chance finds no reward (as in RLPD, Ball et al.
             2023, but drawn no more often than others). They count among ``learning_starts``.
+        learning_episodes: after so many episodes the agent acts on as before but learns no more,
+            so that all further episodes come from one policy; null to learn always.
     """
 
     backend: str = "torch"
@@ -60,6 +62,7 @@ class SacConfig:
     ent_coef: Any = "auto"
     buffer_size: int = 1_000_000
     prior: list[str] = field(default_factory=list)
+    learning_episodes: int | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -68,6 +71,8 @@ class SacConfig:
         require_at_least(
             self, 1, "learning_starts", "train_freq", "gradient_steps", "batch_size", "buffer_size"
         )
+        if self.learning_episodes is not None:
+            require_at_least(self, 1, "learning_episodes")
         require_positive(self, "learning_rate", "tau")
         require_share(self, "tau")
         if not self.net_arch or min(self.net_arch) < 1:
@@ -102,8 +107,9 @@ def describe_learner(behaviour: str, config: SacConfig) -> dict[str, Any]:
     library, _, _ = _library(behaviour, config)
     settings = asdict(config)
     del settings["backend"]  # the library implies it
-    if not config.prior:
-        del settings["prior"]  # which collections of before it was a setting lack
+    for name in ("prior", "learning_episodes"):  # which collections of before they were there lack
+        if not settings[name]:
+            del settings[name]
     return {"library": f"{library} {version(library)}", "settings": settings}
 
 
@@ -132,6 +138,11 @@ class Training:
     store: Path
     source: str
     config: SacConfig = field(compare=False)
+
+    def learns_in(self, episode: int) -> bool:
+        """Whether the agent still learns from the episode of this index."""
+        limit = self.config.learning_episodes
+        return limit is None or episode < limit
 
     def agents(self, task: Task) -> Path:
         """The directory of a task's checkpoints, each the agent after so many episodes."""

@@ -30,11 +30,15 @@ class RecordingEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
     All randomness of an episode, that of the agent's updates included, follows from its seed, so
     that between two episodes there is no generator whose state would have to be kept.
+
+    Attributes:
+        learns: whether the agent does; otherwise the transitions are only played.
     """
 
     def __init__(self, env: gymnasium.Env[np.ndarray, np.ndarray], agent: Sb3Agent) -> None:
         super().__init__(env)
         self._agent = agent
+        self.learns = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """See ``gymnasium.Env.reset``; the seed is needed."""
@@ -46,7 +50,8 @@ class RecordingEnv(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
     def step(self, action: np.ndarray) -> Any:
         """See ``gymnasium.Env.step``."""
         after, reward, terminated, truncated, info = self.env.step(action)
-        self._agent.learn(self._obs, action, float(reward), after, terminated)
+        if self.learns:
+            self._agent.learn(self._obs, action, float(reward), after, terminated)
         self._obs = after
         return after, reward, terminated, truncated, info
 
@@ -87,6 +92,7 @@ class AgentTrainer:
         at_random = index < training.config.random_episodes
         name = "random" if at_random else training.behaviour
         seed = episode_seed(training.seed, task.name, index)
+        self._env.learns = training.learns_in(index)
         return run_episode(self._env, task, seed, {name: 1.0}, self._behaviours.__getitem__)
 
     def restore(self, episodes: int) -> None:

@@ -25,6 +25,7 @@ from pwm.core.suites import Task, get_task
 from pwm.data.episode import Episode
 from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
+from pwm.runtime.training_checkpoints import step_name
 from pwm.simulation.collect import collect
 from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.rollout import episode_seed, run_episode
@@ -198,6 +199,37 @@ def test_a_replay_may_begin_with_episodes_of_other_sources(trained, tmp_path):
     assert "prior" not in described[0]["settings"]
     assert described[1]["settings"]["prior"] == [source]
     assert EpisodeStore.open(out).count(TASKS[0]) == 2 * EPISODES
+
+
+def test_after_its_learning_episodes_an_agent_only_acts(trained, tmp_path):
+    """In two pieces, of which the second begins when the agent has learned its last."""
+    learning, config = EpisodeStore.open(trained), replace(TINY, learning_episodes=6)
+    suite = learning.suite
+
+    def trainer(of: Training) -> AgentTrainer:
+        return AgentTrainer(Listener(), of, suite["swing"])
+
+    whole = Training("sac", 3, tmp_path / "whole", "s", config)
+    episodes = trainer(whole).train_episodes(0, EPISODES)
+    parts = Training("sac", 3, tmp_path / "parts", "s", config)
+    with EpisodeStore.create(tmp_path / "parts", suite) as store:
+        store.add_source("s", {})
+        store.append("swing", trainer(parts).train_episodes(0, 8), "s")
+    later = trainer(parts).train_episodes(8, EPISODES)
+    for one, other in zip(episodes[8:], later, strict=True):
+        np.testing.assert_array_equal(one.obs, other.obs)
+        np.testing.assert_array_equal(one.action, other.action)
+    ends = [(parts, 8), (parts, EPISODES), (whole, EPISODES)]
+    agents = (of.agents(suite["swing"]) / step_name(n) for of, n in ends)
+    first, *others = (digest(agent, "*.safetensors") for agent in agents)
+    assert others == [first] * 2
+    same = [
+        np.array_equal(episode.action, learning.episode("swing", i).action)
+        for i, episode in enumerate(episodes)
+    ]
+    assert same == [True] * 6 + [False] * (EPISODES - 6)
+    assert describe_learner("sac", config)["settings"]["learning_episodes"] == 6
+    assert "learning_episodes" not in describe_learner("sac", TINY)["settings"]
 
 
 def agent_and_env(task: Task, config: SacConfig = TINY) -> tuple[Sb3Agent, RecordingEnv]:
