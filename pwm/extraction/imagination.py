@@ -26,6 +26,17 @@ Act = Callable[[Tensor, Tensor], Tensor]
 """Actions (K, B, action_dim) of K tasks' actors, given latents and standard normal noise."""
 
 
+def act_without_weights(actors: nn.Module) -> Act:
+    """The actors as a function whose results have gradients, and whose weights have none."""
+    act = with_frozen_weights(actors)
+
+    def differentiable(latent: Tensor, noise: Tensor) -> Tensor:
+        action = act(latent, noise)
+        return action if action.requires_grad else action.requires_grad_()
+
+    return differentiable
+
+
 class FirstLayers(NamedTuple):
     """The first layers of dynamics and reward side by side, h units each, for K tasks."""
 

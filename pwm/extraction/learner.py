@@ -18,6 +18,7 @@ from pwm.extraction.imagination import (
     Act,
     Imagination,
     ImaginedRollout,
+    act_without_weights,
 )
 from pwm.extraction.inputs import Demonstrations, Inputs, Noise, QInputs, Transitions
 from pwm.extraction.losses import (
@@ -36,7 +37,6 @@ from pwm.models.actor_critic import (
     TaskCritic,
     action_masks,
 )
-from pwm.models.frozen import with_frozen_weights
 from pwm.models.math import running_moments, td_lambda
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Accelerator, Metrics
@@ -196,16 +196,6 @@ class ActorCriticLearner:
             metrics |= {"prior_distance": distance.detach(), "prior_weight": self.prior.weight}
         return price, metrics
 
-    def _act_without_weights(self) -> Act:
-        """The actors as a function whose results have gradients, and whose weights have none."""
-        act = with_frozen_weights(self.actors)
-
-        def differentiable(latent: Tensor, noise: Tensor) -> Tensor:
-            action = act(latent, noise)
-            return action if action.requires_grad else action.requires_grad_()
-
-        return differentiable
-
     def _actor_gradients(self, inputs: Inputs) -> tuple[list[Tensor], ImaginedRollout, Metrics]:
         """The gradients of :meth:`actor_objective`, in two parts: of the actions, then of weights.
 
@@ -214,7 +204,7 @@ class ActorCriticLearner:
         place of a sum of one for each step.
         """
         with self.accelerator.arithmetic():
-            loss, imagined, metrics = self._imagined_loss(self._act_without_weights(), inputs)
+            loss, imagined, metrics = self._imagined_loss(act_without_weights(self.actors), inputs)
         of_actions = torch.autograd.grad(loss.sum(), imagined.actions)
         acted = len(of_actions)
         noise = inputs.noise.action

@@ -18,7 +18,7 @@ from pwm.extraction.inputs import QInputs, Transitions
 from pwm.extraction.losses import bellman_target, critic_loss, pessimistic_value
 from pwm.extraction.stacked_networks import clipped_step
 from pwm.models.actor_critic import ActorCriticSize, Actors, Critics
-from pwm.models.layers import side_by_side
+from pwm.models.layers import StackedLinear, side_by_side
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
 
@@ -46,8 +46,18 @@ class QFunctions:
             self.online.parameters(), lr=config.q.lr, betas=(first, second)
         )
 
-    def begin(self) -> None:
-        """Let the slow copies begin with the weights that the Q functions have now."""
+    @torch.no_grad()
+    def begin(self, values: Tensor | None = None) -> None:
+        """Let the slow copies begin with the weights that the Q functions have now.
+
+        Args:
+            values: (K,), about which the Q functions begin; zero if they are not given. From far
+                away it takes them thousands of updates to get there.
+        """
+        if values is not None:
+            output = self.online.value[-1]
+            assert isinstance(output, StackedLinear)
+            output.bias.view(self._tasks, -1).copy_((values / self.online.scale).unsqueeze(1))
         self.target.load_state_dict(self.online.state_dict())
 
     def value(self, latent: Tensor, action: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ class RecordedTransitions:
     def __len__(self) -> int:
         return len(self._states)
 
+    def mean_value(self) -> Tensor:
+        """(K,) the value that, were it that of all states, the transitions would agree with."""
+        reward, discount = self._outcome.unbind(-1)
+        return reward.mean(1) / (1 - discount).mean(1).clamp(min=1e-3)
+
     def __getitem__(self, rows: Tensor) -> Transitions:
         """Those of row numbers (K, B)."""
         reward, discount = _take(self._outcome, rows).unbind(-1)
@@ -144,6 +149,8 @@ class Group:
         if config.learner.q.members:
             rows = _pools(store, tasks, model, config, bad, ahead=critic.real_steps, q=True)
             self.of_q = RecordedTransitions(model, rows, ids, frozen=False)
+            assert self.learner.q is not None
+            self.learner.q.begin(self.of_q.mean_value())
 
     def step(self, number: int) -> dict[str, Tensor]:
         """An update that only clones, one of Q, or an iteration, for all tasks; (K,) metrics."""

@@ -116,7 +116,8 @@ def extraction(changes: dict) -> Groups:
         recorded = None
         if warmup:
             state, reward = rand(SIZE.latent_dim), rand()
-            recorded = Transitions(state, reward, torch.full((3, 8), 0.99), rand(SIZE.latent_dim))
+            discount, after = torch.full((3, 8), 0.99), rand(SIZE.latent_dim)
+            recorded = Transitions(state, torch.zeros(3, 8, 1), reward, discount, after)
         learner.iteration(Inputs(start, learner.noise(), shown, recorded, there))
     return learner.tensors()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pwm.extraction.config import ActorCriticConfig, CriticConfig, ExtractConfig
 from pwm.extraction.inputs import Inputs, QInputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.q_functions import QFunctions
+from pwm.extraction.task_group import RecordedTransitions
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Accelerator
@@ -140,6 +142,30 @@ def test_transitions_that_end_have_no_value_after_them():
     other = ends._replace(next_latent=latents(4, 99))
     losses.append(learner.q_update(QInputs(other, noise))["q_loss"])
     assert torch.equal(*losses)
+
+
+def test_q_functions_begin_at_what_the_data_say():
+    learner = make_learner()
+    with torch.no_grad():
+        for parameter in learner.q.online.parameters():
+            parameter.mul_(1e-3)
+    learner.q.begin(torch.tensor([40.0, -3.0]))
+    for net in (learner.q.online, learner.q.target):
+        values = net(torch.cat([latents(5), torch.zeros(2, 5, 2)], -1))
+        torch.testing.assert_close(
+            values, torch.tensor([40.0, -3.0]).view(2, 1, 1).expand(2, 2, 5), atol=0.1, rtol=0
+        )
+
+
+def test_the_value_of_data_is_that_of_their_mean_reward():
+    ends = torch.full((1, 8), 0.9**5)
+    rewards = 2 * (1 - ends) / (1 - 0.9)  # five rewards of 2
+    pools = SimpleNamespace(
+        obs=torch.zeros(1, 8, 4), next_obs=torch.zeros(1, 8, 4), action=torch.zeros(1, 8, 2),
+        reward=rewards, next_discount=ends,
+    )  # fmt: skip
+    recorded = RecordedTransitions(make_learner().model, pools, torch.tensor([0]), frozen=False)
+    torch.testing.assert_close(recorded.mean_value(), torch.tensor([20.0]))
 
 
 def test_without_members_there_are_no_q_functions():
