@@ -134,6 +134,13 @@ COMMANDS = {
         "one store, directory of policies or table out of the parts that jobs made",
         "pwm gather run=runs/mt30/policies",
     ),
+    "doctor": Command(
+        "pwm.doctor.doctor",
+        "doctor",
+        "DoctorConfig",
+        "what this machine and installation can do, and what will be slow",
+        "pwm doctor",
+    ),
 }
 
 _JOB_COMMANDS = ("collect", "extract", "evaluate")  # whose tasks -m makes jobs of
