@@ -137,8 +137,10 @@ def write_video(path: Path, frames: Iterable[np.ndarray]) -> None:
     unfinished, made = path.with_name(f"unfinished_{path.name}"), 0
     with writing(path):
         try:
-            settings = {"fps": 25, "codec": "libx264", "ffmpeg_log_level": "quiet"}
-            with iio.get_writer(unfinished, format="FFMPEG", **settings) as writer:
+            settings: dict[str, Any] = {"fps": 25, "codec": "libx264"}
+            quiet = {"ffmpeg_log_level": "quiet"}
+            writer: Any = iio.get_writer(unfinished, "FFMPEG", **settings, **quiet)
+            with writer:
                 for made, frame in enumerate(frames, 1):  # noqa: B007 - counts them
                     writer.append_data(frame)
             kept = _count_frames(unfinished)

@@ -139,7 +139,7 @@ class _Show:
     def _moments(self) -> Iterator[Moment]:
         from pwm.envs import make_env
 
-        env = make_env(self._task, render_mode="rgb_array")
+        env: Any = make_env(self._task, render_mode="rgb_array")
         rewards: list[float] = []
         try:
             obs, _ = env.reset(seed=self._seed)
