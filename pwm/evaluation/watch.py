@@ -17,7 +17,7 @@ from omegaconf import MISSING
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory
 from pwm.core.progress import console, progress_bar
-from pwm.core.settings import setting
+from pwm.core.settings import require_inputs, setting
 from pwm.core.suites import Task
 from pwm.core.validation import require_at_least, require_seed, require_writable
 from pwm.evaluation.agents import SavedPolicies, act_function
@@ -75,6 +75,7 @@ def watch(config: WatchConfig) -> Path | None:
         PwmError: if there is no such policy or world model, or no frame can be drawn.
     """
     config.validate()
+    require_inputs(config)
     task = _task(config)
     show = _Show(config, task)
     figure = None if config.out else window_figure()

@@ -106,6 +106,7 @@ def test_without_a_display_there_is_no_window(monkeypatch):
     [
         (WatchConfig(POLICIES), "has 5 policies; give task=, one of pendulum-swingup, "),
         (WatchConfig(POLICIES, "walker-run"), "has no policy for walker-run; it has pendulum"),
+        (WatchConfig("not/there"), "there is no not/there; check the path"),
         (WatchConfig(POLICIES, out="a.gif"), "out=a.gif must be an MP4 file"),
         (WatchConfig(POLICIES, horizon=0), "horizon=0"),
         (WatchConfig(POLICIES, steps=0), "steps=0"),
