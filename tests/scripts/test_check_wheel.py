@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import check_wheel
@@ -26,22 +25,6 @@ def wheel(tmp_path_factory):
 @pytest.mark.timeout(1200)
 def test_the_wheel_runs_a_quickstart(wheel, tmp_path):
     assert check_wheel.check(wheel, tmp_path, borrow=True) == []
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_wheel_that_lacks_a_file_is_found(wheel, tmp_path):
-    broken = tmp_path / wheel.name
-    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(broken, "w") as lacking:
-        for name in whole.namelist():
-            if not name.endswith(("configs/recipe/quick.yaml", "RECORD")):
-                lacking.writestr(name, whole.read(name))
-        record = next(name for name in whole.namelist() if name.endswith("RECORD"))
-        lines = whole.read(record).decode().splitlines(keepends=True)
-        lacking.writestr(record, "".join(line for line in lines if "quick.yaml" not in line))
-    (tmp_path / "run").mkdir()
-    with pytest.raises(SystemExit, match=r"exit code 1: .*quickstart"):
-        check_wheel.check(broken, tmp_path / "run", borrow=True)
 
 
 def test_a_command_runs_without_the_checkouts_path(tmp_path, monkeypatch):
