@@ -17,7 +17,7 @@ from pwm.core.suites import SUITES
 from .core import SimulatorEnv, TaskEnv
 from .gymnasium_task import GymnasiumEnv, check_spaces
 from .make import make_env
-from .rendering import render_backend
+from .rendering import render_backend, render_candidates
 from .seeding import follows_seeds
 from .sources import environment_sources
 from .vector import TaskVectorEnv, make_vector_env
@@ -34,6 +34,7 @@ __all__ = [
     "make_vector_env",
     "register_tasks",
     "render_backend",
+    "render_candidates",
 ]
 
 

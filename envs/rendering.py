@@ -50,6 +50,12 @@ def simulator_import() -> AbstractContextManager[None]:
     return environment_variables(MUJOCO_GL="disabled")
 
 
+def render_candidates() -> tuple[str, ...]:
+    """The OpenGL backends that :func:`render_backend` tries, in order."""
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    return (wanted,) if wanted in _BACKENDS else _BACKENDS
+
+
 @functools.cache
 def render_backend() -> str:
     """The OpenGL backend that draws frames in this process; raises PwmError if none works.
@@ -58,8 +64,7 @@ def render_backend() -> str:
     then OSMesa (on macOS the system's CGL). A backend counts as working when a separate process
     has made a context with it, since a broken driver can end the process that tries it.
     """
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
-    candidates = (wanted,) if wanted in _BACKENDS else _BACKENDS
+    candidates = render_candidates()
     for backend in candidates:
         if _works(backend):
             return backend

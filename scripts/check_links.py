@@ -43,7 +43,7 @@ class Link:
 
 def pages(root: Path = ROOT) -> list[Path]:
     """The Markdown files that people read."""
-    named = [root / "README.md", root / "CONTRIBUTING.md"]
+    named = [root / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")]
     return [*named, *sorted(root.glob("docs/**/*.md")), *sorted(root.glob("checkpoints/**/*.md"))]
 
 

@@ -1,8 +1,8 @@
 """Hooks of mkdocs: what the documentation site has beside the pages in ``docs/``.
 
-The README is its first page, the cards of ``checkpoints/`` and CONTRIBUTING.md are pages too, and
-every package gets a page with the docstrings of its modules. Links between pages lead to the same
-pages on the site; links to other files of the repository become plain text.
+The README is its first page, the pages beside it and the cards of ``checkpoints/`` are pages too,
+and every package gets a page with the docstrings of its modules. Links between pages lead to the
+same pages on the site; links to other files of the repository become plain text.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) ->
 def _outside() -> dict[str, str]:
     """Pages outside ``docs/`` by their path in the repository, and their place on the site."""
     cards = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("checkpoints/**/*.md")]
-    return {"README.md": "index.md", **{path: path for path in ["CONTRIBUTING.md", *cards]}}
+    pages = ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *cards]
+    return {"README.md": "index.md", **{path: path for path in pages}}
 
 
 def _packages() -> list[str]:

@@ -106,6 +106,13 @@ COMMANDS = {
         "score policies and baselines in the simulators",
         "pwm evaluate policy=runs/mt30/policies episodes=10 out=runs/mt30",
     ),
+    "watch": Command(
+        "pwm.evaluation.watch",
+        "watch",
+        "WatchConfig",
+        "a policy in the simulator, beside what the world model predicts that it will do",
+        "pwm watch policy=runs/mt30/policies task=walker-run",
+    ),
     "grow": Command(
         "pwm.pipelines.grow",
         "grow",
@@ -133,6 +140,13 @@ COMMANDS = {
         "GatherConfig",
         "one store, directory of policies or table out of the parts that jobs made",
         "pwm gather run=runs/mt30/policies",
+    ),
+    "doctor": Command(
+        "pwm.doctor.doctor",
+        "doctor",
+        "DoctorConfig",
+        "what this machine and installation can do, and what will be slow",
+        "pwm doctor",
     ),
 }
 

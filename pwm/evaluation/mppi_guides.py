@@ -91,7 +91,7 @@ class ActorAndCritic:
         critics: Mapping[str, TaskCritic],
     ) -> None:
         for policy in policies.values():
-            _require_same_encoder(model, policy)
+            require_same_encoder(model, policy)
         first = next(iter(policies))
         like = _settings(policies[first], critics[first])
         unlike = [name for name in policies if _settings(policies[name], critics[name]) != like]
@@ -149,7 +149,8 @@ def _settings(policy: Policy, critic: TaskCritic) -> tuple[object, ...]:
     return networks, critic.reward_units, critic.discount, critic.values.scale
 
 
-def _require_same_encoder(model: WorldModel, policy: Policy) -> None:
+def require_same_encoder(model: WorldModel, policy: Policy) -> None:
+    """Raise PwmError for a policy that was not extracted from this world model."""
     read = {} if policy.encoder is None else policy.encoder.state_dict()
     encoder = model.encoder.state_dict()
     same = read.keys() == encoder.keys() and all(

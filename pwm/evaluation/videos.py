@@ -122,26 +122,31 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return iio.imwrite("<bytes>", picture, extension=".jpg", quality=_JPEG_QUALITY)
 
 
-def write_video(path: Path, frames: np.ndarray) -> None:
+def write_video(path: Path, frames: Iterable[np.ndarray]) -> None:
     """Write an MP4 of 25 frames a second, which gets its name when it is whole.
 
     Args:
         path: the file.
-        frames: (n, height, width, 3) uint8.
+        frames: each (height, width, 3) uint8; written as they come.
 
     Raises:
         PwmError: if it cannot be written.
     """
-    import imageio.v3 as iio
+    import imageio.v2 as iio
 
-    unfinished = path.with_name(f"unfinished_{path.name}")
+    unfinished, made = path.with_name(f"unfinished_{path.name}"), 0
     with writing(path):
         try:
-            iio.imwrite(unfinished, frames, fps=25, codec="libx264", ffmpeg_log_level="quiet")
+            settings: dict[str, Any] = {"fps": 25, "codec": "libx264"}
+            quiet = {"ffmpeg_log_level": "quiet"}
+            writer: Any = iio.get_writer(unfinished, "FFMPEG", **settings, **quiet)
+            with writer:
+                for made, frame in enumerate(frames, 1):  # noqa: B007 - counts them
+                    writer.append_data(frame)
             kept = _count_frames(unfinished)
-            if kept != len(frames):  # ffmpeg does not always say that it could not write
+            if kept != made:  # ffmpeg does not always say that it could not write
                 raise PwmError(
-                    f"cannot write {path}: {kept} of its {len(frames)} frames were kept, as on a "
+                    f"cannot write {path}: {kept} of its {made} frames were kept, as on a "
                     "full disk; free some space there, and give the same command again to go on."
                 )
             os.replace(unfinished, path)
@@ -167,7 +172,7 @@ def _film(agent: AnyAgent, task: Task, seed: int, steps: Sequence[int] | None = 
     try:
         obs, _ = env.reset(seed=seed)
         frames: list[Any] = [env.render()]
-        with _one_thread(agent):
+        with one_thread(agent):
             act = act_function(agent, task, [seed])
             for step in itertools.count(1):
                 obs, _, terminated, truncated, _ = env.step(act(obs[None])[0])
@@ -182,7 +187,7 @@ def _film(agent: AnyAgent, task: Task, seed: int, steps: Sequence[int] | None = 
 
 
 @contextmanager
-def _one_thread(agent: AnyAgent) -> Iterator[None]:
+def one_thread(agent: AnyAgent) -> Iterator[None]:
     """Inside, torch has one thread, as in the workers; two wait for each other on a busy machine.
 
     A batched agent, which plans, keeps all.

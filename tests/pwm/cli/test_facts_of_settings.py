@@ -23,10 +23,12 @@ INPUTS = {
     "pretrain": {"data", "init"},
     "extract": {"checkpoint", "data", "init", "ensemble"},
     "evaluate": {"policy", "data", "checkpoint", "policies"},
+    "watch": {"policy", "checkpoint"},
     "grow": set(),
     "report": {"run", "grow", "strips", "notes"},
     "status": {"run"},
     "gather": {"run"},
+    "doctor": set(),
 }
 
 # Of the commands that compare their settings with those of an earlier run.
@@ -52,7 +54,7 @@ NO_PATHS = {
     "out", "results",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
-    "baselines", "metaworld",  # words
+    "baselines", "metaworld", "task", "format",  # words
 }  # fmt: skip
 
 
