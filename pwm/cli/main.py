@@ -106,6 +106,13 @@ COMMANDS = {
         "score policies and baselines in the simulators",
         "pwm evaluate policy=runs/mt30/policies episodes=10 out=runs/mt30",
     ),
+    "deploy": Command(
+        "pwm.deployment.deploy",
+        "deploy",
+        "DeployConfig",
+        "a policy or a world model into files that run without pwm: ONNX, torch, NumPy",
+        "pwm deploy policy=runs/mt30/policies task=walker-run to=onnx out=deployed",
+    ),
     "grow": Command(
         "pwm.pipelines.grow",
         "grow",
