@@ -23,6 +23,7 @@ INPUTS = {
     "pretrain": {"data", "init"},
     "extract": {"checkpoint", "data", "init", "ensemble"},
     "evaluate": {"policy", "data", "checkpoint", "policies"},
+    "deploy": {"policy", "checkpoint"},
     "grow": set(),
     "report": {"run", "grow", "strips", "notes"},
     "status": {"run"},
@@ -52,7 +53,7 @@ NO_PATHS = {
     "out", "results",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
-    "baselines", "metaworld",  # words
+    "baselines", "metaworld", "task",  # words
 }  # fmt: skip
 
 
