@@ -66,21 +66,25 @@ def _unit(network: Network, outputs: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs(outputs).max(), 1)
 
 
-def latency(run: Run, inputs: Sequence[np.ndarray], calls: int = _CALLS) -> tuple[float, float]:
+def latency(run: Run, inputs: Sequence[np.ndarray]) -> tuple[float, float]:
     """The median and the 99th percentile of a call's duration, in microseconds.
 
     Args:
         run: what is called.
         inputs: (n, size) each, of which calls get one row after the other.
-        calls: how many are timed.
     """
+    median, slow = np.percentile(durations(run, inputs, _CALLS), [50, 99]) * 1e6
+    return float(median), float(slow)
+
+
+def durations(run: Run, inputs: Sequence[np.ndarray], calls: int) -> list[float]:
+    """Seconds of each call, after some that are not counted; see :func:`latency`."""
     rows = [[each[i : i + 1].copy() for each in inputs] for i in range(len(inputs[0]))]
-    durations = []
+    found = []
     for number in range(-_FIRST_CALLS, calls):
         row = rows[number % len(rows)]
         begun = time.perf_counter()
         run(*row)
         if number >= 0:
-            durations.append(time.perf_counter() - begun)
-    median, slow = np.percentile(durations, [50, 99]) * 1e6
-    return float(median), float(slow)
+            found.append(time.perf_counter() - begun)
+    return found

@@ -38,7 +38,8 @@ class Program(nn.Module):
         self._keep("bins", network.bins)
 
     def _keep(self, name: str, array: np.ndarray | None) -> None:
-        self.register_buffer(name, None if array is None else torch.from_numpy(array.copy()))
+        if array is not None:  # torch 2.13 cannot export a buffer that is None
+            self.register_buffer(name, torch.from_numpy(array.copy()))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs (batch, size) to (batch, outputs)."""

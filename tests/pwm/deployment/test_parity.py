@@ -140,10 +140,9 @@ def test_a_world_model_steps_as_the_model_does(tmp_path, to, normalize_obs):
 
 
 def test_a_torch_program_acts_as_the_policy(tmp_path):
-    for policy in (latent_policy(CHEETAH), observation_policy(ARM)):
-        source = PolicySource(policy)
-        run = opened(source, tmp_path, "pt2")["action"]
-        assert compared(run, source, "action").largest < 2e-6
+    source = PolicySource(latent_policy(CHEETAH))
+    run = opened(source, tmp_path, "pt2")["action"]
+    assert compared(run, source, "action").largest < 2e-6
 
 
 @pytest.mark.slow
