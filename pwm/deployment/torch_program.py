@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,11 @@ def write_executable(network: Network, facts: Mapping[str, str], path: Path) -> 
     require_compiler()
     options: dict[str, Any] = {"aot_inductor.metadata": dict(facts)}
     try:
-        aoti_compile_and_package(
-            _exported(network), package_path=str(path), inductor_configs=options
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own code
+            aoti_compile_and_package(
+                _exported(network), package_path=str(path), inductor_configs=options
+            )
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PwmError(
