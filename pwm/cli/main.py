@@ -113,6 +113,13 @@ COMMANDS = {
         "a policy in the simulator, beside what the world model predicts that it will do",
         "pwm watch policy=runs/mt30/policies task=walker-run",
     ),
+    "deploy": Command(
+        "pwm.deployment.deploy",
+        "deploy",
+        "DeployConfig",
+        "a policy or a world model into files that run without pwm: ONNX, torch, NumPy",
+        "pwm deploy policy=runs/mt30/policies task=walker-run to=onnx out=deployed",
+    ),
     "grow": Command(
         "pwm.pipelines.grow",
         "grow",

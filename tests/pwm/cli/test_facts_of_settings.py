@@ -24,6 +24,7 @@ INPUTS = {
     "extract": {"checkpoint", "data", "init", "ensemble"},
     "evaluate": {"policy", "data", "checkpoint", "policies"},
     "watch": {"policy", "checkpoint"},
+    "deploy": {"policy", "checkpoint"},
     "grow": set(),
     "report": {"run", "grow", "strips", "notes"},
     "status": {"run"},

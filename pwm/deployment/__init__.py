@@ -1,0 +1,1 @@
+"""Policies and world models as files that run without this project."""
