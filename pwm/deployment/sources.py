@@ -204,9 +204,9 @@ def _observation(
     size = task.obs_dim
     period = angle_periods([task], size)[0].numpy() if wraps else np.zeros(size, np.float32)
     is_plain = not mean[:size].any() and bool((scale[:size] == 1).all())
-    normalization = (None, None) if is_plain else (mean[:size], scale[:size])
+    shift, unit = (None, None) if is_plain else (mean[:size], scale[:size])
     padding = (0 - mean[size:].astype(np.float64)) / scale[size:]
-    return Input("obs", size, *normalization, period if period.any() else None), padding
+    return Input("obs", size, shift, unit, period if period.any() else None), padding
 
 
 def _bounds(task: Task) -> tuple[np.ndarray, np.ndarray] | None:

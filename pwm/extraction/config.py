@@ -140,7 +140,7 @@ class PriorConfig:
     """
 
     weight: float = 0.0
-    target: float | None = 0.005
+    target: float | None = 0.01
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -172,7 +172,7 @@ class QConfig:
     batch_size: int = 256
     pool: int = 131_072
     lr: float = 1e-3
-    tau: float = 0.02
+    tau: float = 0.05
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""

@@ -75,7 +75,7 @@ def test_help_mentions_presets_and_meanings(capsys):
     assert "batch_size: 1024" in shown
     main(["extract", "--help"])
     shown = capsys.readouterr().out
-    assert "extract=bc_then_gradients|paper|small_data|standard" in shown
+    assert "extract=bc_then_gradients|offline|paper|small_data|standard" in shown
     assert "detach_actor_input" in shown
     assert "start states per task, drawn once" in shown
     main(["grow", "--help"])
