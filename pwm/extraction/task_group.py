@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pwm.core.suites import Task
 from pwm.data.problems import BadData
-from pwm.data.start_states import StatePool
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
-from pwm.extraction.advantage_weighting import cloned_rows
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.inputs import Demonstrations, Inputs, QInputs, Transitions
+from pwm.extraction.inputs import Demonstrations, Inputs, QInputs
 from pwm.extraction.learner import ActorCriticLearner
+from pwm.extraction.recorded_states import (
+    RecordedTransitions,
+    StartStates,
+    draw_pools,
+    take,
+    weighted,
+)
 from pwm.extraction.warm_start import Networks
 from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel
@@ -28,68 +33,9 @@ from pwm.pretraining.learner import WorldModelLearner
 from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.checkpoint import Checkpoint
 from pwm.runtime.run_dir import resolved_config
-from pwm.runtime.seeding import stream
 from pwm.runtime.training_checkpoints import require_same_data
 
 KIND = "extraction"
-
-
-class StartStates:
-    """K tasks' pools of recorded observations, as latents of a world model.
-
-    With a frozen model each observation is encoded once; one that is being fine-tuned encodes
-    what is drawn anew.
-    """
-
-    def __init__(self, model: WorldModel, obs: Tensor, task_ids: Tensor, frozen: bool) -> None:
-        self.model, self.task_ids, self.frozen = model, task_ids.unsqueeze(1), frozen
-        self.content = self._encode(obs) if frozen else obs
-
-    @torch.no_grad()
-    def _encode(self, obs: Tensor) -> Tensor:
-        parts = [self.model.encode(part, self.task_ids) for part in obs.split(2048, dim=1)]
-        return torch.cat(parts, 1)
-
-    def __len__(self) -> int:
-        return self.content.shape[1]
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """Latents (K, B, latent) of row numbers (K, B)."""
-        drawn = _take(self.content, rows)
-        return drawn if self.frozen else self._encode(drawn)
-
-
-def _take(pool: Tensor, rows: Tensor) -> Tensor:
-    return pool.gather(1, rows.unsqueeze(-1).expand(-1, -1, pool.shape[-1]))
-
-
-class RecordedTransitions:
-    """K tasks' recorded transitions; states as those of :class:`StartStates`."""
-
-    def __init__(self, model: WorldModel, rows: _Pools, task_ids: Tensor, frozen: bool) -> None:
-        self._states = StartStates(model, rows.obs, task_ids, frozen)
-        self._next_states = StartStates(model, rows.next_obs, task_ids, frozen)
-        self._action = rows.action
-        self._outcome = torch.stack([rows.reward, rows.next_discount], -1)
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    def mean_value(self) -> Tensor:
-        """(K,) the value that, were it that of all states, the transitions would agree with."""
-        reward, discount = self._outcome.unbind(-1)
-        return reward.mean(1) / (1 - discount).mean(1).clamp(min=1e-3)
-
-    def __getitem__(self, rows: Tensor) -> Transitions:
-        """Those of row numbers (K, B)."""
-        reward, discount = _take(self._outcome, rows).unbind(-1)
-        return Transitions(
-            self._states[rows],
-            _take(self._action, rows),
-            reward,
-            discount,
-            self._next_states[rows],
-        )
 
 
 class Group:
@@ -130,7 +76,7 @@ class Group:
             if task.name in init_networks:
                 self.learner.init_weights_from(index, *init_networks[task.name])
         frozen, ids = self.tuner is None, self.learner.task_ids
-        pool = partial(_pools, store, tasks, model, config, bad)
+        pool = partial(draw_pools, store, tasks, model, config, bad)
         obs = pool().obs
         self.starts = StartStates(model, obs, ids, frozen)
         self.ensemble_starts = [StartStates(other, obs, ids, True) for other in ensemble]
@@ -139,7 +85,7 @@ class Group:
         if bc.needs_demonstrations:
             demonstrated = pool(best=bc.top_fraction)
             if bc.awr_temperature is not None:
-                demonstrated = _weighted(demonstrated, model, ids, bc.awr_temperature, config.seed)
+                demonstrated = weighted(demonstrated, model, ids, bc.awr_temperature, config.seed)
             states = StartStates(model, demonstrated.obs, ids, frozen)
             self.demonstrations = states, demonstrated.action
         self.recorded: RecordedTransitions | None = None
@@ -147,7 +93,7 @@ class Group:
             self.recorded = RecordedTransitions(model, pool(ahead=critic.real_steps), ids, frozen)
         self.of_q: RecordedTransitions | None = None
         if config.learner.q.members:
-            rows = _pools(store, tasks, model, config, bad, ahead=critic.real_steps, q=True)
+            rows = pool(ahead=critic.real_steps, most=config.learner.q.pool)
             self.of_q = RecordedTransitions(model, rows, ids, frozen=False)
             assert self.learner.q is not None
             self.learner.q.begin(self.of_q.mean_value())
@@ -168,7 +114,7 @@ class Group:
         assert self.demonstrations is not None
         states, action = self.demonstrations
         rows = self.learner.sample(len(states))
-        return Demonstrations(states[rows], _take(action, rows))
+        return Demonstrations(states[rows], take(action, rows))
 
     def _iteration(self, step: int) -> dict[str, Tensor]:
         if self.tuner is not None:
@@ -228,71 +174,6 @@ class Group:
                 self.learner.model, task, self.learner.actors, index, self.config.learner.networks
             )
             policy.save(out / task.name, made_by, self.learner.critic(index))
-
-
-class _Pools(NamedTuple):
-    """K tasks' state pools of n rows side by side; fields as in `StatePool`."""
-
-    obs: Tensor  # (K, n, obs_dim)
-    action: Tensor  # (K, n, action_dim)
-    next_obs: Tensor  # (K, n, obs_dim)
-    reward: Tensor  # (K, n), and so are the others
-    next_discount: Tensor
-    return_to_go: Tensor
-    steps_to_go: Tensor
-
-
-def _pools(
-    store: EpisodeStore,
-    tasks: Sequence[Task],
-    model: WorldModel,
-    config: ExtractConfig,
-    bad: BadData,
-    best: float = 1.0,
-    ahead: int = 1,
-    q: bool = False,
-) -> _Pools:
-    rows = config.learner.q.pool if q else config.pool
-    pools = [
-        StatePool.draw(
-            store,
-            task.name,
-            rows,
-            config.seed,
-            suite=model.suite,
-            discount=config.learner.discount,
-            best=best,
-            ahead=ahead,
-            symlog_rewards=config.learner.reward_units == "symlog",
-            bad=bad,
-        )
-        for task in tasks
-    ]
-    device = model.bins.device
-    count = max(map(len, pools)) if q else rows
-    stacked = (
-        torch.stack([_cycle(getattr(pool, name), count) for pool in pools]).to(device)
-        for name in _Pools._fields
-    )
-    return _Pools(*stacked)
-
-
-def _weighted(
-    pools: _Pools, model: WorldModel, ids: Tensor, temperature: float, seed: int
-) -> _Pools:
-    """Rows drawn anew with weights that rise with how well they turned out."""
-    latent = StartStates(model, pools.obs, ids, frozen=True).content
-    device = latent.device
-    names = [model.suite.tasks[i].name for i in ids.tolist()]
-    generators = [stream(seed, f"{name}/clones", device) for name in names]
-    outcome = pools.return_to_go / pools.steps_to_go
-    rows = cloned_rows(latent, outcome, temperature, generators)
-    return pools._replace(obs=_take(pools.obs, rows), action=_take(pools.action, rows))
-
-
-def _cycle(rows: Tensor, count: int) -> Tensor:
-    """The first ``count`` rows of endless repetitions, so that tasks' pools stack."""
-    return rows[torch.arange(count) % len(rows)]
 
 
 def _tuner(

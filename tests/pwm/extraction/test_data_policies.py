@@ -17,7 +17,7 @@ from pwm.extraction.config import ActorCriticConfig, CriticConfig, ExtractConfig
 from pwm.extraction.inputs import Inputs, QInputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.q_functions import QFunctions
-from pwm.extraction.task_group import RecordedTransitions
+from pwm.extraction.recorded_states import RecordedTransitions
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Accelerator

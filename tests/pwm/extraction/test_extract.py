@@ -24,7 +24,7 @@ from pwm.extraction import extract as extraction
 from pwm.extraction.config import ActorCriticConfig, BCConfig, ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.extraction.learner import ActorCriticLearner
-from pwm.extraction.task_group import StartStates
+from pwm.extraction.recorded_states import StartStates
 from pwm.models.world_model import load_world_model
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.runtime import first_step
@@ -186,7 +186,7 @@ def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
     "place",
     [
         "pwm.extraction.extract.load_world_model",
-        "pwm.extraction.task_group.StatePool.draw",
+        "pwm.extraction.recorded_states.StatePool.draw",
         "pwm.extraction.extract.save_step",
     ],
 )
