@@ -152,7 +152,17 @@ def bytes_a_task(
     parameters = (
         24 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic, default=1)
     )
-    return states * (kept.unit * sum(nets.actor) + worlds + critics) + parameters
+    of_q = _bytes_of_q(model, config, kept) if config.q.members else 0
+    return states * (kept.unit * sum(nets.actor) + worlds + critics) + parameters + of_q
+
+
+def _bytes_of_q(model: WorldModel, config: ActorCriticConfig, kept: _Kept) -> int:
+    """Bytes that Q functions, what an update keeps of them, and their recorded rows take."""
+    q, suite = config.q, model.suite
+    units = sum(q.hidden)
+    weights = (model.size.latent_dim + suite.action_dim + units) * max(q.hidden, default=1)
+    a_row = 4 * (2 * suite.obs_dim + suite.action_dim + 2)
+    return q.members * (28 * weights + q.batch_size * kept.unit * units) + q.pool * a_row
 
 
 def _kept_a_step(model: WorldModel, kept: _Kept) -> int:

@@ -10,6 +10,7 @@ import torch
 from forked import result_of_fork
 from omegaconf import OmegaConf
 
+from configs import changed
 from pwm.cli.main import config_directory
 from pwm.core.errors import PwmError
 from pwm.core.suites import get_suite
@@ -19,6 +20,7 @@ from pwm.extraction.config import ActorCriticConfig, ExtractConfig
 from pwm.extraction.groups import bytes_a_task, largest_group, planned_groups
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
+from pwm.extraction.q_functions import make_q
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Acceleration, Accelerator
 from pwm.runtime.checkpoint import save_checkpoint
@@ -105,6 +107,26 @@ def test_groups_are_equal_and_as_few_as_fit(monkeypatch, free, tasks, size):
 def test_critics_without_hidden_layers_take_memory_too():
     plain = dataclasses.replace(CONFIG.networks, critic=[])
     assert bytes_a_task(make_model(), dataclasses.replace(CONFIG, networks=plain)) > 0
+
+
+def test_rows_and_networks_of_q_functions_take_memory():
+    model, plain = make_model(), bytes_a_task(make_model(), CONFIG)
+    of_q = {
+        (members, pool): bytes_a_task(
+            model, changed(CONFIG, q={"members": members, "pool": pool, "hidden": [256, 256]})
+        )
+        for members in (0, 1, 2)
+        for pool in (1000, 2000)
+    }
+    assert of_q[0, 2000] == plain
+    rows = 1000 * 4 * (2 * model.suite.obs_dim + model.suite.action_dim + 2)
+    assert of_q[1, 2000] - of_q[1, 1000] == of_q[2, 2000] - of_q[2, 1000] == rows
+    weights = sum(p.numel() for p in make_q(1, model.size.latent_dim + 6, q_config()).parameters())
+    assert of_q[2, 1000] - of_q[1, 1000] > 4 * 5 * weights, "gradients, moments and slow copies"
+
+
+def q_config() -> ActorCriticConfig:
+    return changed(CONFIG, q={"members": 1, "hidden": [256, 256]})
 
 
 def peak_of_an_iteration(batch_size: int) -> int:
