@@ -154,7 +154,8 @@ def add_recorded(to: EpisodeStore, recorded: EpisodeStore) -> None:
             table = recorded.episodes(task)
             new = (table["source"] == position) & ~np.isin(table["seed"], list(known))
             episodes = [recorded.episode(task, int(i)) for i in np.flatnonzero(new)]
-            to.append(task, episodes, key)
+            if episodes:
+                to.append(task, episodes, key)
 
 
 def _agents(source: Mapping[str, Any]) -> Mapping[str, str]:

@@ -1,9 +1,9 @@
 """Growing data, world model and policies together, in rounds, from nothing but the simulators.
 
 A round collects episodes, trains the world model on with all episodes so far, learns every task's
-policy on with it, and scores the policies. Each task's best policy so far collects the next round's
-episodes, and is what learns on. For one task this is the online form of PWM (ICLR 2025,
-Algorithm 1) with few, large batches of episodes.
+policy on with it, and scores the policies; what scored them is data of the next round. Each task's
+best policy so far collects the next round's episodes, and is what learns on. For one task this is
+the online form of PWM (ICLR 2025, Algorithm 1) with few, large batches of episodes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pwm.core.fingerprints import MadeOf, definitions
 from pwm.core.layout import BEST
 from pwm.core.locks import DirectoryLock
 from pwm.core.progress import console
+from pwm.core.signals import StopSignals
 from pwm.core.suites import Suite, get_suite
 from pwm.data.store import EpisodeStore
 from pwm.envs import environment_sources
@@ -144,10 +145,15 @@ def _play(config: GrowConfig, before: Sequence[Round]) -> Round:
 
 def _add_recorded(config: GrowConfig, settings: RoundSettings) -> None:
     """Put what scored the policies of the rounds before into the data."""
-    for path in settings.recorded():
-        recorded = EpisodeStore.open(path)
-        with open_or_create(Path(config.collect.out), recorded.suite) as store:
-            add_recorded(store, recorded)
+    with StopSignals() as signals:
+        for path in settings.recorded():
+            recorded = EpisodeStore.open(path)
+            with open_or_create(Path(config.collect.out), recorded.suite) as store:
+                add_recorded(store, recorded)
+            signals.raise_if_requested(
+                f"stopped; what is in {config.collect.out} is kept. The same command goes on from "
+                "there."
+            )
 
 
 def _take_over_outcomes(config: GrowConfig, settings: RoundSettings) -> None:
