@@ -296,44 +296,6 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert len(set(seeds)) == 5
 
 
-def of_tasks(number: int, *scores: float) -> Round:
-    tasks = zip(TASKS, scores, strict=True)
-    return Round(
-        number, 0.0, None, {name: TaskRound(2, 3, 900, score, None, 0.0) for name, score in tasks}
-    )
-
-
-@pytest.mark.parametrize(
-    ("collect_with", "expected"),
-    [
-        ("best", [("run/best", [9, 9])]),
-        ("current", [("run/round_01/policies", [9, 9])]),
-        ("both", [("run/best", [5, 9]), ("run/round_01/policies", [4, 0])]),
-    ],
-)
-def test_the_best_policies_the_current_ones_or_both_collect(collect_with, expected, monkeypatch):
-    """Where the current policy is the best, it makes all of its task's episodes."""
-    words = [*WORDS, "episodes=9", "min_episodes=9", f"collect_with={collect_with}"]
-    before = [of_tasks(0, 50.0, 10.0), of_tasks(1, 40.0, 20.0)]
-    collections = settings_of(words, before, monkeypatch).collections()
-    assert [(c.policy, [c.episodes[task] for task in TASKS]) for c in collections] == expected
-    assert len({c.seed for c in collections}) == len(collections)
-
-
-def test_nothing_is_spent_on_what_is_solved(monkeypatch):
-    words = [*WORDS, "solved=90", "episodes=9", "pretrain.sampling.surprise=0.5"]
-    before = [of_tasks(0, 91.0, 10.0), of_tasks(1, 40.0, 20.0)]
-    third = settings_of(words, before, monkeypatch)
-    assert third.solved() == [TASKS[0]]
-    assert third.extract.tasks == [TASKS[1]]
-    (collection,) = third.collections()
-    assert [collection.episodes[task] for task in TASKS] == [0, 9]
-    assert third.pretrain.sampling.surprise == 0.5
-    first = settings_of([*words, "solved=null"], [], monkeypatch)
-    assert (first.extract.tasks, first.pretrain.sampling.surprise) == (None, 0.0)
-    assert settings_of([*words, "solved=null"], before, monkeypatch).solved() == []
-
-
 def test_a_solved_task_keeps_policy_and_score_while_the_other_goes_on(
     one_round, tmp_path, monkeypatch, capsys
 ):
