@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -106,13 +106,17 @@ class EpisodeLog:
         text = json.dumps(entry).encode()
         self._write(_checksum(text) + b" " + text + b"\n")
 
-    def take_over(self, path: Path) -> None:
-        """Keep the outcomes of another log's file that this one lacks.
+    def take_over(self, path: Path, tasks: Collection[str] | None = None) -> None:
+        """Keep the outcomes of another log's file that this one lacks, of some tasks or of all.
 
         Raises:
             PwmError: if it cannot be written.
         """
-        new = [(line, e) for line, e in _entries(path.read_bytes()) if e["key"] not in self]
+        new = [
+            (line, e)
+            for line, e in _entries(path.read_bytes())
+            if e["key"] not in self and (tasks is None or e["task"] in tasks)
+        ]
         for _, entry in new:
             self._keep(entry)
         self._write(b"".join(line + b"\n" for line, _ in new))

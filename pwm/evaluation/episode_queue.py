@@ -22,10 +22,12 @@ from pwm.core.progress import console, progress_bar
 from pwm.core.suites import Task
 from pwm.core.versions import versions
 from pwm.core.worker_pool import Job, WorkerPool
+from pwm.data.episode import Episode
 from pwm.envs import environment_sources
 from pwm.evaluation.agents import AnyAgent, BatchedAgent
 from pwm.evaluation.episode_log import EpisodeLog, Outcomes, outcome_key
-from pwm.evaluation.play import play
+from pwm.evaluation.play import play, play_and_record
+from pwm.evaluation.recording import Recording
 from pwm.evaluation.scores import TaskScore, score_task
 
 
@@ -39,6 +41,7 @@ class EvalJob:
     key: str  # see :func:`pwm.evaluation.episode_log.outcome_key`
     made_of: MadeOf  # fingerprints of what the key stands for
     old_key: str  # the key of episodes that were played when environments had no fingerprints
+    recorded: bool = False  # whether its episodes go into a store
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -54,7 +57,8 @@ class EvalJob:
         """These episodes as a job for a worker."""
         acting = None if isinstance(agent, BatchedAgent) else agent
         parts = (f"task '{self.task.name}' with seed {seed}" for seed in self.seeds)
-        return Job(play, (acting, self.task, self.seeds), tuple(parts))
+        function = play_and_record if self.recorded else play
+        return Job(function, (acting, self.task, self.seeds), tuple(parts))
 
 
 @dataclass
@@ -85,6 +89,15 @@ class EvalRun:
             for method, by_task in self.outcomes.items()
         }
 
+    def speed(self, workers: int) -> str:
+        """A sentence on how fast what was played now was played."""
+        rates = self.throughput(workers)
+        return (
+            f"{self.steps:,} decision steps in {self.seconds:.1f} s on {workers} workers: "
+            f"{rates['steps_per_second']:,.0f} a second; the simulators alone "
+            f"{rates['simulator_steps_per_second']:,.0f}."
+        )
+
     def throughput(self, workers: int) -> dict[str, float]:
         """Decision steps per second, and those that the simulators alone would have made."""
         return {
@@ -103,6 +116,7 @@ def run_episodes(
     batch: int,
     pool: WorkerPool,
     log: EpisodeLog,
+    recording: Recording | None = None,
 ) -> EvalRun:
     """Play every agent's episodes of every task that the log does not have.
 
@@ -113,6 +127,7 @@ def run_episodes(
         batch: episodes of a task that are played side by side.
         pool: the worker processes.
         log: has what was played before, and gets the rest job by job.
+        recording: gets the episodes of one of the agents that are played now.
 
     Raises:
         PwmError: as the pool does.
@@ -120,6 +135,9 @@ def run_episodes(
     eval_jobs = list(_eval_jobs(agents, tasks, seeds, batch))
     _adopt(eval_jobs, log)
     lacking = [eval_job for eval_job in eval_jobs if eval_job.key not in log]
+    if recording is not None:
+        lacking = recording.planned(lacking)
+        recording.tell_unrecorded([eval_job for eval_job in eval_jobs if eval_job.key in log])
     queue = _Queue(agents, lacking)
     total = len(agents) * len(seeds) * len(tasks)
     done = total - sum(len(eval_job.seeds) for eval_job in lacking)
@@ -129,10 +147,13 @@ def run_episodes(
     started = time.perf_counter()
     with progress_bar() as progress:
         bar = progress.add_task("evaluate", total=total, completed=done, note="")
-        for job, outcomes in pool.run(queue.next_job, queue.answer):
-            eval_job = queue.finished(job, outcomes)
-            log.add(eval_job.key, outcomes, eval_job.notes)
-            progress.update(bar, advance=len(eval_job.seeds), note=eval_job.task.name)
+        for job, result in pool.run(queue.next_job, queue.answer):
+            finished = [queue.finished(job, result)]
+            if recording is not None:
+                finished = list(recording.stored(*finished[0]))
+            for eval_job, outcomes, _ in finished:
+                log.add(eval_job.key, outcomes, eval_job.notes)
+                progress.update(bar, advance=len(eval_job.seeds), note=eval_job.task.name)
     return EvalRun(
         _by_method_and_task(eval_jobs, log),
         sum(log[eval_job.key].steps for eval_job in lacking),
@@ -264,8 +285,13 @@ class _Queue:
                 self._seconds[job] += share * len(rows)
         return [actions[job] for job, _ in questions]
 
-    def finished(self, job: Job, outcomes: Outcomes) -> EvalJob:
-        """The evaluation job of a worker's job; a batched agent's acting time is filled in."""
+    def finished(self, job: Job, result: Any) -> tuple[EvalJob, Outcomes, list[Episode]]:
+        """The evaluation job of a worker's job, its outcomes, and the episodes if it is recorded.
+
+        A batched agent's acting time is filled in.
+        """
         self._states.pop(job, None)
+        eval_job = self._eval_job_of.pop(job)
+        outcomes, episodes = result if eval_job.recorded else (result, [])
         outcomes.acting_seconds = self._seconds.pop(job, outcomes.acting_seconds)
-        return self._eval_job_of.pop(job)
+        return eval_job, outcomes, episodes

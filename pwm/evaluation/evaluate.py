@@ -28,6 +28,7 @@ from pwm.core.validation import (
     require_seed,
     require_share,
     require_valid,
+    require_writable,
 )
 from pwm.core.worker_pool import MOST_WORKERS, WorkerPool
 from pwm.data.inspection import unscorable
@@ -41,6 +42,7 @@ from pwm.evaluation.model_sizes import model_sizes
 from pwm.evaluation.mppi import Planner, PlannerConfig
 from pwm.evaluation.mppi_agent import MPPIAgent, content_of
 from pwm.evaluation.mppi_guides import ActorAndCritic, TDMPC2Guide, TerminalValue
+from pwm.evaluation.recording import recording_into
 from pwm.evaluation.results_csv import write_csv
 from pwm.evaluation.score_tables import print_results
 from pwm.evaluation.scores import (
@@ -103,6 +105,8 @@ class EvaluateConfig:
             the command.
         metaworld: decision steps of Meta-World's episodes x control steps of each, such as
             ``500x1``; null for what the policies or the world model were made for. Tables mark it.
+        record: an episode store, made if it does not exist, that gets the episodes of ``policy``
+            which are played now.
     """
 
     presets: ClassVar[Choices] = {"launcher": "local"}
@@ -128,6 +132,7 @@ class EvaluateConfig:
     max_faults: int = 5
     resume: str = "auto"
     metaworld: str | None = None
+    record: str | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -169,12 +174,16 @@ class EvaluateConfig:
         if self.video or self.strip:
             require_video()
         require_output(self)
+        if self.record is not None:
+            require_writable(self.record)
 
     def as_job(self) -> EvaluateConfig:
         """These settings for one of several jobs, which has some of the tasks.
 
         Policies are cloned for all tasks together, and so not in a job.
         """
+        if self.record is not None:
+            raise PwmError("one store is not written by several jobs; leave record= out.")
         return replace(self, baselines=[name for name in self.baselines if name not in CLONES])
 
     @property
@@ -294,11 +303,14 @@ def evaluate(config: EvaluateConfig) -> Results:
         data_scores = _data_scores(inputs)
         agents = _agents(inputs)
         workers = config.workers or available_cores()
-        with WorkerPool(
-            workers, config.worker_timeout, config.max_faults, notify=console.print
-        ) as pool:
+        with (
+            recording_into(config.record, suite, config.method, agents[config.method]) as recording,
+            WorkerPool(
+                workers, config.worker_timeout, config.max_faults, notify=console.print
+            ) as pool,
+        ):
             log = EpisodeLog(out / OUTCOMES)
-            played = run_episodes(agents, suite.tasks, seeds, config.batch, pool, log)
+            played = run_episodes(agents, suite.tasks, seeds, config.batch, pool, log, recording)
         scores = played.scores(suite)
         results = Results.build(
             suite,
@@ -325,11 +337,7 @@ def evaluate(config: EvaluateConfig) -> Results:
             write_strips(agents[config.method], suite.tasks, some, out / STRIPS)
     print_results(results, decision_ms=times)
     if rates:
-        console.print(
-            f"{played.steps:,} decision steps in {played.seconds:.1f} s on {workers} workers: "
-            f"{rates['steps_per_second']:,.0f} a second; the simulators alone "
-            f"{rates['simulator_steps_per_second']:,.0f}."
-        )
+        console.print(played.speed(workers))
         if report := pool.report():
             console.print(report)
     return results

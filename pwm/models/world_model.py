@@ -160,6 +160,12 @@ class WorldModel(nn.Module):
             self.q_target.requires_grad_(False)
         return self
 
+    def freeze_encoder(self) -> None:
+        """Have training leave alone what latents follow from: encoder and task embeddings."""
+        self.encoder.requires_grad_(False)
+        if self.size.task_dim:
+            self.task_emb.requires_grad_(False)
+
     @staticmethod
     def _last_weight(net: nn.Sequential) -> Tensor:
         weight = net[-1].weight

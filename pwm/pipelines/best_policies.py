@@ -11,9 +11,25 @@ from pwm.core.files import directory_sha256, make_directory, unfinished_path
 from pwm.reporting.growth_rounds import Round
 
 
-def best_round(rounds: Sequence[Round], task: str) -> int:
-    """The number of the round whose policy scored best, the later of two that scored the same."""
-    return max((entry.tasks[task].normalized_score, entry.number) for entry in rounds)[1]
+def best_so_far(rounds: Sequence[Round], task: str) -> tuple[int, float]:
+    """The number of the round with a task's best policy, and that policy's score.
+
+    A policy takes the place of the best before it where its mean is no lower on the same episodes:
+    those of its own round, on which the best was played again if it had been scored on others. Of
+    two that scored the same it is the later, which reads the later world model's latents.
+
+    Args:
+        rounds: those that are complete, at least one.
+        task: its name.
+    """
+    best, score = rounds[0].number, rounds[0].tasks[task].normalized_score
+    for entry in rounds[1:]:
+        found = entry.tasks[task]
+        if found.best_before is not None:
+            score = found.best_before
+        if found.normalized_score >= score:
+            best, score = entry.number, found.normalized_score
+    return best, score
 
 
 def keep_best(directory: Path, rounds: Sequence[Round], policies: Callable[[int], Path]) -> None:
@@ -31,7 +47,7 @@ def keep_best(directory: Path, rounds: Sequence[Round], policies: Callable[[int]
     """
     make_directory(directory)
     for task in rounds[-1].tasks:
-        source = policies(best_round(rounds, task)) / task
+        source = policies(best_so_far(rounds, task)[0]) / task
         if not source.is_dir():
             raise PwmError(
                 f"there is no {source}, the best policy of '{task}' so far; put it back, or give "

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 from pwm.core.errors import PwmError
 from pwm.core.layout import BEST
+from pwm.core.protocols import with_metaworld
 from pwm.core.settings import Choices, require_inputs, setting
 from pwm.core.suites import Suite, get_suite
 from pwm.core.validation import (
     error_prefix,
-    nearest,
     require_at_least,
+    require_choice,
     require_resume,
     require_seed,
     require_share,
     require_valid,
-    with_changes,
 )
 from pwm.evaluation.evaluate import EvaluateConfig
 from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
+from pwm.pipelines.best_policies import best_so_far
 from pwm.pipelines.episode_budget import StalledConfig, next_episode_budget
+from pwm.pipelines.growth_steps import COLLECT, GROW, REPORT, ROUND, STAGES, Step, planned_step
 from pwm.pretraining.config import PretrainConfig, require_horizons_fit
 from pwm.reporting.growth_rounds import Round
 from pwm.reporting.report import ReportConfig
@@ -36,10 +39,8 @@ from pwm.simulation.behaviors import can_hold, has_controller
 from pwm.simulation.collect_config import CollectConfig
 from pwm.simulation.simulator_mpc import can_plan
 
-_ROUND, _OUT = "{round}", "{out}"
-_COLLECT, _GROW, _REPORT = "collect", "grow", "report"
-_STAGES = ("pretrain", "extract", "evaluate")
-_STEPS = (_COLLECT, *_STAGES, _GROW, _REPORT)
+_OUT = "{out}"
+COLLECT_WITH = ("best", "current", "both")
 
 
 @dataclass
@@ -102,6 +103,11 @@ class GrowConfig:
         improvement: points by which a score must exceed all before it to have risen. A task gets
             half as many episodes for each round since its score last did.
         min_episodes: episodes per task in any case.
+        collect_with: whose policies make the episodes of later rounds: ``best``, each task's best
+            so far; ``current``, those of the round before; or ``both``, half of them each.
+        record_evaluation: put the episodes that score a round's policies into the next one's data.
+        solved: a task whose best policy scored as much, 0..100, keeps it: later rounds collect,
+            extract and play nothing for it, and end when all tasks have. Null for none, ever.
         stalled: another source of episodes for tasks that do not get on.
         bc_decay: factor on the weights of behavior cloning from one round to the next.
         collect, pretrain, extract, evaluate: of a round.
@@ -122,6 +128,9 @@ class GrowConfig:
     episodes: int = setting(30, may_change=True)
     improvement: float = setting(2.0, may_change=True)
     min_episodes: int = setting(8, may_change=True)
+    collect_with: str = setting("best", may_change=True)
+    record_evaluation: bool = setting(True, may_change=True)
+    solved: float | None = setting(95.0, may_change=True)
     stalled: StalledConfig = setting(default_factory=StalledConfig, may_change=True)
     bc_decay: float = setting(0.7, may_change=True)
     # Later rounds may have other settings than earlier ones; a round that has begun may not.
@@ -152,14 +161,17 @@ class GrowConfig:
         require_at_least(self, 1, "rounds", "episodes", "min_episodes")
         require_at_least(self, 0, "improvement")
         require_share(self, "bc_decay")
+        require_choice(self, "collect_with", COLLECT_WITH)
+        if self.solved is not None:
+            require_at_least(self, 0, "solved")
         require_resume(self)
         resolve_device(self.device)
         require_output(self)
         suite = get_suite(self.suite)
         require_valid("first", self.first)
-        for name in _STAGES:
-            if _ROUND not in (path := getattr(self, name).out):
-                raise PwmError(f"{name}.out={path} must differ by round; put {_ROUND} into it.")
+        for name in STAGES:
+            if ROUND not in (path := getattr(self, name).out):
+                raise PwmError(f"{name}.out={path} must differ by round; put {ROUND} into it.")
         first = RoundSettings(self, [])
         for collection in first.collections():
             require_valid("collect", collection)
@@ -168,7 +180,7 @@ class GrowConfig:
             one = dict.fromkeys(suite.names, 1)
             require_valid("collect", first.agent_collection(one))
         made = [*before, self.collect.out]
-        for name in _STAGES:
+        for name in STAGES:
             stage = getattr(first, name)
             require_valid(name, stage)
             error_prefix(name, require_inputs, stage, made)
@@ -177,10 +189,17 @@ class GrowConfig:
             error_prefix("pretrain", require_horizons_fit, self.pretrain, suite)
         if self.evaluate.video or self.evaluate.strip:
             error_prefix("evaluate", require_frames, suite)
+        if self.record_evaluation and self.evaluate.metaworld is not None:
+            played, stored = self.evaluate.metaworld, self.collect.metaworld
+            if with_metaworld(suite, played) != with_metaworld(suite, stored):
+                raise PwmError(
+                    f"evaluate.metaworld={played} plays other episodes than collect.metaworld="
+                    f"{stored} stores; give both the same, or record_evaluation=false."
+                )
 
     def round_path(self, template: str, number: int) -> str:
         """A path of a round."""
-        return template.replace(_OUT, self.out).replace(_ROUND, f"{number:02d}")
+        return template.replace(_OUT, self.out).replace(ROUND, f"{number:02d}")
 
     def planned_steps(self) -> list[Step]:
         """The steps with all of their settings.
@@ -188,54 +207,11 @@ class GrowConfig:
         Raises:
             PwmError: for a step that is no command with settings.
         """
-        blocks: dict[str, Any] = {name: getattr(self, name) for name in (_COLLECT, *_STAGES)}
+        blocks: dict[str, Any] = {name: getattr(self, name) for name in (COLLECT, *STAGES)}
         for name in ("pretrain", "extract"):
             blocks[name] = replace(blocks[name], device=self.device)
-        blocks |= {_GROW: replace(self, steps=[]), _REPORT: ReportConfig()}
-        return [_planned(number, step, blocks) for number, step in enumerate(self.steps)]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command with its settings."""
-
-    command: str
-    config: Any
-
-    @property
-    def makes(self) -> str:
-        """The path of what it makes."""
-        return str(self.config.results if self.command == _REPORT else self.config.out)
-
-    def require_possible(self, before: Sequence[str]) -> None:
-        """Raise PwmError for settings that cannot work, before the first step begins.
-
-        Args:
-            before: what earlier steps make.
-        """
-        if self.command == _GROW:
-            self.config.require_possible_rounds(before)
-            return
-        if self.command != _REPORT:
-            self.config.validate()
-        require_inputs(self.config, before)
-        if _ROUND in self.makes:
-            raise PwmError(f"{self.command} is not of a round; give it out= without {_ROUND}.")
-
-
-def _planned(number: int, step: Any, blocks: Mapping[str, Any]) -> Step:
-    if not isinstance(step, Mapping) or len(step) != 1:
-        raise PwmError(f"steps[{number}]={step} must be one command, such as {{collect: {{}}}}.")
-    ((command, changes),) = step.items()
-    if command not in blocks:
-        hint = nearest(str(command), _STEPS) or ";"
-        raise PwmError(
-            f"steps[{number}]: unknown {command}{hint} it is one of {', '.join(_STEPS)}."
-        )
-    try:
-        return Step(command, with_changes(blocks[command], changes or {}))
-    except PwmError as error:
-        raise PwmError(f"steps[{number}]: {error}") from error
+        blocks |= {GROW: replace(self, steps=[]), REPORT: ReportConfig()}
+        return [planned_step(number, step, blocks) for number, step in enumerate(self.steps)]
 
 
 class RoundSettings:
@@ -249,6 +225,7 @@ class RoundSettings:
     def __init__(self, config: GrowConfig, before: Sequence[Round]) -> None:
         self._config, self._before = config, before
         self._number = len(before)
+        self.last = self._number - 1
         self._suite = get_suite(config.suite)
         self._seed = stream_seed(config.seed, f"round {self._number}")
 
@@ -260,7 +237,9 @@ class RoundSettings:
         config = self._config
         if self._number:
             collections = [
-                self._collection("policy", f"{config.out}/{BEST}", self.next_episode_budget())
+                self._collection("policy", policies, episodes, stream)
+                for stream, policies, episodes in self._acting()
+                if any(episodes.values())
             ]
             if any((wanted := self.agent_episodes()).values()):
                 collections.append(self.agent_collection(wanted))
@@ -268,15 +247,30 @@ class RoundSettings:
         made = config.first.by_behaviour(self._suite)
         return [self._collection(name, None, episodes) for name, episodes in made.items()]
 
+    def _acting(self) -> list[tuple[str, str, dict[str, int]]]:
+        """Which policies act: a name for what they draw, their directory, and episodes by task."""
+        config, budget = self._config, self.next_episode_budget()
+        best, current = f"{config.out}/{BEST}", config.round_path(config.extract.out, self.last)
+        if config.collect_with == "best":
+            return [("policy", best, budget)]
+        if config.collect_with == "current":
+            return [("policy", current, budget)]
+        are_best = {task for task in budget if self.best_so_far(task)[0] == self.last}
+        of_current = {t: 0 if t in are_best else n // 2 for t, n in budget.items()}
+        of_best = {task: n - of_current[task] for task, n in budget.items()}
+        return [("policy", best, of_best), ("current policy", current, of_current)]
+
     def _collection(
-        self, behaviour: str, policy: str | None, episodes: dict[str, int]
+        self, behaviour: str, policy: str | None, episodes: dict[str, int], stream: str = ""
     ) -> CollectConfig:
         return replace(
             self._config.collect,
             behaviour=behaviour,
             policy=policy,
             episodes=episodes,
-            seed=stream_seed(self._seed, behaviour),  # so that no two share their first states
+            seed=stream_seed(
+                self._seed, stream or behaviour
+            ),  # so that no two share their first states
         )
 
     def agent_collection(self, episodes: dict[str, int]) -> CollectConfig:
@@ -291,13 +285,37 @@ class RoundSettings:
 
     def next_episode_budget(self) -> dict[str, int]:
         """Episodes by task name, in a round after the first."""
-        config = self._config
+        config, solved = self._config, self.solved()
         return {
-            name: next_episode_budget(
+            name: 0
+            if name in solved
+            else next_episode_budget(
                 found, config.episodes, config.min_episodes, config.improvement
             )
             for name, found in self._scores().items()
         }
+
+    def best_so_far(self, task: str) -> tuple[int, float]:
+        """The round of a task's best policy, and its score; of a round after the first."""
+        return best_so_far(self._before, task)
+
+    def solved(self) -> list[str]:
+        """Tasks whose best policy is good enough to be left alone."""
+        least = self._config.solved
+        if least is None or not self._before:
+            return []
+        return [name for name in self._suite.names if self.best_so_far(name)[1] >= least]
+
+    def recorded(self) -> list[Path]:
+        """The stores of what scored the policies of the rounds before, where there are some."""
+        if not self._config.record_evaluation:
+            return []
+        paths = (Path(self._recorded_by(number)) for number in range(self._number))
+        return [path for path in paths if path.is_dir()]
+
+    def _recorded_by(self, number: int) -> str:
+        settings = self._config.evaluate
+        return self._config.round_path(settings.record or f"{settings.out}/episodes", number)
 
     def agent_episodes(self) -> dict[str, int]:
         """Episodes by task name that agents that learn shall have made after this round."""
@@ -317,12 +335,14 @@ class RoundSettings:
     @property
     def pretrain(self) -> PretrainConfig:
         """Of this round."""
-        settings, before = self._config.pretrain, self._number - 1
+        settings, init = self._config.pretrain, self._config.pretrain.init
+        if self._number:
+            init = self._config.round_path(settings.out, self.last)
         return replace(
-            settings,
+            settings if init is not None else settings.from_nothing(),
             data=self._here(settings.data),
             out=self._here(settings.out),
-            init=settings.init if before < 0 else self._config.round_path(settings.out, before),
+            init=init,
             seed=self._seed,
             device=self._config.device,
         )
@@ -331,6 +351,7 @@ class RoundSettings:
     def extract(self) -> ExtractConfig:
         """Of this round."""
         settings, fade = self._config.extract, self._config.bc_decay**self._number
+        solved = self.solved()
         learner = replace(settings.learner, bc=settings.learner.bc.faded(fade))
         return replace(
             settings,
@@ -339,6 +360,7 @@ class RoundSettings:
             out=self._here(settings.out),
             init=f"{self._config.out}/{BEST}" if self._number else settings.init,
             learner=learner,
+            tasks=[n for n in self._suite.names if n not in solved] if solved else settings.tasks,
             seed=self._seed,
             device=self._config.device,
         )
@@ -346,5 +368,23 @@ class RoundSettings:
     @property
     def evaluate(self) -> EvaluateConfig:
         """Of this round."""
-        settings = self._config.evaluate
-        return replace(settings, policy=self._here(settings.policy), out=self._here(settings.out))
+        settings, record = self._config.evaluate, self._config.record_evaluation
+        return replace(
+            settings,
+            policy=self._here(settings.policy),
+            out=self._here(settings.out),
+            record=self._recorded_by(self._number) if record else settings.record,
+        )
+
+    @property
+    def best_again(self) -> EvaluateConfig:
+        """Of the best policies so far on this round's episodes."""
+        return replace(
+            self.evaluate,
+            policy=f"{self._config.out}/{BEST}",
+            out=self._here(f"{self._config.evaluate.out}/best_again"),
+            baselines=[],
+            video=0,
+            strip=0,
+            record=None,
+        )

@@ -227,6 +227,7 @@ def planned_jobs(
     """
     kind, run = KINDS[command], Path(config.out)
     config.validate()
+    config.as_job()  # raises for what no job can have
     require_inputs(config)
     require_writable(config.out)
     own = {job_directory(run, task_names(spec)): spec for spec in specs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -19,6 +19,7 @@ from pwm.core.validation import (
     require_valid,
 )
 from pwm.data.problems import ON_ERROR
+from pwm.data.windows.episode_weights import SamplingConfig
 from pwm.data.windows.sampler import (
     BALANCES,
     DEFAULT_MEMORY,
@@ -76,6 +77,9 @@ class PretrainConfig(LearnerConfig):
             ``widen`` it where the data have outgrown it
             (:func:`pwm.pretraining.normalization.widened_moments`), or take that of the ``data``,
             angles wrapped, as a new model does.
+        freeze_encoder: keep the latents of ``init``: its encoder and task embeddings learn nothing
+            and its normalization stays, so that policies learned in them still read what they know.
+        sampling: which windows are drawn more often than others.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         batch_size: windows of an update, over all ranks and passes.
@@ -99,6 +103,7 @@ class PretrainConfig(LearnerConfig):
     out: str = MISSING
     init: str | None = setting(None, input_path=True)
     init_normalization: str = "keep"
+    freeze_encoder: bool = False
     suite: Any = None
     seed: int = 0
     device: str = setting("auto", may_change=True)
@@ -116,6 +121,7 @@ class PretrainConfig(LearnerConfig):
     parallel: str = setting("auto", may_change=True)
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
     balance: str = "task"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     on_error: str = setting("stop", may_change=True)
     data_device: str = setting("auto", may_change=True)
     data_memory: float = setting(DEFAULT_MEMORY / 2**30, may_change=True)
@@ -144,6 +150,8 @@ class PretrainConfig(LearnerConfig):
         if self.parallel == "fsdp" and self.compile == "always":
             raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
         require_choice(self, "balance", BALANCES)
+        require_valid("sampling", self.sampling)
+        self._require_init()
         require_resume(self)
         require_choice(self, "on_error", ON_ERROR)
         require_wandb(self.wandb_project)
@@ -153,6 +161,26 @@ class PretrainConfig(LearnerConfig):
         require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
+
+    def from_nothing(self) -> PretrainConfig:
+        """These settings without those that need a world model to start from."""
+        return replace(self, freeze_encoder=False, sampling=replace(self.sampling, surprise=0.0))
+
+    def _require_init(self) -> None:
+        """Raise PwmError for settings that need a world model to start from, or do not fit it."""
+        for name, given in (
+            ("freeze_encoder=true", self.freeze_encoder),
+            (f"sampling.surprise={self.sampling.surprise:g}", self.sampling.surprise),
+        ):
+            if given and self.init is None:
+                raise PwmError(f"{name} is about a world model to start from; give it as init=.")
+        if self.freeze_encoder and self.init_normalization == "data":
+            raise PwmError(
+                "freeze_encoder=true keeps the latents of init=, and init_normalization=data makes "
+                "others; leave one of them out."
+            )
+        if self.freeze_encoder and self.parallel == "fsdp":
+            raise PwmError("freeze_encoder=true does not go with parallel=fsdp; use ddp.")
 
 
 def require_horizons_fit(config: PretrainConfig, suite: Suite) -> None:

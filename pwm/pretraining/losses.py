@@ -46,6 +46,8 @@ def roll_out(model: WorldModel, batch: Batch, frozen: bool = False) -> LatentRol
     follow = model.next_without_gradients() if frozen else model.next
     if frozen:
         embedding = embedding.detach()
+        if not z.requires_grad:  # of an encoder that learns nothing
+            z.requires_grad_()
     latents = [z]
     for action in batch.action:
         z = follow(z, action, embedding)

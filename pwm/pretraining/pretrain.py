@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,7 @@ from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
+from pwm.pretraining.surprise import prediction_errors
 from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.device import require_room, use_device
 from pwm.runtime.distributed import Ranks, join_ranks
@@ -111,6 +113,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         sizes = (given.size, given.has_q) if given else (config.model, config.q_and_prior)
         traits = Traits(*sizes, episodic)
         lines = data_warnings(store, suite, names, bad, traits, refuses=not begun)
+    sampler.weigh(_episode_weights(config, sampler, device, ranks))
     for line in lines if ranks.main else ():
         ranks.print_rank(line)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
@@ -128,6 +131,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
                 held.enter_context(open_run(out, "pretrain", config, made_of, settled))
         torch.manual_seed(config.seed)
         model = _built(build, ranks) if given is None else given
+        if config.freeze_encoder:
+            model.freeze_encoder()
         learner = _learner(model, config, device, ranks)
         with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
@@ -137,6 +142,22 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             _train(learner, config, sampler, held_out, out, start, ranks)
         finally:
             bad.report(ranks.print_rank)
+
+
+def _episode_weights(
+    config: PretrainConfig, sampler: WindowSampler, device: torch.device, ranks: Ranks
+) -> np.ndarray | None:
+    """How often each episode's windows are drawn; None for all windows alike.
+
+    The errors are those of the model that training starts from, so they are the same again where
+    it goes on.
+    """
+    sampling, errors = config.sampling, None
+    if sampling.surprise and config.init is not None:
+        model = load_world_model(config.init, device)
+        found = torch.as_tensor(prediction_errors(model, sampler, config.seed)).to(device)
+        errors = ranks.broadcast(found).cpu().numpy()
+    return sampler.episode_weights(sampling, errors) if sampling.in_use else None
 
 
 def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
@@ -177,7 +198,7 @@ def _restore_or_begin(
         return int(checkpoint.meta["step"])
     model = learner.model
     how = "data" if config.init is None else config.init_normalization
-    if not model.normalize_obs or how == "keep":
+    if not model.normalize_obs or how == "keep" or config.freeze_encoder:
         return 0
     if how == "widen":
         before = model.obs_mean.cpu().numpy(), model.obs_scale.cpu().numpy()

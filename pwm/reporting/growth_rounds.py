@@ -38,6 +38,8 @@ class TaskRound:
     normalized_score: float  # of the round's policy, 0..100
     normalized_ci95: Interval | None  # its 95 % interval over episodes, or None of a single one
     episode_return: float  # its mean return
+    best_before: float | None = None
+    """The best policy's score on this round's episodes, where it had been scored on others."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,32 @@ class Round:
     mean_normalized_score: float  # over the tasks
     mean_ci95: Interval | None  # its 95 % interval, or None
     tasks: dict[str, TaskRound]  # by task name
+    seeds: tuple[int, ...] = ()  # of the episodes that scored it; not known of before
 
     @classmethod
     def of(
-        cls, number: int, score: MethodScore, counts: Mapping[str, tuple[int, int, int]]
+        cls,
+        number: int,
+        score: MethodScore,
+        counts: Mapping[str, tuple[int, int, int]],
+        seeds: Sequence[int] = (),
+        best_before: Mapping[str, float] | None = None,
     ) -> Round:
-        """A round from its evaluation, and (added, episodes, rows) by task name, in their order."""
+        """A round that is complete.
+
+        Args:
+            number: from 0.
+            score: of its policies.
+            counts: (added, episodes, rows) by task name, in their order.
+            seeds: of the episodes that scored it.
+            best_before: by task name, see :class:`TaskRound`.
+        """
         tasks = {}
         for name, rows in counts.items():
             found = score.tasks[name]
             measured = found.normalized_score, found.normalized_ci95, found.episode_return
-            tasks[name] = TaskRound(*rows, *measured)
-        return cls(number, score.mean_normalized_score, score.mean_ci95, tasks)
+            tasks[name] = TaskRound(*rows, *measured, (best_before or {}).get(name))
+        return cls(number, score.mean_normalized_score, score.mean_ci95, tasks, tuple(seeds))
 
 
 def read_rounds(directory: Path) -> list[Round]:

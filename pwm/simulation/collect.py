@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256
-from pwm.core.layout import MANIFEST_NAME
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
@@ -24,6 +22,7 @@ from pwm.data.inspection import info
 from pwm.data.store import EpisodeStore, success_known
 from pwm.simulation.behaviors import PolicyNoise
 from pwm.simulation.collect_config import CollectConfig, collected_suite, episodes_per_task
+from pwm.simulation.opened_store import open_or_create
 from pwm.simulation.remade import POLICY_DIGESTS, note_environments, tell_other_policy
 from pwm.simulation.rollout import Recipe, collect_episode, episode_seed
 from pwm.simulation.sac_collection import record_training
@@ -69,7 +68,7 @@ def collect(config: CollectConfig) -> Path:
     source = _source_key(recipe, description)
     limits = config.workers or available_cores(), config.worker_timeout, config.max_faults
     with (
-        _open_or_create(Path(config.out), suite) as store,
+        open_or_create(Path(config.out), suite) as store,
         StopSignals() as signals,
         WorkerPool(*limits, ahead=2, notify=console.print) as pool,
     ):
@@ -134,7 +133,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     recipe = _recipe(config)
     description = _describe(recipe, suite)
     source = _source_key(recipe, description)
-    with _open_or_create(Path(config.out), suite) as store:
+    with open_or_create(Path(config.out), suite) as store:
         note_environments(store, suite.names, opened.values())
         store.add_source(source, description)
         made = {task: store.count(task, source) for task in wanted}
@@ -167,20 +166,6 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
 def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     return f"collect-{recipe.behaviour}-seed{recipe.seed}-{digest[:8]}"
-
-
-def _open_or_create(path: Path, suite: Suite) -> EpisodeStore:
-    if not (path / MANIFEST_NAME).exists():
-        return EpisodeStore.create(path, suite)
-    store = EpisodeStore.open(path, "a")
-    for task in suite:
-        if task.name not in store.suite or store.suite[task.name] != task:
-            store.close()
-            raise PwmError(
-                f"{path} was made for suite '{store.suite.name}', whose tasks do not include "
-                f"'{task.name}' as it is here; collect into another directory."
-            )
-    return store
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,12 +24,15 @@ class WindowIndex:
         first_episode: (tasks,) position of the task's first episode in ``episode_ends``.
         ends: (tasks,) windows up to and with that task.
         totals: (tasks,) windows of that task; 0 where problems of its data are skipped.
+        chances: (all episodes,) how much of all draws goes to windows up to and with that episode,
+            in any unit; None where all windows of a task are drawn alike.
     """
 
     episode_ends: np.ndarray
     first_episode: np.ndarray
     ends: np.ndarray
     totals: np.ndarray
+    chances: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -86,5 +89,23 @@ class WindowIndex:
         return np.searchsorted(self.ends, windows, side="right")
 
     def draw(self, rng: np.random.Generator, tasks: np.ndarray) -> np.ndarray:
-        """Draws one window of each given task, by its position, uniformly."""
-        return (self.ends - self.totals)[tasks] + rng.integers(self.totals[tasks])
+        """Draws one window of each given task, by its position."""
+        if self.chances is None:
+            return (self.ends - self.totals)[tasks] + rng.integers(self.totals[tasks])
+        last = np.append(self.first_episode[1:], len(self.chances)) - 1
+        ends = self.chances[last]
+        begins = np.concatenate([[0.0], ends[:-1]])
+        at = begins[tasks] + rng.random(len(tasks)) * (ends - begins)[tasks]
+        at = np.minimum(at, np.nextafter(ends, 0.0)[tasks])  # which rounding may have reached
+        episodes = np.searchsorted(self.chances, at, side="right")
+        windows = np.diff(self.episode_ends, prepend=0)[episodes]
+        return self.episode_ends[episodes] - windows + rng.integers(windows)
+
+    def weighted(self, weights: np.ndarray) -> WindowIndex:
+        """The same windows, those of a task drawn as often as their episode's weight says.
+
+        Args:
+            weights: (all episodes,) of each window of an episode, positive.
+        """
+        windows = np.diff(self.episode_ends, prepend=0)
+        return replace(self, chances=np.cumsum(windows * weights))

@@ -17,6 +17,7 @@ from pwm.data.shared_tasks import shared_tasks
 from pwm.data.splits import Split, episodes_in_split
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, BufferPool, batch_bytes
+from pwm.data.windows.episode_weights import SamplingConfig, episode_weights
 from pwm.data.windows.in_memory import ResidentWindows, resident_bytes
 from pwm.data.windows.index import WindowIndex
 from pwm.data.windows.on_disk import StoredWindows
@@ -108,6 +109,7 @@ class WindowSampler:
         self.tasks = shared_tasks(store, self.suite, tasks)
         self._excluded = {task.name: self.bad.episodes(task.name) for task in self.tasks}
         self._indexes: dict[int, WindowIndex] = {}
+        self._weights: np.ndarray | None = None
         self._index(horizon)
         self._starts = np.concatenate([store.episodes(task.name)["start"] for task in self.tasks])
         self._windows = self._open_windows(data_device, memory, terminations)
@@ -194,11 +196,63 @@ class WindowSampler:
         }
         return {task: episodes for task, episodes in short.items() if len(episodes)}
 
+    def weigh(self, weights: np.ndarray | None) -> None:
+        """Draw the windows of a task by its episodes' weights from the next batch on.
+
+        Args:
+            weights: (all episodes of the tasks,), see :meth:`WindowIndex.weighted`; None for all
+                windows of a task alike.
+        """
+        self._weights = weights
+        self._indexes.clear()
+
+    def episode_weights(self, config: SamplingConfig, errors: np.ndarray | None) -> np.ndarray:
+        """What :meth:`weigh` takes, (all episodes of the tasks,).
+
+        Args:
+            config: how often recent and surprising episodes are drawn.
+            errors: (all episodes of the tasks,), for ``config.surprise``.
+        """
+        windows, firsts = self._windows_by_episode(), self._index(self.horizon).first_episode[1:]
+        known = np.ones(len(windows)) if errors is None else errors
+        parts = zip(np.split(windows, firsts), np.split(known, firsts), strict=True)
+        return np.concatenate([episode_weights(config, *part) for part in parts])
+
+    def episodes_with_windows(self) -> list[np.ndarray]:
+        """By task, positions among all episodes of the tasks of those that have a window."""
+        firsts = self._index(self.horizon).first_episode
+        ends = np.append(firsts[1:], len(self._starts))
+        found = np.flatnonzero(self._windows_by_episode())
+        return [found[(found >= a) & (found < b)] for a, b in zip(firsts, ends, strict=True)]
+
+    def of_episodes(
+        self, episodes: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Batch, np.ndarray]:
+        """A random window of each of some episodes.
+
+        Args:
+            episodes: (n,) ascending positions among all episodes of the tasks, each with a window.
+            rng: where in the episodes.
+
+        Returns:
+            The batch on the device, and (n,) which windows hold bad values.
+        """
+        offsets = rng.integers(self._windows_by_episode()[episodes])
+        firsts = self._index(self.horizon).first_episode
+        which = np.searchsorted(firsts, episodes, side="right") - 1
+        batch, bad = self._windows.read(which, self._starts[episodes] + offsets, self.horizon)
+        return batch.to(self.device), bad
+
+    def _windows_by_episode(self) -> np.ndarray:
+        return np.diff(self._index(self.horizon).episode_ends, prepend=0)
+
     def _index(self, horizon: int) -> WindowIndex:
         if horizon not in self._indexes:
-            self._indexes[horizon] = WindowIndex.of(
+            index = WindowIndex.of(
                 self.store, self.tasks, horizon, self.split, self._excluded, self.bad
             )
+            weights = self._weights
+            self._indexes[horizon] = index if weights is None else index.weighted(weights)
         return self._indexes[horizon]
 
     def _gather(self, step: int, horizon: int) -> Batch:
@@ -228,7 +282,8 @@ class WindowSampler:
     def _draw(self, rng: np.random.Generator, index: WindowIndex) -> np.ndarray:
         """Numbers of windows, (B,), grouped by task."""
         if self.balance == "rows":
-            return np.sort(rng.integers(index.ends[-1], size=self.batch_size))
+            windows = np.sort(rng.integers(index.ends[-1], size=self.batch_size))
+            return windows if self._weights is None else index.draw(rng, index.tasks_of(windows))
         with_windows = np.flatnonzero(index.totals)
         count = len(with_windows)
         shares = np.full(count, self.batch_size // count)

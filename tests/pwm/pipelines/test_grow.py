@@ -80,6 +80,7 @@ def content(run: Path) -> dict[str, str]:
     """Everything that follows from the settings: no records of time, and no commits' bounds."""
     files = [
         *run.glob("data/*/*.bin"),
+        *run.glob("round_*/episodes/*/*.bin"),
         *run.glob("round_*/world_model/checkpoints/*/*.safetensors"),
         *run.glob("round_*/world_model/metrics.jsonl"),
         *run.glob("round_*/policies/*/checkpoint.json"),
@@ -100,11 +101,28 @@ def test_the_store_is_an_ordinary_dataset_that_tells_its_sources(grown):
     assert list(verify(store)) == []
     assert store.suite.names == TASKS
     made = [(source["behaviour"], source["made_by"]) for source in store.sources.values()]
-    assert made == [(name, "pwm collect") for name in ("ou", "scripted", "policy")]
-    assert set(list(store.sources.values())[2]["policy_sha256"]) == set(TASKS)
-    for task, episodes in zip(TASKS, ([1, 2, 2], [3, 0, 2]), strict=True):
+    assert made == [
+        ("ou", "pwm collect"), ("scripted", "pwm collect"),
+        ("policy", "pwm evaluate"), ("policy", "pwm collect"),
+    ]  # fmt: skip
+    assert set(list(store.sources.values())[3]["policy_sha256"]) == set(TASKS)
+    for task, episodes in zip(TASKS, ([1, 2, 2, 2], [3, 0, 2, 2]), strict=True):
         assert [store.count(task, key) for key in store.sources] == episodes
-        assert len(set(store.episodes(task)["seed"])) == 5
+        assert len(set(store.episodes(task)["seed"])) == 7
+
+
+def test_what_scored_the_policies_of_a_round_is_in_the_next_ones_data(grown):
+    data, recorded = (
+        EpisodeStore.open(grown / "data"),
+        EpisodeStore.open(grown / "round_00/episodes"),
+    )
+    results = json.loads((grown / "round_00" / "results.json").read_text())
+    for task in TASKS:
+        found = [data.episode(task, i) for i in (3, 4)]
+        assert [episode.seed for episode in found] == results["seeds"] == [1000, 1001]
+        returns = [episode.reward.sum() for episode in found]
+        assert returns == pytest.approx(results["tasks"][task]["returns"], rel=1e-4, abs=1e-4)
+        assert (found[0].obs == recorded.episode(task, 0).obs).all()
 
 
 def test_each_round_is_recorded_and_drawn(grown):
@@ -112,7 +130,7 @@ def test_each_round_is_recorded_and_drawn(grown):
     assert [entry.number for entry in rounds] == [0, 1]
     for task in TASKS:
         found = [entry.tasks[task] for entry in rounds]
-        assert [(r.added, r.episodes) for r in found] == [(3, 3), (2, 5)]
+        assert [(r.added, r.episodes) for r in found] == [(3, 3), (4, 7)]
         assert all(0 <= r.normalized_score <= 100 for r in found)
     for task in TASKS:
         scores = [entry.tasks[task].normalized_score for entry in rounds]
@@ -177,7 +195,8 @@ def test_stopped_in_every_stage_a_round_goes_on_to_the_same_bytes(
     shutil.copytree(one_round, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     for of, method, call, signum in (
-        (EpisodeStore, "append", 1, signal.SIGINT),
+        (EpisodeStore, "append", 1, signal.SIGINT),  # what was recorded
+        (EpisodeStore, "append", 1, signal.SIGINT),  # what is collected
         (WorldModelLearner, "update", 7, signal.SIGTERM),
         (ActorCriticLearner, "iteration", 3, signal.SIGINT),
         (EpisodeLog, "add", 1, signal.SIGTERM),
@@ -209,7 +228,7 @@ def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     words = [*WORDS, *STALLED, "rounds=3"]
     with monkeypatch.context() as patch:  # after the policies' episodes of both tasks
-        stopping(patch, EpisodeStore, "append", 3, signal.SIGINT)
+        stopping(patch, EpisodeStore, "append", 5, signal.SIGINT)
         assert main(words) == 128 + signal.SIGINT
     assert "The same command goes on" in " ".join(capsys.readouterr().err.split())
     assert main(words) == 0
@@ -221,7 +240,7 @@ def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch
         assert store.count(task, source) == 2
         behaviours = [store.episode(task, i).behaviour for i in range(store.count(task))]
         assert behaviours[-4:] == ["policy", "policy", "random", "sac"]
-        assert read_rounds(Path("run"))[2].tasks[task].added == 4
+        assert read_rounds(Path("run"))[2].tasks[task].added == 6
 
 
 def test_one_agent_a_task_goes_on_from_round_to_round(monkeypatch):
@@ -277,6 +296,34 @@ def test_stages_are_wired_from_round_to_round(monkeypatch):
     assert len(set(seeds)) == 5
 
 
+def test_a_solved_task_keeps_policy_and_score_while_the_other_goes_on(
+    one_round, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(one_round, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    record = tmp_path / "run" / "rounds.json"
+    rounds = json.loads(record.read_text())
+    rounds["rounds"][0]["tasks"][TASKS[0]]["normalized_score"] = 99.0  # as if it had been
+    record.write_text(json.dumps(rounds))
+    assert main(WORDS) == 0
+    store = EpisodeStore.open("run/data")
+    assert [store.count(task) for task in TASKS] == [5, 7]
+    recorded = EpisodeStore.open("run/round_01/episodes")
+    assert [recorded.count(task) for task in TASKS] == [0, 2]
+    first, second = (networks(Path(f"run/round_0{n}/policies"), TASKS[0]) for n in range(2))
+    assert all(torch.equal(first[name], weight) for name, weight in second.items())
+    results = [json.loads(Path(f"run/round_0{n}/results.json").read_text()) for n in range(2)]
+    assert results[0]["tasks"][TASKS[0]] == results[1]["tasks"][TASKS[0]]
+    assert "they are played again" not in capsys.readouterr().err
+    rounds = json.loads(record.read_text())
+    for task in TASKS:
+        rounds["rounds"][1]["tasks"][task]["normalized_score"] = 99.0
+    record.write_text(json.dumps(rounds))
+    assert main([*WORDS, "rounds=4"]) == 0
+    assert "growth ends after 2 rounds" in " ".join(capsys.readouterr().err.split())
+    assert len(read_rounds(Path("run"))) == 2
+
+
 def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
     suite = get_suite(["walker-run", "mw-push", "pendulum-spin"])
     assert FirstRound(random=0, ou=2, scripted=5, held=4, mpc=3).by_behaviour(suite) == {
@@ -301,6 +348,7 @@ def test_noise_and_planning_stand_in_for_scripts_that_are_not_there():
         ("collect.policy_noise=-1", "collect.policy_noise=-1"),
         ("evaluate.episodes=0", "evaluate.episodes=0"),
         ("stalled.behaviour=ou", "unknown stalled.behaviour 'ou'"),
+        ("collect_with=all", "unknown collect_with"),
         ("stalled.after=0", "stalled.after=0 must be at least 1"),
         ("stalled.episodes=9 collect.sac.batch_size=0", "collect.sac.batch_size=0"),
     ],

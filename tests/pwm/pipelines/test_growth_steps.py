@@ -11,7 +11,8 @@ import pwm.pipelines.grow
 from pwm.cli.main import config_directory, main
 from pwm.core.settings import input_paths
 from pwm.core.suites import get_suite
-from pwm.pipelines.growth_config import GrowConfig, RoundSettings, Step
+from pwm.pipelines.growth_config import GrowConfig, RoundSettings
+from pwm.pipelines.growth_steps import Step
 from pwm.simulation.collect import _describe, _recipe, _source_key
 
 NO_STEPS = {"quick", "gpu"}

@@ -82,11 +82,13 @@ def test_bfloat16_is_of_the_forward_pass_alone():
     assert not any(seen)
 
 
-@pytest.mark.parametrize("q_and_prior", [False, True])
-def test_dynamics_get_the_same_gradient_in_two_parts(q_and_prior):
+@pytest.mark.parametrize(("q_and_prior", "frozen"), [(False, False), (True, False), (True, True)])
+def test_dynamics_get_the_same_gradient_in_two_parts(q_and_prior, frozen):
     plain, parts = make_learner(q_and_prior), make_learner(q_and_prior)
     parts._in_two_parts = True
     for learner in (plain, parts):
+        if frozen:
+            learner.model.freeze_encoder()
         with torch.no_grad():  # fresh reward and value heads are zero
             for parameter in learner.model.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded()))
@@ -99,6 +101,7 @@ def test_dynamics_get_the_same_gradient_in_two_parts(q_and_prior):
         if one.grad is not None:
             torch.testing.assert_close(two.grad, one.grad, rtol=1e-4, atol=1e-7, msg=name)
     assert all(p.grad.abs().max() > 1e-5 for p in parts.model.dynamics.parameters())
+    assert frozen == all(p.grad is None for p in parts.model.encoder.parameters())
 
 
 def seeded() -> torch.Generator:

@@ -351,6 +351,9 @@ def test_resume_never_refuses_a_used_directory(toy, toy_world_model, capsys):
         ("grad_clip=0", "grad_clip=0"),
         ("rho=1.5", "rho=1.5"),
         ("balance=fair", "unknown balance"),
+        ("sampling.recency=2", "sampling.recency=2"),
+        ("sampling.surprise=0.5", "give it as init="),
+        ("freeze_encoder=true", "give it as init="),
         ("model.latent_dim=20", "simnorm_dim=8 must divide latent_dim=20"),
         ("model.encoder_dim=0", "encoder_dim=0"),
         ("model.num_bins=1", "num_bins=1"),
@@ -577,3 +580,30 @@ def test_a_model_trained_on_keeps_its_moments_or_takes_those_of_the_data(
         assert main(interrupted) == 130
     assert main(interrupted) == 0
     assert final_checkpoint(tmp_path / "again", 12) == final_checkpoint(tmp_path / "data", 12)
+
+
+def test_a_frozen_encoder_keeps_the_latents_and_all_else_learns(toy, toy_world_model, tmp_path):
+    words = (f"init={toy_world_model}", "steps=6", "freeze_encoder=true")
+    assert main(toy.pretrain(tmp_path / "run", *words, "init_normalization=widen")) == 0
+    before = load_world_model(toy_world_model).state_dict()
+    after = load_world_model(tmp_path / "run").state_dict()
+    kept = ("encoder.", "task_emb.", "obs_")
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]) == name.startswith(kept), name
+
+
+@pytest.mark.usefixtures("keyboard_interrupts")
+def test_recent_and_surprising_windows_are_the_same_again_after_a_stop(
+    toy, toy_world_model, tmp_path, monkeypatch
+):
+    weighed = ("sampling.recency=0.3", "sampling.surprise=0.4")
+    words = (f"init={toy_world_model}", "steps=8", "freeze_encoder=true", *weighed)
+    assert main(toy.pretrain(tmp_path / "whole", *words)) == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, 5, signal.SIGINT)
+        assert main(toy.pretrain(tmp_path / "stopped", *words)) == 130
+    assert main(toy.pretrain(tmp_path / "stopped", *words)) == 0
+    whole = final_checkpoint(tmp_path / "whole", 8)
+    assert final_checkpoint(tmp_path / "stopped", 8) == whole
+    assert main(toy.pretrain(tmp_path / "plain", *words[:3])) == 0
+    assert final_checkpoint(tmp_path / "plain", 8) != whole
