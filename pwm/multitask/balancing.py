@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from pwm.multitask.config import Balancing
@@ -58,6 +59,11 @@ class TaskBalance:
         if isinstance(self.weights, GradNormWeights):
             self._gradients = LayerGradients(last_shared)
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Of learned weights."""
+        return None if self.weights is None else self.weights.optimizer
+
     def of_each_task(self) -> Tensor | None:
         """Weights of tasks, (K,); None if all are 1."""
         return None if self.weights is None else self.weights.weights()
@@ -100,8 +106,8 @@ class TaskBalance:
         for module in (self.weights, self.progress):
             if module is not None:
                 groups["balance"] = module.state_dict()
-        if self.weights is not None and self.weights.optimizer is not None:
-            groups["balance_optimizer"] = optimizer_tensors(self.weights.optimizer)
+        if self.optimizer is not None:
+            groups["balance_optimizer"] = optimizer_tensors(self.optimizer)
         return groups
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -109,8 +115,8 @@ class TaskBalance:
         for module in (self.weights, self.progress):
             if module is not None:
                 module.load_state_dict(groups["balance"])
-        if self.weights is not None and self.weights.optimizer is not None:
-            load_optimizer_tensors(self.weights.optimizer, groups["balance_optimizer"])
+        if self.optimizer is not None:
+            load_optimizer_tensors(self.optimizer, groups["balance_optimizer"])
 
 
 def _weights(balance: str, settings: Balancing, tasks: int) -> TaskWeights | None:

@@ -13,6 +13,7 @@ from pwm.core.validation import (
     require_share,
     require_valid,
 )
+from pwm.multitask.aggregation import make_aggregator
 
 SAMPLING = {"task": "task", "uniform": "task", "rows": "rows", "size": "rows"}
 """Words for how windows are drawn, and what the sampler calls it; all else draws by ``task``."""
@@ -68,6 +69,7 @@ def require_balance(config: Any) -> None:
             f"balance=gradnorm does not go with aggregate={config.aggregate}: both set how large "
             "the gradients of tasks are; leave one of them out."
         )
+    make_aggregator(config.aggregate)  # says what is not installed
 
 
 def require_whole_weights(config: Any) -> None:

@@ -126,9 +126,9 @@ class GradNormWeights(TaskWeights):
         unweighted = norms / self.weights()
         self._step(self.weight, torch.sign(norms - wanted) * unweighted, skip)
         seen = self.seen | there
-        self.weight.clamp_(min=_SMALLEST)
-        mean = torch.where(seen, self.weight, 0.0).sum() / seen.sum().clamp(min=1)
-        self.weight.copy_(torch.where(seen, self.weight / mean, self.weight))
+        stepped = self.weight.clamp(min=_SMALLEST)
+        mean = torch.where(seen, stepped, 0.0).sum() / seen.sum().clamp(min=1)
+        self.weight.copy_(torch.where(seen & ~skip, stepped / mean, self.weight))
 
 
 class DynamicWeightAverage(TaskWeights):

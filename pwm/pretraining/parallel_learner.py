@@ -257,7 +257,7 @@ class ParallelLearner(WorldModelLearner):
         """As the plain learner's."""
         if not self._sharded:
             return None
-        for optimizer in (self.optimizer, self.prior_optimizer):
+        for optimizer in (self.optimizer, self.prior_optimizer, self.balance.optimizer):
             if optimizer is not None:
                 _fill_state(optimizer)
         return self.tensors()
