@@ -28,7 +28,7 @@ def by_task(losses: Tensor, task: Tensor, tasks: int) -> TaskLosses:
     """Add up losses by task, always in the same order and without waiting for the device.
 
     Args:
-        losses: (losses, B) of windows; one that is not finite spoils its own task alone.
+        losses: (losses, B) of windows; one that is not finite spoils that of its task alone.
         task: (B,) ids below ``tasks``.
         tasks: K.
     """
