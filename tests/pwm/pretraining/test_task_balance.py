@@ -16,6 +16,7 @@ from pwm.multitask.aggregation import Aggregator
 from pwm.multitask.config import Balancing
 from pwm.pretraining.config import PretrainConfig
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.losses import LossWeights
 from pwm.pretraining.parallel_learner import ParallelLearner
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -143,12 +144,19 @@ def test_task_by_task_gradients_with_equal_weights_are_the_plain_gradient(q_and_
         torch.manual_seed(5)
         found.append(gradients(learner, batch))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
-    for one, other in zip(train(plain, 0, 3), train(ours, 0, 3), strict=True):
-        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    curves = []
+    for learner in (plain, ours):
+        torch.manual_seed(6)
+        curves.append(train(learner, 0, 3))
+    for one, other in zip(*curves, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
 
 
 def test_an_aggregated_gradient_hurts_no_task():
-    learner, plain, batch = make_learner(aggregate="upgrad"), make_learner(), make_batch(3)
+    rewards = LossWeights(consistency=0.0, reward=1.0)  # far apart, for one reward head
+    learner, plain = make_learner(aggregate="upgrad", loss=rewards), make_learner(loss=rewards)
+    batch = make_batch(3)
+    batch.reward.copy_(torch.tensor([-100.0, 0.0, 100.0])[batch.task].expand_as(batch.reward))
     emb = plain.model.task_emb.weight.numel()
     own = [gradients(plain, batch.part(batch.task == k)) for k in range(3)]
     sizes = [p.numel() for p in plain.trained]
@@ -160,6 +168,7 @@ def test_an_aggregated_gradient_hurts_no_task():
     )
     assert (~shared).sum() == emb
     rows = torch.stack(own)[:, shared]
+    assert (rows @ rows.T).min() < 0
     found = gradients(learner, batch)
     scale = rows.norm(dim=1) * rows.norm()
     assert (rows @ found[shared] > -2e-3 * scale).all()
