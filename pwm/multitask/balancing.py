@@ -42,7 +42,7 @@ class TaskBalance:
         settings: Balancing,
         tasks: int,
         accelerator: Accelerator,
-        last_shared: nn.Linear,
+        last_shared: nn.Module,
     ) -> None:
         self._tasks = tasks
         self.weights = _weights(balance, settings, tasks)
@@ -57,6 +57,7 @@ class TaskBalance:
             if learned := list(self.weights.parameters()):
                 self.weights.optimizer = accelerator.adam(learned, lr=settings.lr)
         if isinstance(self.weights, GradNormWeights):
+            assert isinstance(last_shared, nn.Linear)
             self._gradients = LayerGradients(last_shared)
 
     @property
