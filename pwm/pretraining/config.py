@@ -21,13 +21,13 @@ from pwm.core.validation import (
 from pwm.data.problems import ON_ERROR
 from pwm.data.windows.episode_weights import SamplingConfig
 from pwm.data.windows.sampler import (
-    BALANCES,
     DEFAULT_MEMORY,
     require_data_device,
 )
 from pwm.models.world_model import (
     ModelSize,
 )
+from pwm.multitask.config import require_whole_weights
 from pwm.pretraining.architecture import EPISODIC
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
@@ -120,7 +120,6 @@ class PretrainConfig(LearnerConfig):
     accumulate: int = setting(1, may_change=True)
     parallel: str = setting("auto", may_change=True)
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
-    balance: str = "task"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     on_error: str = setting("stop", may_change=True)
     data_device: str = setting("auto", may_change=True)
@@ -149,9 +148,10 @@ class PretrainConfig(LearnerConfig):
         require_choice(self, "parallel", PARALLEL)
         if self.parallel == "fsdp" and self.compile == "always":
             raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
-        require_choice(self, "balance", BALANCES)
         require_valid("sampling", self.sampling)
         self._require_init()
+        if self.parallel == "fsdp":
+            require_whole_weights(self)
         require_resume(self)
         require_choice(self, "on_error", ON_ERROR)
         require_wandb(self.wandb_project)

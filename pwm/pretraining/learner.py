@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from pwm.core.validation import require_at_least, require_positive, require_shar
 from pwm.data.windows.sampler import Batch
 from pwm.models.math import percentile_range
 from pwm.models.world_model import KIND, WorldModel
+from pwm.multitask.aggregation import make_aggregator
+from pwm.multitask.balancing import TaskBalance
+from pwm.multitask.config import Balancing, require_balance
+from pwm.multitask.task_losses import TaskLosses, by_task
 from pwm.pretraining.losses import (
     LatentRollout,
     LossWeights,
@@ -23,9 +27,11 @@ from pwm.pretraining.losses import (
     prior_loss,
     roll_out,
     termination_loss,
+    total_loss,
     value_loss,
     world_model_loss,
 )
+from pwm.pretraining.task_gradients import Gradients, TaskGradients
 from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import Checkpoint, Groups
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors, save_step
@@ -43,6 +49,13 @@ class LearnerConfig:
         encoder_lr_scale: factor on the encoder's learning rate.
         grad_clip: largest gradient norm.
         target_tau: rate of the target Q ensemble and of the running Q scale.
+        balance: how much a task counts. Which windows a batch has: ``uniform`` (or ``task``), as
+            many of every task; ``size`` (or ``rows``), every window with the same chance;
+            ``progress``, more of tasks whose losses change. Or weights of equally many windows,
+            learned: ``uncertainty``, ``gradnorm``, or by how fast losses fall: ``dwa``.
+        aggregate: how the tasks' gradients make one: their ``mean``, or a method of torchjd, for
+            which the loss is taken task by task.
+        balancing: what ``balance`` depends on.
     """
 
     steps: int = 100_000
@@ -54,6 +67,9 @@ class LearnerConfig:
     encoder_lr_scale: float = 0.3
     grad_clip: float = 20.0
     target_tau: float = 0.01
+    balance: str = "task"
+    aggregate: str = "mean"
+    balancing: Balancing = field(default_factory=Balancing)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -63,6 +79,7 @@ class LearnerConfig:
         require_at_least(self, 0, "loss.termination")
         require_positive(self, "rho", "grad_clip")
         require_share(self, "rho", "target_tau")
+        require_balance(self)
 
 
 class WorldModelLearner:
@@ -78,6 +95,9 @@ class WorldModelLearner:
     Attributes:
         skipped: () int64, updates skipped so far.
         skipped_in_a_row: () int64, updates skipped since the last that was not.
+        balance: how much the tasks count.
+        losses: of the last update by task, the whole loss first and then its terms by the names
+            of ``loss_names``; good until the next.
     """
 
     def __init__(
@@ -88,7 +108,11 @@ class WorldModelLearner:
         accelerator: Accelerator | None = None,
     ) -> None:
         self.model, self.config, self.discount = model, config, discount
-        self.accelerator = accelerator or Accelerator(discount.device)
+        accelerator = accelerator or Accelerator(discount.device)
+        aggregator = make_aggregator(config.aggregate)
+        if aggregator is not None:  # its methods compute on the host
+            accelerator = replace(accelerator, captures=False)
+        self.accelerator = accelerator
         # Fewer kernels for more arithmetic: it pays where starting kernels takes the time.
         self._in_two_parts = self.accelerator.replays
         self._captured_update = self.accelerator.capture(self._update)
@@ -99,6 +123,17 @@ class WorldModelLearner:
         encoder = list(model.encoder.parameters())
         self.trained = [*encoder, *rest]
         self.optimizer = self.accelerator.adam(encoder, rest, lr=config.lr)
+        tasks = len(discount)
+        self.balance = TaskBalance(
+            config.balance, config.balancing, tasks, self.accelerator, model.encoder[-1]
+        )
+        self._task_gradients = None
+        if aggregator is not None:
+            own = list(model.task_emb.parameters()) if model.size.task_dim else []
+            shared = [p for p in self.trained if not any(p is other for other in own)]
+            self._task_gradients = TaskGradients(aggregator, shared, own, tasks)
+        self.losses = TaskLosses(torch.zeros(1, tasks), torch.zeros(tasks))
+        self.loss_names: tuple[str, ...] = ()
         self.prior_parameters = list(model.prior.parameters()) if model.has_q else []
         self.prior_optimizer = (
             self.accelerator.adam(self.prior_parameters, lr=config.lr, eps=1e-5)
@@ -116,14 +151,17 @@ class WorldModelLearner:
             Scalar metrics on the device, good until the next call.
         """
         noise = self._noise(batch) if self.model.has_q else None
-        return self._captured_update(batch, noise)
+        metrics, self.losses = self._captured_update(batch, noise)
+        return metrics
 
-    def _update(self, batch: Batch, noise: PriorNoise | None) -> Metrics:
+    def _update(self, batch: Batch, noise: PriorNoise | None) -> tuple[Metrics, TaskLosses]:
         """The update of a batch; there is noise if there are Q and prior."""
-        loss, metrics, rollout = self._gradients(batch, noise)
+        loss, metrics, rollout, losses = self._gradients(batch, noise)
+        gradient_norms = self._gradient_norms(batch)
         norm = self._clip(self.trained)
         skip = ~(loss.isfinite() & norm.isfinite())
         _step_unless(skip, self.optimizer)
+        self.balance.observe(losses, skip, gradient_norms)
         metrics |= {"grad_norm": norm, **self._latent_statistics(rollout)}
         if noise is not None:
             prior_metrics, skip = self._update_prior(batch, rollout, noise, skip)
@@ -131,39 +169,82 @@ class WorldModelLearner:
             self._update_target(skip)
         self.skipped += skip
         self.skipped_in_a_row.add_(1).mul_(skip)
-        return metrics | {"skipped_steps": self.skipped.clone()}
+        return metrics | {"skipped_steps": self.skipped.clone()}, losses
 
     def _loss(
-        self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
-        """The loss of all but the prior, its parts as metrics, and the rollout it was taken on."""
+        self, batch: Batch, noise: PriorNoise | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Metrics, LatentRollout, TaskLosses]:
+        """The loss of all but the prior, and what it was made of.
+
+        Args:
+            batch: windows.
+            noise: there if there are Q and prior.
+            weights: of windows, (B,); of the loss alone, and not of what is reported.
+
+        Returns:
+            The loss; its terms as metrics; the rollout it was taken on; losses by task.
+        """
         config = self.config
         rollout = roll_out(self.model, batch, frozen=self._in_two_parts)
-        loss, metrics = world_model_loss(self.model, batch, rollout, config.rho, config.loss)
+        terms = world_model_loss(self.model, batch, rollout, config.rho)
         if self.model.episodic:
-            termination = termination_loss(self.model, batch, rollout)
-            loss = loss + config.loss.termination * termination
-            metrics["termination_loss"] = termination.detach()
+            terms["termination"] = termination_loss(self.model, batch, rollout)
         if noise is not None:
             discount = self.discount[batch.task]
-            value = value_loss(self.model, batch, rollout, discount, config.rho, noise)
-            loss = loss + config.loss.value * value
-            metrics["value_loss"] = value.detach()
-        return loss, metrics, rollout
+            terms["value"] = value_loss(self.model, batch, rollout, discount, config.rho, noise)
+        loss, whole = total_loss(terms, config.loss, weights)
+        self.loss_names = ("loss", *(f"{name}_loss" for name in terms))
+        windows = torch.stack([whole, *(term.windows.detach() for term in terms.values())])
+        losses = by_task(windows, batch.task, len(self.discount))
+        return loss, {f"{k}_loss": term.mean.detach() for k, term in terms.items()}, rollout, losses
 
-    def _gradients(
-        self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
-        """Put the gradients of :meth:`_loss` in place; returns its results, detached."""
+    def _gradients(self, batch: Batch, noise: PriorNoise | None) -> Gradients:
+        """Put the gradients of :meth:`_loss` in place."""
+        if self._task_gradients is not None:
+            return self._aggregated_gradients(self._task_gradients, batch, noise)
         with self.accelerator.arithmetic():
-            loss, metrics, rollout = self._loss(batch, noise)
+            loss, metrics, rollout, losses = self._loss(
+                batch, noise, self.balance.of_windows(batch.task)
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self._in_two_parts:
             with self.accelerator.arithmetic():
                 of_dynamics = dynamics_gradient_loss(self.model, batch, rollout)
             of_dynamics.backward()
-        return loss.detach(), metrics, rollout
+        return Gradients(loss.detach(), metrics, rollout, losses)
+
+    def _aggregated_gradients(
+        self, gradients: TaskGradients, batch: Batch, noise: PriorNoise | None
+    ) -> Gradients:
+        found = gradients.take(self._loss_of_a_task, batch, noise)
+        gradients.aggregate(self.balance.of_each_task(), found.losses.counts)
+        return found
+
+    def _loss_of_a_task(
+        self, batch: Batch, noise: PriorNoise | None
+    ) -> tuple[Tensor, Metrics, LatentRollout, TaskLosses]:
+        with self.accelerator.arithmetic():
+            return self._loss(batch, noise)
+
+    def _gradient_norms(self, batch: Batch) -> Tensor | None:
+        """Of the tasks' gradients in one layer, (K,), if the balance learns from them."""
+        return self.balance.gradient_norms(batch.task)
+
+    def by_task(self) -> dict[str, float]:
+        """Losses of the last update by task and name, and what balances them now.
+
+        Tasks without a window in the update are left out.
+        """
+        found = dict(zip(self.loss_names, self.losses.means(), strict=True)) | self.balance.shown()
+        there = (self.losses.counts > 0).tolist()
+        columns = zip(*(values.tolist() for values in found.values()), strict=True)
+        return {
+            f"{task.name}/{name}": float(f"{value:.6g}")
+            for task, has, values in zip(self.model.suite, there, columns, strict=True)
+            if has
+            for name, value in zip(found, values, strict=True)
+        }
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clip the parameters' gradients; returns their norm before that."""
@@ -258,6 +339,7 @@ class WorldModelLearner:
         if self.prior_optimizer is not None:
             groups["prior_optimizer"] = optimizer_tensors(self.prior_optimizer)
             groups["scale"] = {"q": self.q_scale}
+        groups |= self.balance.tensors()
         if self.discount.is_cuda:
             groups["random"]["cuda"] = torch.cuda.get_rng_state(self.discount.device)
         return groups
@@ -283,6 +365,7 @@ class WorldModelLearner:
         if self.prior_optimizer is not None:
             load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])
             self.q_scale.copy_(groups["scale"]["q"])
+        self.balance.load(groups)
         if "skipped" in groups:  # checkpoints of before it was counted do not have it
             self.skipped.copy_(groups["skipped"]["total"])
             self.skipped_in_a_row.copy_(groups["skipped"]["in_a_row"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -22,6 +25,13 @@ class LossWeights:
     reward: float = 0.1
     value: float = 0.1
     termination: float = 1.0
+
+
+class Term(NamedTuple):
+    """One term of the loss of a batch of windows, without its coefficient."""
+
+    mean: Tensor  # () over windows
+    windows: Tensor  # (B,) of each window; their mean is ``mean`` up to rounding
 
 
 class LatentRollout(NamedTuple):
@@ -79,8 +89,8 @@ def horizon_weights(steps: Tensor, rho: float) -> Tensor:
 
 
 def world_model_loss(
-    model: WorldModel, batch: Batch, rollout: LatentRollout, rho: float, weights: LossWeights
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: WorldModel, batch: Batch, rollout: LatentRollout, rho: float
+) -> dict[str, Term]:
     """Latent consistency and reward loss of a batch of windows (TD-MPC2, eq. 3).
 
     Args:
@@ -88,22 +98,49 @@ def world_model_loss(
         batch: windows of H steps.
         rollout: their :func:`roll_out`.
         rho: weight of a step relative to the one before it.
-        weights: coefficients of the terms.
 
     Returns:
-        The weighted scalar loss, and its unweighted parts as detached scalars.
+        The terms ``consistency`` and ``reward``.
     """
     steps = horizon_weights(batch.action, rho)
     error = F.mse_loss(rollout.latents[1:], rollout.targets, reduction="none")
-    consistency = weighted_sum(error.mean((1, 2)), steps)
     logits = model.reward_logits(rollout.latents[:-1], batch.action, batch.task)
     cross_entropy = soft_cross_entropy(logits, batch.reward, model.bins)
-    reward = weighted_sum(cross_entropy.mean(1), steps)
-    loss = weights.consistency * consistency + weights.reward * reward
-    return loss, {"consistency_loss": consistency.detach(), "reward_loss": reward.detach()}
+    return {
+        "consistency": Term(
+            weighted_sum(error.mean((1, 2)), steps), weighted_sum(error.mean(2), steps)
+        ),
+        "reward": Term(
+            weighted_sum(cross_entropy.mean(1), steps), weighted_sum(cross_entropy, steps)
+        ),
+    }
 
 
-def termination_loss(model: WorldModel, batch: Batch, rollout: LatentRollout) -> Tensor:
+def total_loss(
+    terms: Mapping[str, Term], coefficients: LossWeights, of_windows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sum of the terms times their coefficients.
+
+    Args:
+        terms: by the names of their coefficients.
+        coefficients: of the terms.
+        of_windows: (B,) weights of the windows in the mean over them; 1 by default.
+
+    Returns:
+        The loss, a scalar, and that of each window, (B,), without weights and gradient.
+    """
+    scaled = [(getattr(coefficients, name), term) for name, term in terms.items()]
+    windows = _sum(c * term.windows for c, term in scaled)
+    if of_windows is None:
+        return _sum(c * term.mean for c, term in scaled), windows.detach()
+    return (windows * of_windows).mean(), windows.detach()
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return reduce(add, terms)
+
+
+def termination_loss(model: WorldModel, batch: Batch, rollout: LatentRollout) -> Term:
     """Cross-entropy of predicted and recorded terminations, where each step leads (TD-MPC2).
 
     An episode ends at most once, and then in a window's last row. So latents that were predicted
@@ -116,13 +153,14 @@ def termination_loss(model: WorldModel, batch: Batch, rollout: LatentRollout) ->
         rollout: their :func:`roll_out`.
 
     Returns:
-        A scalar, the mean over both kinds of latents, all steps and windows.
+        The mean over both kinds of latents and all steps.
     """
     assert batch.terminated is not None
     latents = torch.stack([rollout.latents[1:], rollout.targets])
     logits = model.termination_logits(latents, batch.task)
     terminated = batch.terminated.to(logits.dtype).expand_as(logits)
-    return F.binary_cross_entropy_with_logits(logits, terminated)
+    each = F.binary_cross_entropy_with_logits(logits, terminated, reduction="none")
+    return Term(each.mean(), each.mean((0, 1)))
 
 
 class PriorNoise(NamedTuple):
@@ -132,6 +170,10 @@ class PriorNoise(NamedTuple):
     policy: Tensor  # (H+1, B, action_dim) standard normal
     members: Tensor  # (4,) ensemble members: two for the TD target, two for the policy
 
+    def part(self, windows: slice | Tensor) -> PriorNoise:
+        """Those of some of the windows, by a slice or their numbers."""
+        return PriorNoise(self.target[:, windows], self.policy[:, windows], self.members)
+
 
 def value_loss(
     model: WorldModel,
@@ -140,7 +182,7 @@ def value_loss(
     discount: Tensor,
     rho: float,
     noise: PriorNoise,
-) -> Tensor:
+) -> Term:
     """Cross-entropy of every Q member to the one-step TD target of the policy prior.
 
     Args:
@@ -152,7 +194,7 @@ def value_loss(
         noise: the update's random numbers.
 
     Returns:
-        A scalar, averaged over members and steps with the weights rho^t.
+        The mean over members and steps, with the weights rho^t.
     """
     with torch.no_grad():
         action, _ = model.sample_prior(rollout.targets, batch.task, noise.target)
@@ -164,7 +206,8 @@ def value_loss(
         target = batch.reward + later
     logits = model.q_logits(rollout.latents[:-1], batch.action, batch.task)
     loss = soft_cross_entropy(logits, target.expand(len(logits), -1, -1), model.bins)
-    return weighted_sum(loss.mean((0, 2)), horizon_weights(batch.action, rho))
+    steps = horizon_weights(batch.action, rho)
+    return Term(weighted_sum(loss.mean((0, 2)), steps), weighted_sum(loss.mean(0), steps))
 
 
 def prior_loss(

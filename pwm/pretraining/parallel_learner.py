@@ -21,9 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 from pwm.core.files import make_directory
 from pwm.data.windows.sampler import Batch
 from pwm.models.world_model import KIND, WorldModel
+from pwm.multitask.task_losses import TaskLosses
 from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
 from pwm.pretraining.losses import LatentRollout, PriorNoise, prior_loss
+from pwm.pretraining.task_gradients import Gradients, TaskGradients
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import Checkpoint, Groups
 from pwm.runtime.checkpoint_index import write_index
@@ -78,28 +80,63 @@ class ParallelLearner(WorldModelLearner):
         """This rank's share of the numbers of the whole batch, which all ranks draw alike."""
         horizon, size, action_dim = batch.action.shape
         whole = self._draw_noise(horizon, size * self._ranks.size, action_dim)
-        share = slice(self._ranks.rank, None, self._ranks.size)
-        return PriorNoise(whole.target[:, share], whole.policy[:, share], whole.members)
+        return whole.part(slice(self._ranks.rank, None, self._ranks.size))
 
-    def _gradients(
-        self, batch: Batch, noise: PriorNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], LatentRollout]:
+    def _gradients(self, batch: Batch, noise: PriorNoise | None) -> Gradients:
+        if self._task_gradients is not None:
+            return self._aggregated_gradients(self._task_gradients, batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
-        values, rollouts = [], []
-        metrics: dict[str, Tensor] = {}
+        weights = self.balance.of_windows(batch.task)
+        found = []
         for i in range(self._passes):
             share = slice(i, None, self._passes)
-            part = None if noise is None else _noise_part(noise, share)
+            part = None if noise is None else noise.part(share)
+            of_windows = None if weights is None else weights[share]
             with self._synchronizing(i == self._passes - 1), self._own_stream("loss", i):
                 with self.accelerator.arithmetic():
-                    loss, metrics, rollout = self._whole_loss(batch.part(share), part)
+                    loss, *rest = self._whole_loss(batch.part(share), part, of_windows)
                 (loss / self._passes).backward()
-            values.append(torch.stack([loss.detach(), *metrics.values()]))
-            rollouts.append(rollout)
-        loss, *parts = self._ranks.mean(torch.stack(values).mean(0))
-        latents = _interleaved([rollout.latents.detach() for rollout in rollouts])
-        targets = _interleaved([rollout.targets for rollout in rollouts])
-        return loss, dict(zip(metrics, parts, strict=True)), LatentRollout(latents, targets)
+            found.append(Gradients(loss.detach(), *rest))
+        latents = _interleaved([part.rollout.latents.detach() for part in found])
+        targets = _interleaved([part.rollout.targets for part in found])
+        return self._of_all_ranks(found, LatentRollout(latents, targets))
+
+    def _aggregated_gradients(
+        self, gradients: TaskGradients, batch: Batch, noise: PriorNoise | None
+    ) -> Gradients:
+        with self._own_stream("loss", 0):
+            found = gradients.take(self._loss_of_a_task, batch, noise)
+        found = self._of_all_ranks([found], found.rollout)
+        ranks = self._ranks
+        gradients.aggregate(
+            self.balance.of_each_task(), found.losses.counts, ranks.mean, ranks.broadcast
+        )
+        return found
+
+    def _of_all_ranks(self, parts: list[Gradients], rollout: LatentRollout) -> Gradients:
+        """Means over this rank's parts and over ranks; losses by task up to a common factor."""
+        names, losses = list(parts[0].metrics), parts[0].losses
+        rows = [
+            torch.cat(
+                [
+                    torch.stack([part.loss, *part.metrics.values()]),
+                    part.losses.sums.flatten(),
+                    part.losses.counts,
+                ]
+            )
+            for part in parts
+        ]
+        mean = self._ranks.mean(torch.stack(rows).mean(0))
+        tasks = len(losses.counts)
+        loss, *values = mean[: 1 + len(names)]
+        sums = mean[1 + len(names) : -tasks].view_as(losses.sums)
+        return Gradients(
+            loss, dict(zip(names, values, strict=True)), rollout, TaskLosses(sums, mean[-tasks:])
+        )
+
+    def _gradient_norms(self, batch: Batch) -> Tensor | None:
+        passes = [batch.task[i :: self._passes] for i in range(self._passes)]
+        return self.balance.gradient_norms(torch.cat(passes), self._ranks.all_gather)
 
     def _prior_gradients(
         self, batch: Batch, rollout: LatentRollout, noise: PriorNoise
@@ -112,7 +149,7 @@ class ParallelLearner(WorldModelLearner):
             with self._own_stream("prior", i), self.accelerator.arithmetic():
                 loss, q = prior_loss(
                     self.model, part, batch.task[share], self.q_scale, self.config.rho,
-                    _noise_part(noise, share),
+                    noise.part(share),
                 )  # fmt: skip
             grads = torch.autograd.grad(loss, self.prior_parameters)
             total = total + torch.cat([grad.flatten() for grad in grads]) / self._passes
@@ -220,7 +257,7 @@ class ParallelLearner(WorldModelLearner):
         """As the plain learner's."""
         if not self._sharded:
             return None
-        for optimizer in (self.optimizer, self.prior_optimizer):
+        for optimizer in (self.optimizer, self.prior_optimizer, self.balance.optimizer):
             if optimizer is not None:
                 _fill_state(optimizer)
         return self.tensors()
@@ -249,9 +286,9 @@ class _Loss(nn.Module):
         self._loss = loss
         self.parts = nn.ModuleList(part for name, part in model.named_children() if name != "prior")
 
-    def forward(self, batch: Batch, noise: PriorNoise | None) -> Any:
+    def forward(self, batch: Batch, noise: PriorNoise | None, weights: Tensor | None) -> Any:
         """What :meth:`WorldModelLearner._loss` gives."""
-        return self._loss(batch, noise)
+        return self._loss(batch, noise, weights)
 
 
 def _wrapped(loss: nn.Module, model: WorldModel, device: torch.device, ranks: Ranks) -> nn.Module:
@@ -263,10 +300,6 @@ def _wrapped(loss: nn.Module, model: WorldModel, device: torch.device, ranks: Ra
     if ranks.parallel == "fsdp":
         divide(loss, model, device, ranks)
     return loss
-
-
-def _noise_part(noise: PriorNoise, share: slice) -> PriorNoise:
-    return PriorNoise(noise.target[:, share], noise.policy[:, share], noise.members)
 
 
 def _interleaved(parts: list[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from pwm.models.world_model import (
     model_meta,
     wraps_angles,
 )
+from pwm.multitask.config import sampling
 from pwm.pretraining.architecture import is_to_be_episodic
 from pwm.pretraining.config import (
     PretrainConfig,
@@ -98,7 +99,8 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         # Both refuse data that lack windows, now rather than after hours of training.
         sampler = WindowSampler(
             store, max(config.horizon.lengths), config.batch_size, config.seed, suite=suite,
-            tasks=names, balance=config.balance, device=device, data_device=config.data_device,
+            tasks=names, balance=sampling(config.balance), device=device,
+            data_device=config.data_device,
             memory=int(config.data_memory * 2**30), bad=bad, share=(ranks.rank, ranks.size),
             terminations=episodic,
         )  # fmt: skip
@@ -230,13 +232,14 @@ def _train(
         say_if_busy(learner.accelerator.device)
         first = FirstStep(learner.accelerator)
         for begin, end, horizon in config.horizon.phases(start, config.steps):
-            for batch in sampler.iterate(begin, end, horizon=horizon):
+            for batch in _batches(sampler, learner, begin, end, horizon):
                 lr = learner.set_learning_rate(step)
                 metrics = learner.update(batch)
                 step += 1
                 first.report(metrics["grad_norm"])
                 if step % config.log_every == 0 or step == config.steps:
-                    logger.log(step, {**metrics, "lr": lr, "horizon": horizon})
+                    logged = {**metrics, "lr": lr, "horizon": horizon, **learner.by_task()}
+                    logger.log(step, logged)
                     _require_progress(learner, config, step, out, ranks)
                     progress.update(bar, note=f"loss {_summary(metrics)}")
                 progress.update(bar, completed=step)
@@ -252,6 +255,21 @@ def _train(
                         f"pretraining saved at step {step} of {config.steps} in {out}; "
                         "the same command goes on from there.",
                     )
+
+
+def _batches(
+    sampler: WindowSampler, learner: WorldModelLearner, start: int, end: int, horizon: int
+) -> Iterator[Batch]:
+    """The batches of some updates, of shares of tasks that the learner may have change."""
+    progress = learner.balance.progress
+    if progress is None:
+        yield from sampler.iterate(start, end, horizon=horizon)
+        return
+    ids = [learner.model.suite.names.index(task.name) for task in sampler.tasks]
+    for first, last in progress.spans(start, end):
+        progress.renew(first)
+        sampler.task_shares = progress.shares(ids).numpy()
+        yield from sampler.iterate(first, last, horizon=horizon)
 
 
 def _summary(metrics: dict[str, Tensor]) -> str:

@@ -22,15 +22,24 @@ _PRIMARY_CURVES = ("imagined_return", "return", "actor_loss")
 
 
 def pretraining_figures(run: Path) -> list[dict[str, Any]]:
-    """Every metric of pretraining, losses first."""
-    curves = _curves(run / "world_model" / "metrics.jsonl")
+    """Every metric of pretraining, losses first; those of every task in one figure."""
+    whole: dict[str, plots.Curve] = {}
+    by_metric: dict[str, list[plots.Curve]] = {}
+    for key, curve in _curves(run / "world_model" / "metrics.jsonl").items():
+        _, slash, metric = key.partition("/")
+        if slash:
+            by_metric.setdefault(f"{metric} of every task", []).append(curve)
+        else:
+            whole[key] = curve
+    figures = {key: ([whole[key]], key) for key in sorted(whole, key=lambda k: "loss" not in k)}
+    figures |= {title: (curves, f"{title}, and the median") for title, curves in by_metric.items()}
     return [
         {
-            "title": key,
-            "main": "loss" in key,
-            "svg": Markup(plots.curves_plot([curves[key]], f"{key} while pretraining")),
+            "title": title,
+            "main": "loss" in title and title in whole,
+            "svg": Markup(plots.curves_plot(curves, f"{name} while pretraining")),
         }
-        for key in sorted(curves, key=lambda key: "loss" not in key)
+        for title, (curves, name) in figures.items()
     ]
 
 

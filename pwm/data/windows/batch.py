@@ -43,8 +43,8 @@ class Batch(NamedTuple):
             terminated = terminated.to(device, non_blocking=non_blocking)
         return Batch(obs, action, reward, task, terminated)
 
-    def part(self, windows: slice) -> Batch:
-        """Some of the windows."""
+    def part(self, windows: slice | Tensor) -> Batch:
+        """Some of the windows, by a slice or their numbers."""
         terminated = None if self.terminated is None else self.terminated[:, windows]
         return Batch(
             self.obs[:, windows],

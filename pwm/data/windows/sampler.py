@@ -69,6 +69,10 @@ class WindowSampler:
         share: (i, n) reads of every batch the windows i, i + n, ... alone, B / n of them; the
             shares of all i < n make up the batch that (0, 1) reads.
 
+    Attributes:
+        task_shares: (tasks,) shares of ``tasks`` in batches to come, in place of equal ones with
+            balance ``"task"``; not to be changed while :meth:`iterate` goes on.
+
     Raises:
         PwmError: for a horizon or batch size below 1, a batch size that its shares do not divide,
             or a task without a single window.
@@ -105,6 +109,7 @@ class WindowSampler:
         self.store, self.suite, self.split = store, suite or store.suite, split
         self.horizon, self.batch_size, self.seed = horizon, batch_size, seed
         self.balance, self._share = balance, share
+        self.task_shares: np.ndarray | None = None
         self.device, self.bad = torch.device(device), bad or BadData()
         self.tasks = shared_tasks(store, self.suite, tasks)
         self._excluded = {task.name: self.bad.episodes(task.name) for task in self.tasks}
@@ -285,6 +290,9 @@ class WindowSampler:
             windows = np.sort(rng.integers(index.ends[-1], size=self.batch_size))
             return windows if self._weights is None else index.draw(rng, index.tasks_of(windows))
         with_windows = np.flatnonzero(index.totals)
+        if self.task_shares is not None:
+            shares = _counts(rng, self.task_shares[with_windows], self.batch_size)
+            return index.draw(rng, np.repeat(with_windows, shares))
         count = len(with_windows)
         shares = np.full(count, self.batch_size // count)
         shares[rng.permutation(count)[: self.batch_size % count]] += 1
@@ -300,6 +308,15 @@ class WindowSampler:
             fault = file.fault()
             why = fault or "a value that is not finite, or an action outside [-1, 1]"
             self.bad.note(Problem(str(file.path), task, None if fault else number, why), count)
+
+
+def _counts(rng: np.random.Generator, shares: np.ndarray, size: int) -> np.ndarray:
+    """Whole numbers that sum to ``size``, each its share of it rounded down or more, by chance."""
+    exact = size * shares / shares.sum()
+    counts = np.floor(exact).astype(np.int64)
+    rest = exact - counts
+    left = size - int(counts.sum())
+    return counts + rng.multinomial(left, rest / rest.sum()) if left else counts
 
 
 def require_data_device(data_device: str, device: torch.device) -> None:

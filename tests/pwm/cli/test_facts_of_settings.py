@@ -54,6 +54,7 @@ MAY_CHANGE = {
 NO_PATHS = {
     "out", "results",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
+    "aggregate",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
     "baselines", "metaworld", "task", "format",  # words
 }  # fmt: skip

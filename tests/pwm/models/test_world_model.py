@@ -19,6 +19,7 @@ from pwm.pretraining.losses import (
     PriorNoise,
     prior_loss,
     roll_out,
+    total_loss,
     value_loss,
     world_model_loss,
 )
@@ -318,9 +319,12 @@ def test_world_model_loss_equals_a_direct_loop(rho):
             error = cross_entropy_loop(logits, batch.reward[t, b].item())
             reward = reward + weight * error
     wanted = 20 * consistency + 0.1 * reward
-    loss, parts = world_model_loss(model, batch, roll_out(model, batch), rho, LossWeights())
-    torch.testing.assert_close(parts["consistency_loss"], consistency.detach(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(parts["reward_loss"], reward.detach(), rtol=1e-5, atol=0)
+    terms = world_model_loss(model, batch, roll_out(model, batch), rho)
+    loss, windows = total_loss(terms, LossWeights())
+    for name, value in (("consistency", consistency), ("reward", reward)):
+        torch.testing.assert_close(terms[name].mean, value, rtol=1e-5, atol=0)
+        torch.testing.assert_close(terms[name].windows.mean(), value, rtol=1e-5, atol=0)
+    torch.testing.assert_close(windows.mean(), wanted.detach(), rtol=1e-5, atol=0)
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=0)
     parameters = [*model.encoder.parameters(), *model.dynamics.parameters()]
     parameters += [*model.reward_head.parameters(), model.task_emb.weight]
@@ -334,15 +338,28 @@ def test_loss_weights_scale_the_parts():
     model, batch = make_model(), make_batch()
     rollout = roll_out(model, batch)
     weights = LossWeights(consistency=3.0, reward=7.0)
-    loss, parts = world_model_loss(model, batch, rollout, 0.9, weights)
-    wanted = 3 * parts["consistency_loss"] + 7 * parts["reward_loss"]
-    torch.testing.assert_close(loss.detach(), wanted)
+    terms = world_model_loss(model, batch, rollout, 0.9)
+    loss, _ = total_loss(terms, weights)
+    torch.testing.assert_close(loss, 3 * terms["consistency"].mean + 7 * terms["reward"].mean)
+
+
+def test_weights_of_windows_weigh_the_loss_and_not_what_is_reported():
+    model, batch = make_model(), make_batch()
+    terms = world_model_loss(model, batch, roll_out(model, batch), 0.9)
+    plain, windows = total_loss(terms, LossWeights())
+    of_windows = torch.arange(B, dtype=torch.float64)
+    loss, reported = total_loss(terms, LossWeights(), of_windows)
+    torch.testing.assert_close(reported, windows)
+    torch.testing.assert_close(loss.detach(), (of_windows * windows).mean())
+    same, _ = total_loss(terms, LossWeights(), torch.ones(B, dtype=torch.float64))
+    torch.testing.assert_close(same, plain)
 
 
 def test_consistency_targets_pass_no_gradient():
     model, batch = make_model(), make_batch()
     batch.obs.requires_grad_(True)
-    loss, _ = world_model_loss(model, batch, roll_out(model, batch), 0.9, LossWeights())
+    terms = world_model_loss(model, batch, roll_out(model, batch), 0.9)
+    loss, _ = total_loss(terms, LossWeights())
     (gradient,) = torch.autograd.grad(loss, batch.obs)
     assert gradient[0].ne(0).any()
     assert gradient[1:].eq(0).all()
@@ -394,7 +411,8 @@ def test_value_loss_equals_a_direct_loop():
             for member in predicted:
                 total = total + rho**t * cross_entropy_loop(member, target) / (H * B * 3)
     loss = value_loss(model, batch, rollout, discount, rho, noise)
-    torch.testing.assert_close(loss, total, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss.mean, total, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss.windows.mean(), total, rtol=1e-5, atol=0)
 
 
 def test_value_loss_reaches_neither_its_targets_nor_the_prior():
@@ -402,7 +420,7 @@ def test_value_loss_reaches_neither_its_targets_nor_the_prior():
     model.q_target.requires_grad_(True)
     discount = torch.full((B,), 0.9, dtype=torch.float64)
     loss = value_loss(model, batch, roll_out(model, batch), discount, 0.9, noise)
-    loss.backward()
+    loss.mean.backward()
     for frozen in (model.q_target, model.prior):
         assert all(p.grad is None or p.grad.eq(0).all() for p in frozen.parameters())
     for trained in (model.q_ensemble, model.encoder, model.dynamics):

@@ -24,6 +24,12 @@ BFLOAT16_TOLERANCE = 2e-2  # some digits of its losses, and where roundings of w
 IN_BFLOAT16 = (*WITH_Q, "precision=bfloat16", "steps=12")
 
 
+BALANCED = {
+    "gradnorm": [*WITH_Q, "balance=gradnorm", "steps=4"],
+    "aggregated": ["balance=dwa", "balancing.period=1", "aggregate=upgrad", "steps=4"],
+}
+
+
 def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -70,6 +76,8 @@ def plain(toy, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("plain")
     assert main(toy.pretrain(directory / "with_q", *WITH_Q)) == 0
     assert main(toy.pretrain(directory / "bfloat16", *IN_BFLOAT16, "accumulate=2")) == 0
+    for name, words in BALANCED.items():
+        assert main(toy.pretrain(directory / name, *words)) == 0
     assert main(toy.pretrain(directory / "begun", *WITH_Q, "lr=0", "lr_final=0", "steps=1")) == 0
     return directory
 
@@ -85,6 +93,7 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
         "fsdp_begun_by_one": [*WITH_Q, "parallel=fsdp"],
         "ddp_bfloat16": [*IN_BFLOAT16],
         "begun": [*WITH_Q, "lr=0", "lr_final=0", "steps=1", "parallel=fsdp"],
+        **BALANCED,
     }
     mistakes = {
         "indivisible": ["batch_size=6", "accumulate=2"],
@@ -106,6 +115,14 @@ def test_two_ranks_follow_one_rank_with_twice_the_batch(name, plain, by_ranks):
     assert {"q_scale", "prior_grad_norm"} <= set(metrics(by_ranks / name)[0])
     assert_same_curves(by_ranks / name, plain / "with_q")
     assert_same_state(by_ranks / name, plain / "with_q")
+
+
+@pytest.mark.parametrize("name", BALANCED)
+def test_two_ranks_balance_tasks_as_one_does(name, plain, by_ranks):
+    last = metrics(by_ranks / name)[-1]
+    assert last["reacher-easy/weight"] != last["pendulum-swingup/weight"]
+    assert_same_curves(by_ranks / name, plain / name, tolerance=1e-4)
+    assert_same_state(by_ranks / name, plain / name)
 
 
 @pytest.mark.slow

@@ -53,6 +53,10 @@ def test_a_run_holds_what_the_readme_promises(toy, toy_world_model):
     assert metric_steps(run) == list(range(1, 25))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"consistency_loss", "reward_loss", "grad_norm", "lr", "horizon"} <= set(lines[0])
+    for line in lines:
+        for name in ("consistency_loss", "reward_loss"):
+            of_tasks = [line[f"{task}/{name}"] for task in toy.tasks]  # four windows of each
+            assert np.mean(of_tasks) == pytest.approx(line[name], rel=1e-5)
     assert [line["horizon"] for line in lines] == [2.0] * 12 + [4.0] * 12
     assert [p.name for p in list_steps(run / "checkpoints")] == ["step_000000020", "step_000000024"]
     assert any((run / "tensorboard").iterdir())
@@ -239,6 +243,23 @@ def test_resuming_with_and_without_q_ensemble(q_and_prior, toy, tmp_path, monkey
     torch.manual_seed(5)
     assert main(toy.pretrain(tmp_path / "parts", *extra)) == 0
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_tasks_drawn_by_progress_are_the_same_after_a_stop(toy, tmp_path, monkeypatch):
+    """Shares change after updates 10 and 15: with the stop, before it and behind it."""
+    extra = ["balance=progress", "balancing.period=5", "balancing.smoothing=0.5", "steps=20"]
+    assert main(toy.pretrain(tmp_path / "whole", *extra)) == 0
+    for stop in (10, 12):
+        with monkeypatch.context() as patch:
+            signal_at(patch, stop, signal.SIGTERM)
+            assert main(toy.pretrain(tmp_path / f"{stop}", *extra)) == 143
+        assert main(toy.pretrain(tmp_path / f"{stop}", *extra)) == 0
+        for name in ("metrics.jsonl", "diagnostics.json"):
+            ours, theirs = (tmp_path / run / name for run in (f"{stop}", "whole"))
+            assert ours.read_text() == theirs.read_text()
+    lines = [json.loads(text) for text in ours.with_name("metrics.jsonl").read_text().splitlines()]
+    changes = [line["reacher-easy/progress"] for line in lines]
+    assert changes[9] == 1 != changes[10] == changes[14] != changes[15]
 
 
 class Killed(BaseException):

@@ -165,6 +165,18 @@ def test_balance_by_task_and_by_rows(tmp_path):
     assert {int(one.batch(step).task[0]) for step in range(20)} == {0, 1}
 
 
+def test_tasks_have_the_shares_they_are_given(store):
+    sampler = WindowSampler(store, 2, 10, seed=0)
+    sampler.task_shares = np.array([0.13, 0.87])
+    counts = np.array([sampler.batch(step).task.bincount(minlength=2)[0] for step in range(300)])
+    assert set(counts) == {1, 2}
+    assert counts.mean() == pytest.approx(1.3, abs=0.1)
+    sampler.task_shares = np.array([0.0, 1.0])
+    assert sampler.batch(0).task.unique().tolist() == [1]
+    sampler.task_shares = None
+    assert same(sampler.batch(3), WindowSampler(store, 2, 10, seed=0).batch(3))
+
+
 def test_ids_and_padding_follow_the_given_suite(store):
     other = Task("other", "metaworld", 9, 4, 20)
     superset = Suite("big", (LARGE, other, SMALL))

@@ -1,0 +1,1 @@
+"""How one model is shared by many tasks."""

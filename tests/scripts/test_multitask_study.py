@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import multitask_study
+import pytest
+
+
+def test_what_is_read_of_held_out_episodes():
+    tasks = {
+        "a": {"latent_error": {"1": 9.0, "16": 0.2}, "reward_r2": {"1": 0.9, "16": 0.5}},
+        "b": {"latent_error": {"1": 0.4, "4": 0.6}, "reward_r2": {"1": 0.1, "4": 0.7}},
+        "c": {"latent_error": {"16": 0.4}, "reward_r2": {"16": None}},
+    }
+    found = multitask_study.measured({"tasks": tasks})
+    assert found == pytest.approx((0.6, 0.5, 0.4, 0.6))
+
+
+def test_the_table_has_means_and_errors_over_seeds():
+    rows = [(0.5, 0.25, 0.1, 0.3, 10.0), (0.7, 0.25, 0.1, 0.3, 30.0)]
+    lines = multitask_study.table({"uniform": rows, "mgda": rows[:1]}).splitlines()
+    assert (
+        lines[2]
+        == "| uniform | 0.600 ± 0.100 | 0.250 ± 0.000 | 0.100 ± 0.000 | 0.300 ± 0.000 | 20 |"
+    )
+    assert lines[3] == "| mgda | 0.500 | 0.250 | 0.100 | 0.300 | 10 |"
+
+
+def test_a_study_of_two_ways_is_made_once(toy, tmp_path, capsys, monkeypatch):
+    words = toy.pretrain(tmp_path)[3:]
+    given = [str(toy.data), str(tmp_path), "--ways", "uniform", "upgrad", "--seeds", "1", "steps=2"]
+    given += [word for word in words if not word.startswith("steps=")]
+    multitask_study.main(given)
+    printed = capsys.readouterr().out
+    table = (tmp_path / "table.md").read_text()
+    assert table in printed
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["uniform", "upgrad"]
+    (made,) = (tmp_path / "upgrad/seed_0/checkpoints").glob("step_*/checkpoint.json")
+    before = made.stat().st_mtime_ns
+    multitask_study.main(given)
+    assert (tmp_path / "table.md").read_text() == table
+    assert made.stat().st_mtime_ns == before
