@@ -7,13 +7,14 @@ SIMULATORS := $(VENV)/installed-simulators
 STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help install quickstart test slow coverage lint format types docs audit clean
+.PHONY: help install quickstart test slow coverage lint format types docs notebooks audit clean
 
 help:
 	@echo "make quickstart   set up and run the whole pipeline on five tasks"
 	@echo "make test         set up and run the fast tests"
 	@echo "make lint types   formatting, lint, spelling, wording, dead links and type checks"
 	@echo "make docs         the documentation site, into build/site"
+	@echo "make notebooks    run the notebooks, and save them with their outputs"
 	@echo "make slow         the tests that take minutes"
 	@echo "make coverage     the fast tests, and which lines they do not run"
 	@echo "make audit        known vulnerabilities of what is installed"
@@ -64,6 +65,9 @@ $(VENV)/docs-installed: $(STAMP)
 
 docs: $(VENV)/docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(STAMP)
+	$(BIN)/python scripts/run_notebooks.py
 
 # In an environment of its own, so that the one that is audited stays as it is.
 audit: $(STAMP)

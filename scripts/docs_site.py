@@ -1,13 +1,15 @@
 """Hooks of mkdocs: what the documentation site has beside the pages in ``docs/``.
 
 The README is its first page, the pages beside it and the cards of ``checkpoints/`` are pages too,
-and every package gets a page with the docstrings of its modules. Links between pages lead to the
+every package gets a page with the docstrings of its modules, and every notebook a page with its
+outputs. Links between pages lead to the
 same pages on the site; links to other files of the repository become plain text.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from check_links import ROOT, find_links
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from notebook_page import notebook_page
 
 MODULES = "reference/"
 """Stands in the navigation for the packages' pages."""
@@ -33,6 +36,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, place, content=(ROOT / source).read_text()))
     for package in _packages():
         files.append(File.generated(config, _reference(package), content=_package_page(package)))
+    for path in sorted((ROOT / "docs").glob("notebooks/*.ipynb")):
+        page = notebook_page(json.loads(path.read_text()))
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
     return files
 
 

@@ -120,6 +120,27 @@ COMMANDS = {
         "a policy or a world model into files that run without pwm: ONNX, torch, NumPy",
         "pwm deploy policy=runs/mt30/policies task=walker-run to=onnx out=deployed",
     ),
+    "serve": Command(
+        "pwm.serving.server",
+        "serve",
+        "ServeConfig",
+        "actions of policies to many clients, over TCP",
+        "pwm serve policy=runs/mt30/policies",
+    ),
+    "push": Command(
+        "pwm.hub.push",
+        "push",
+        "PushConfig",
+        "policies, a world model or a bundle to the Hugging Face hub, with a model card",
+        "pwm push source=checkpoints/mt30 repo=someone/mt30",
+    ),
+    "pull": Command(
+        "pwm.hub.pull",
+        "pull",
+        "PullConfig",
+        "what was pushed to the hub, verified, into a directory",
+        "pwm pull repo=someone/mt30 out=downloads/mt30",
+    ),
     "grow": Command(
         "pwm.pipelines.grow",
         "grow",

@@ -14,6 +14,7 @@ beside the directory, where the checkpoints of many policies share one encoder.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,14 @@ class Checkpoint:
 def is_checkpoint(path: Path) -> bool:
     """Whether a directory looks like a checkpoint."""
     return (path / INDEX).is_file()
+
+
+def saved_kind(path: Path) -> str:
+    """The kind that a checkpoint says it is of; raises PwmError if it says none."""
+    try:
+        return str(json.loads((path / INDEX).read_bytes())["kind"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DamagedCheckpointError(path / INDEX, str(error)) from error
 
 
 def save_checkpoint(

@@ -25,6 +25,9 @@ INPUTS = {
     "evaluate": {"policy", "data", "checkpoint", "policies"},
     "watch": {"policy", "checkpoint"},
     "deploy": {"policy", "checkpoint"},
+    "serve": {"policy"},
+    "push": {"source"},
+    "pull": set(),
     "grow": set(),
     "report": {"run", "grow", "strips", "notes"},
     "status": {"run"},
@@ -56,7 +59,8 @@ NO_PATHS = {
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
     "aggregate",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
-    "baselines", "metaworld", "task", "format",  # words
+    "baselines", "metaworld", "task", "format", "license", "message",  # words
+    "repo", "revision", "datasets", "host",  # of services
 }  # fmt: skip
 
 
