@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -41,7 +42,20 @@ def executed(path: Path, directory: Path) -> Any:
         COLUMNS="80",
     ):
         client.execute()
+    for cell in notebook.cells:
+        settle(cell.get("outputs", []))
     return notebook
+
+
+def settle(outputs: list[Any]) -> None:
+    """Join what a cell printed, with the last state alone of lines that were drawn anew."""
+    printed = [output for output in outputs if output["output_type"] == "stream"]
+    if not printed:
+        return
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(o["text"] for o in printed))
+    lines = [line.rstrip().split("\r")[-1] for line in text.split("\n")]
+    printed[0]["text"] = "\n".join(lines).rstrip("\n") + "\n"
+    outputs[:] = [o for o in outputs if o not in printed[1:]]
 
 
 if __name__ == "__main__":
