@@ -49,15 +49,15 @@ MAY_CHANGE = {
     "evaluate": {field.name for field in fields(EvaluateConfig)},
     "grow": {
         "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay",
-        "collect", "pretrain", "extract", "evaluate",
+        "collect", "pretrain", "extract", "evaluate", "collect_with", "record_evaluation", "solved",
     },
 }  # fmt: skip
 
 # Settings of text, or a list of texts, that name no file to read.
 NO_PATHS = {
-    "out", "results",  # written
+    "out", "results", "record",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
-    "aggregate",
+    "aggregate", "collect_with",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
     "baselines", "metaworld", "task", "format", "license", "message",  # words
     "repo", "revision", "datasets", "host",  # of services

@@ -144,7 +144,7 @@ def test_the_whole_line_without_simulators(toy, tmp_path, monkeypatch, capsys):
         if not (tmp_path / "run" / "data").exists():
             shutil.copytree(toy.data, config.out)
 
-    def run_episodes(methods, tasks, seeds, batch, pool, log):
+    def run_episodes(methods, tasks, seeds, batch, pool, log, recording):
         def outcomes(method, task):
             obs = np.random.default_rng(0).standard_normal((len(seeds), task.obs_dim))
             action = method.begin(task, seeds)(obs.astype(np.float32))
