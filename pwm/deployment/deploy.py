@@ -31,7 +31,7 @@ from pwm.deployment.torch_program import (
 )
 from pwm.evaluation.mppi_agent import content_of
 from pwm.models.policy import load_policy
-from pwm.models.policy_directory import policy_path, policy_tasks
+from pwm.models.policy_directory import policy_path, policy_tasks, require_policy
 from pwm.models.world_model import load_world_model
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "numpy": ".py", "executable": ".compiled.pt2"}
@@ -113,8 +113,8 @@ def _sources(config: DeployConfig) -> Iterator[tuple[Source, str]]:
     assert config.policy is not None
     directory = Path(config.policy)
     found = policy_tasks(directory)
-    if config.task is not None and config.task not in found:
-        raise PwmError(f"{directory} has no policy for {config.task}; it has {', '.join(found)}.")
+    if config.task is not None:
+        require_policy(directory, found, config.task)
     names = [*found] if config.task is None else [config.task]
     _require_free(
         out, [file for name in names for file in _file_names("policy", name, (), config.to)]

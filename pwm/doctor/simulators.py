@@ -42,10 +42,10 @@ assert frame[..., 0].max() > frame[..., 1].max(), "the frame shows nothing of th
 by = ""
 try:
     from OpenGL import GL
-    by = f" by {{GL.glGetString(GL.GL_RENDERER).decode()}}"
+    by = f" by {GL.glGetString(GL.GL_RENDERER).decode()}"
 except Exception:
     pass
-print(f"works, {{1000 * spent:.0f}} ms per frame{{by}}")
+print(f"works, {1000 * spent:.0f} ms per frame{by}")
 renderer.close()
 """
 _SIMULATORS = {"dm_control": "pendulum-swingup", "metaworld": "mw-reach"}
@@ -108,7 +108,7 @@ def begin_trials() -> Trials:
     }
     if find_spec("mujoco") is not None:
         for backend in _backends():
-            programs[backend] = (_DRAW.format(), {"MUJOCO_GL": backend})
+            programs[backend] = (_DRAW, {"MUJOCO_GL": backend})
     return Trials(programs)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,8 +54,7 @@ class Recording:
         self._waiting: dict[str, deque[EvalJob]] = {}
         self._finished: dict[str, Finished] = {}  # by the job's key
         description = {"made_by": _MADE_BY, "behaviour": behaviour, _AGENTS: self._agents}
-        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-        self._source = f"evaluate-{behaviour}-{digest[:8]}"
+        self._source = f"evaluate-{behaviour}-{fingerprint(description)[:8]}"
         store.add_source(self._source, description)
 
     def planned(self, eval_jobs: Sequence[EvalJob]) -> list[EvalJob]:

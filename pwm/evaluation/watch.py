@@ -26,7 +26,7 @@ from pwm.evaluation.videos import one_thread, require_frames, require_video, wri
 from pwm.evaluation.watch_picture import Moment, Picture
 from pwm.models.actor_critic import load_critic
 from pwm.models.policy import load_policy
-from pwm.models.policy_directory import policy_path, policy_tasks
+from pwm.models.policy_directory import policy_path, policy_tasks, require_policy
 from pwm.runtime.checkpoint import read_meta
 
 _FILE = "watch.mp4"
@@ -163,11 +163,10 @@ def _task(config: WatchConfig) -> Task:
     known = policy_tasks(Path(config.policy))
     if config.task is None and len(known) == 1:
         return next(iter(known.values()))
-    names = ", ".join(known)
     if config.task is None:
+        names = ", ".join(known)
         raise PwmError(f"{config.policy} has {len(known)} policies; give task=, one of {names}.")
-    if config.task not in known:
-        raise PwmError(f"{config.policy} has no policy for {config.task}; it has {names}.")
+    require_policy(Path(config.policy), known, config.task)
     return known[config.task]
 
 

@@ -206,9 +206,9 @@ class ActorCriticLearner:
         with self.accelerator.arithmetic():
             loss, imagined, metrics = self._imagined_loss(act_without_weights(self.actors), inputs)
         of_actions = torch.autograd.grad(loss.sum(), imagined.actions)
-        acted = len(of_actions)
-        noise = inputs.noise.action
-        noise = torch.cat([noise, torch.zeros_like(noise[: acted - len(noise)])])
+        acted, noise = len(of_actions), inputs.noise.action
+        if acted > len(noise):  # the last action, which Q values, is the mode
+            noise = torch.cat([noise, torch.zeros_like(noise[:1])])
         with self.accelerator.arithmetic():
             actions = self.actors(*map(_by_task, (imagined.latents[:acted], noise)))
             total = (actions * _by_task(torch.stack(of_actions))).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pwm.core.errors import PwmError
@@ -65,6 +65,12 @@ def policy_tasks(path: Path) -> dict[str, Task]:
     order = get_suite("mt80").names
     names = sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
     return {name: found[name] for name in names}
+
+
+def require_policy(path: Path, known: Mapping[str, Task], task: str) -> None:
+    """Raise PwmError unless :func:`policy_tasks` found a task's policy at a path."""
+    if task not in known:
+        raise PwmError(f"{path} has no policy for {task}; it has {', '.join(known)}.")
 
 
 def find_policies(path: Path, tasks: Sequence[str] | None = None) -> dict[str, Policy]:

@@ -12,8 +12,7 @@ from pwm.data.windows.sampler import Batch
 from pwm.multitask.aggregation import Aggregator
 from pwm.multitask.task_losses import TaskLosses
 from pwm.pretraining.losses import LatentRollout, PriorNoise
-
-Metrics = dict[str, Tensor]
+from pwm.runtime.acceleration import Metrics
 
 
 class Gradients(NamedTuple):

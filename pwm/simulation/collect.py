@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pwm.core.files import directory_sha256
+from pwm.core.fingerprints import fingerprint
 from pwm.core.processes import available_cores
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
@@ -164,8 +163,7 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
 
 
 def _source_key(recipe: Recipe, description: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-    return f"collect-{recipe.behaviour}-seed{recipe.seed}-{digest[:8]}"
+    return f"collect-{recipe.behaviour}-seed{recipe.seed}-{fingerprint(description)[:8]}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from offline import commands
 from pwm.cli.main import COMMANDS, config_directory
 from pwm.cli.overrides import Schema
 from pwm.core.fingerprints import fingerprint
-from pwm.extraction.config import ExtractConfig
+from pwm.core.validation import from_plain
+from pwm.extraction.config import ActorCriticConfig, ExtractConfig
 from pwm.pretraining.config import PretrainConfig
 from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.metrics import read_metrics
@@ -130,9 +131,8 @@ class Extraction:
 
     @property
     def updates(self) -> int:
-        """Iterations, and updates that only clone."""
-        learner = read_config(self.directory)["learner"]
-        return int(learner["iterations"]) + int(learner["bc"]["warmup_steps"])
+        """Iterations, and the updates before them."""
+        return from_plain(ActorCriticConfig, read_config(self.directory)["learner"]).steps
 
     @property
     def seconds(self) -> float:

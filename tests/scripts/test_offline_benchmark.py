@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import get_task
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.statistics import bootstrap_interval
+from pwm.extraction.config import ActorCriticConfig, BCConfig, QConfig
 
 TASKS = ("pendulum-swingup", "cartpole-swingup")
 SMALL = {
@@ -301,3 +302,13 @@ def test_without_d3rlpy_its_methods_are_left_out_and_that_is_said():
     asked = command.chosen(["baselines_python=python", "smoke=true"])
     assert asked.methods[:5] == ["bc", "bc_best", "td3bc", "iql", "rebrac"]
     assert (asked.kinds, asked.seeds, asked.notes) == (["replay"], [0], [])
+
+
+@pytest.mark.parametrize(("members", "updates"), [(0, 8), (2, 12)])
+def test_updates_of_an_extraction_count_those_before_its_iterations(members, updates, tmp_path):
+    q = QConfig(members=members, warmup_steps=4)
+    learner = ActorCriticConfig(iterations=5, bc=BCConfig(warmup_steps=3), q=q)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"learner": asdict(learner)}))
+    model = own.WorldModelRun("", tmp_path, "replay", 0, "")
+    run = own.Extraction(model, tmp_path, tmp_path, ("walker-run",), [], 0)
+    assert run.updates == updates
