@@ -1,0 +1,45 @@
+"""Locomotion environments by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from pwm.core.errors import PwmError
+from pwm.core.validation import nearest
+from pwm.locomotion.batched_simulation import BatchedSimulation
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An environment: where the function that makes it lives, and one line about it.
+
+    The function takes ``num_envs``, ``seed`` and ``device`` by keyword and gives a
+    :class:`BatchedSimulation`; its module is imported only when it is used.
+    """
+
+    module: str
+    function: str
+    summary: str
+
+
+ENTRIES: dict[str, Entry] = {}
+
+
+def make_simulation(
+    name: str, *, num_envs: int, seed: int = 0, device: str = "cpu"
+) -> BatchedSimulation:
+    """N copies of the environment of a name, of this catalog.
+
+    Raises:
+        PwmError: for a name that is not in the catalog.
+    """
+    if name not in ENTRIES:
+        raise PwmError(
+            f"There is no locomotion environment {name}{nearest(name, ENTRIES)}; "
+            f"there are {', '.join(ENTRIES)}."
+        )
+    entry = ENTRIES[name]
+    make: Callable[..., BatchedSimulation] = getattr(import_module(entry.module), entry.function)
+    return make(num_envs=num_envs, seed=seed, device=device)
