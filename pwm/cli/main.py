@@ -169,6 +169,20 @@ COMMANDS = {
         "one store, directory of policies or table out of the parts that jobs made",
         "pwm gather run=runs/mt30/policies",
     ),
+    "compare": Command(
+        "pwm.locomotion.compare",
+        "compare",
+        "CompareConfig",
+        "PWM, SHAC, PPO and SAC on the same simulators of locomotion, by steps and by time",
+        "pwm compare tasks=[pendulum] compare=small steps=40000 seeds=3 out=runs/pendulum",
+    ),
+    "landscape": Command(
+        "pwm.locomotion.landscape",
+        "landscape",
+        "LandscapeConfig",
+        "returns and gradients through a simulator and a world model, by horizon",
+        "pwm landscape task=double_pendulum out=runs/landscape",
+    ),
     "doctor": Command(
         "pwm.doctor.doctor",
         "doctor",

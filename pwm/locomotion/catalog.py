@@ -24,7 +24,13 @@ class Entry:
     summary: str
 
 
-ENTRIES: dict[str, Entry] = {}
+_TOYS = "pwm.locomotion.toys"
+
+ENTRIES: dict[str, Entry] = {
+    "ball_wall": Entry(_TOYS, "BallWall", "a ball is thrown over a wall, one decision (torch)"),
+    "pendulum": Entry(_TOYS, "Pendulum", "swing a pendulum up, one torque (torch)"),
+    "double_pendulum": Entry(_TOYS, "DoublePendulum", "lift two links, two torques (torch)"),
+}
 
 
 def make_simulation(

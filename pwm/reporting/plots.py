@@ -70,6 +70,47 @@ def curves_plot(curves: Sequence[Curve], alt: str) -> str:
     return inline(ax.figure, alt)
 
 
+@dataclass(frozen=True)
+class Band:
+    """A line and the interval around it, (n,) each, in a colour of `COLOURS`."""
+
+    x: np.ndarray
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    colour: str
+
+
+@styled
+def bands_plot(bands: Mapping[str, Band], xlabel: str, alt: str, logarithmic: bool = False) -> str:
+    """Lines with intervals, each with its name and last value at its end.
+
+    Args:
+        bands: by name; what is not finite is left out of a line.
+        xlabel: what the lines are over.
+        alt: a description.
+        logarithmic: whether values are drawn by their order of magnitude.
+    """
+    ax = axes(right=0.74, size=(400, 220))
+    if logarithmic:
+        ax.set_yscale("log")
+    for band in bands.values():
+        colour = COLOURS[band.colour]
+        ax.fill_between(band.x, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        ax.plot(band.x, band.value, color=colour, linewidth=1.6)
+    ends = {name: float(band.value[-1]) for name, band in bands.items() if len(band.value)}
+    labels = {n: (v, bands[n].colour) for n, v in ends.items() if np.isfinite(v)}
+    if logarithmic:
+        for name, (value, colour) in labels.items():
+            _end_label(ax, bands[name].x[-1], value, colour, f"{name} ")
+    else:
+        _spread_labels(ax, max(band.x[-1] for band in bands.values()), labels)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.set_xlabel(xlabel)
+    return inline(ax.figure, alt)
+
+
 @styled
 def horizon_plot(
     steps: Sequence[int], lines: dict[str, list[float]], low_is_good: bool, alt: str
@@ -212,10 +253,10 @@ def _thin_line(
     ax.plot(x, y, color=COLOURS["muted"], linewidth=width, alpha=0.55 if lines <= 12 else 0.25)
 
 
-def _end_label(ax: Axes, x: float, y: float, colour: str) -> None:
-    """The value of a line's last point, beside it."""
+def _end_label(ax: Axes, x: float, y: float, colour: str, name: str = "") -> None:
+    """The value of a line's last point, beside it, behind the line's name."""
     ax.annotate(
-        _number(y),
+        name + _number(y),
         (x, y),
         xytext=(4, 0),
         textcoords="offset points",
