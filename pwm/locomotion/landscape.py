@@ -77,8 +77,8 @@ class LandscapeConfig:
     samples: int = 256
     many: int = 2048
     directions: int = 8
-    distance: float = 0.05
-    points: int = 41
+    distance: float = 0.005
+    points: int = 31
     radius: float = 1.0
 
     def validate(self) -> None:

@@ -1,0 +1,158 @@
+"""The learners: the gradient of SHAC's loss, exact resuming, and learning on a toy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pwm.core.errors import PwmError
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
+from pwm.locomotion.catalog import make_simulation
+from pwm.locomotion.learner import episode_returns
+from pwm.locomotion.methods import MethodSettings, make_learner, require_methods
+from pwm.locomotion.online import OnlineConfig
+from pwm.locomotion.shac import Shac, ShacConfig
+from pwm.models.actor_critic import ActorCriticSize
+from pwm.models.policy import load_policy
+from pwm.models.world_model import ModelSize, load_world_model
+from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
+
+SIZE = ActorCriticSize(actor=[16], critic=[16], critics=2)
+SETTINGS = MethodSettings(
+    pwm=OnlineConfig(
+        num_envs=4,
+        horizon=4,
+        first_steps=32,
+        model_updates=2,
+        model_batch=8,
+        model=ModelSize(16, 1, 16, 16, 0, simnorm_dim=8),
+        policy=ActorCriticConfig(
+            batch_size=8, networks=SIZE, critic=CriticConfig(iterations=1, batches=2)
+        ),
+    ),
+    shac=ShacConfig(num_envs=4, horizon=6, networks=SIZE, critic_iterations=1),
+)
+OURS = ["shac", "pwm"]
+
+
+def learner(method, task="pendulum", steps=200, seed=0, settings=SETTINGS):
+    simulation = make_simulation(task, num_envs=settings.of(method).num_envs)
+    return make_learner(method, simulation, settings, steps, seed)
+
+
+def test_the_gradient_of_shacs_loss_is_that_of_finite_differences():
+    torch.set_default_dtype(torch.float64)
+    shac = Shac(make_simulation("double_pendulum", num_envs=3), SETTINGS.shac, 100, 0)
+    noise, begun = shac.draw_noise(), shac.simulation.state()
+
+    def loss():
+        shac.simulation.load_state(begun)
+        return shac.loss(shac.roll_out(noise)[0])
+
+    parameters = list(shac.actors.parameters())
+    grads = torch.autograd.grad(loss(), parameters)
+    directions = [torch.randn_like(grad) for grad in grads]
+    sides = []
+    with torch.no_grad():
+        for sign in (1, -2):  # there, and from there as far to the other side
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter += sign * 1e-6 * direction
+            sides.append(float(loss()))
+    expected = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
+    assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(expected, rel=1e-4)
+    assert abs(expected) > 1e-3
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_a_learner_that_is_loaded_goes_on_bit_for_bit(method, tmp_path):
+    whole = learner(method)
+    whole.iteration()
+    save_checkpoint(tmp_path / "saved", "locomotion", whole.tensors(), {})
+    expected = [whole.iteration() for _ in range(2)]
+    other = learner(method)
+    other.load(load_checkpoint(tmp_path / "saved", "locomotion"))
+    assert [other.iteration() for _ in range(2)] == expected
+    assert other.steps == whole.steps
+    seen = whole.simulation.reset(0)
+    assert torch.equal(other.act(seen), whole.act(seen))
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_what_is_saved_acts_as_the_learner_does(method, tmp_path):
+    trained = learner(method)
+    trained.iteration()
+    trained.save(tmp_path)
+    seen = trained.simulation.reset(0)
+    acts = load_policy(tmp_path / "policy").act(seen)
+    assert torch.allclose(acts, trained.act(seen), atol=1e-5)
+    if method == "pwm":
+        assert load_world_model(tmp_path / "world_model").episodic
+
+
+def test_runs_of_one_seed_are_equal_and_of_another_not():
+    same = [learner("shac", seed=seed).iteration()["loss"] for seed in (0, 0, 1)]
+    assert same[0] == same[1] != same[2]
+
+
+def test_evaluation_plays_the_same_episodes_whatever_was_played_before():
+    evaluation = make_simulation("pendulum", num_envs=3, seed=8)
+    shac = learner("shac")
+    first = episode_returns(shac, evaluation)
+    evaluation.step(torch.zeros(3, 1))
+    assert torch.equal(episode_returns(shac, evaluation), first)
+    assert len(set(first.tolist())) == 3
+
+
+def test_pwm_learns_where_an_episode_is_one_decision():
+    pwm = learner("pwm", "ball_wall")
+    metrics = pwm.iteration()
+    assert pwm.steps == 32 + 4 * 4
+    assert metrics["imagined_survival"] <= 1
+
+
+def test_shac_refuses_a_simulator_without_gradients():
+    simulation = make_simulation("pendulum", num_envs=4)
+    simulation.differentiable = False
+    with pytest.raises(PwmError, match="pendulum cannot be differentiated"):
+        Shac(simulation, SETTINGS.shac, 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["pmw"], "there is no method pmw; did you mean 'pwm'"),
+        ([], "no method was named"),
+        (["pwm", "pwm"], "named twice"),
+    ],
+)
+def test_methods_that_cannot_be_compared_are_refused(names, message):
+    with pytest.raises(PwmError, match=message):
+        require_methods(names)
+
+
+@pytest.mark.parametrize(
+    ("block", "change"), [("shac", {"horizon": 0}), ("pwm", {"model_batch": 0}), ("ppo", {"lr": 0})]
+)
+def test_settings_of_a_method_are_named_with_it(block, change):
+    settings = replace(SETTINGS, **{block: replace(SETTINGS.of(block), **change)})
+    (name,) = change
+    with pytest.raises(PwmError, match=rf"^{block}\.{name}="):
+        settings.validate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pwm", "shac", "ppo", "sac"])
+def test_every_method_learns_to_swing_a_pendulum_up(method):
+    from pwm.cli.main import config_directory
+    from omegaconf import OmegaConf
+
+    small = OmegaConf.load(config_directory() / "compare" / "small.yaml")
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MethodSettings), small))
+    trained = learner(method, steps=40_000, settings=settings)
+    evaluation = make_simulation("pendulum", num_envs=16)
+    before = episode_returns(trained, evaluation).mean()
+    while trained.steps < 40_000:
+        trained.iteration()
+    assert episode_returns(trained, evaluation).mean() > before + 40
