@@ -13,7 +13,7 @@ from pwm.models.actor_critic import Actors
 Act = Callable[[Tensor, Tensor], Tensor]
 """Actions (N, action_size) from features (N, size) and noise (N, action_size)."""
 
-_DIFFERENCE = 1e-2  # of weights, in units of directions, for derivatives of actions
+_DIFFERENCE = 5e-4  # of weights, in units of directions, for derivatives of actions
 
 
 class PolicySpace:

@@ -1,0 +1,137 @@
+"""Gradients through simulator and world model, against finite differences."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from pwm.core.errors import PwmError
+from pwm.locomotion.catalog import make_simulation
+from pwm.locomotion.gradient_study import (
+    ModelWorld,
+    Sampled,
+    SimulatorWorld,
+    compared,
+    finite_differences,
+    first_order,
+    ruggedness,
+    steepest,
+)
+from pwm.locomotion.landscape import LandscapeConfig, landscape
+from pwm.locomotion.learner import task_of
+from pwm.locomotion.policy_space import PolicySpace
+from pwm.core.suites import Suite
+from pwm.models.actor_critic import ActorCriticSize, Actors
+from pwm.models.world_model import ModelSize, WorldModel
+
+SMALL = {"samples": 32, "many": 64, "directions": 2, "points": 5, "device": "cpu"}
+
+
+def space_of(inputs, actions):
+    torch.manual_seed(0)
+    return PolicySpace(Actors(inputs, torch.ones(1, actions), ActorCriticSize([8], [])))
+
+
+def worlds(kind):
+    """A world, a policy in it, and noise for five steps."""
+    simulation = make_simulation("double_pendulum", num_envs=4)
+    if kind == "simulator":
+        world, space = SimulatorWorld(simulation, lambda seen: seen), space_of(6, 2)
+    else:
+        task = task_of(simulation)
+        size = ModelSize(8, 1, 8, 16, 0)
+        model = WorldModel(size, Suite("one", (task,)), episodic=True)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        world = ModelWorld(model.requires_grad_(False), simulation)
+        space = space_of(16, 2)
+    return world, space, torch.randn(5, 4, 2)
+
+
+@pytest.mark.parametrize("kind", ["simulator", "model"])
+def test_first_order_derivatives_are_those_of_finite_differences(kind):
+    torch.set_default_dtype(torch.float64)
+    world, space, noise = worlds(kind)
+    features = world.roll_out(space.at(), noise, 1).features.flatten(0, 1)
+    generator = torch.Generator().manual_seed(2)
+    directions = [space.random(generator, features) for _ in range(2)]
+    arguments = world, space, directions, [1, 5], noise, 1
+    exact, differences = first_order(*arguments), finite_differences(*arguments, distance=1e-4)
+    assert exact.values.shape == (2, 2, 4)
+    assert torch.allclose(exact.values, differences.values, rtol=2e-3, atol=1e-6)
+    assert exact.values[1].abs().max() > 1e-4
+
+
+def test_a_return_rises_along_the_steepest_direction():
+    torch.set_default_dtype(torch.float64)
+    world, space, noise = worlds("simulator")
+    direction = steepest(world, space, 5, noise, 1)
+    with torch.no_grad():
+        behind, ahead = (
+            world.roll_out(space.at(direction, d), noise, 1).returns[-1].mean()
+            for d in (-0.01, 0.01)
+        )
+    assert ahead > behind
+
+
+def test_bias_and_variance_of_known_derivatives():
+    truth = Sampled(torch.tensor([[[1.0, 3.0], [-2.0, -2.0]]]))
+    estimate = Sampled(torch.tensor([[[2.0, 6.0], [-4.0, -4.0]]]))
+    found = compared(estimate, truth)
+    assert found["bias"] == pytest.approx([1.0])
+    assert found["variance"] == pytest.approx([4.0])
+    assert found["correlation"] == pytest.approx([1.0])
+    assert found["signal"] == pytest.approx([4.0])
+
+
+def test_ruggedness_counts_ups_and_downs():
+    assert ruggedness([0, 1, 2]) == 1
+    assert ruggedness([0, 2, 0]) == 2
+    assert ruggedness([0, 2, 0, 2, 0]) == 4
+
+
+def test_a_gradient_of_a_throw_at_a_wall_is_biased_and_a_smooth_one_is_not(tmp_path):
+    """The two toys in one command each: PWM's example, and a pendulum that is smooth."""
+    found = {}
+    for task in ("ball_wall", "double_pendulum"):
+        config = LandscapeConfig(
+            task=task, out=str(tmp_path / task), horizons=[1, 4], **SMALL | {"samples": 64}
+        )
+        picture = landscape(config)
+        assert "<svg" in picture.read_text()
+        found[task] = json.loads((tmp_path / task / "landscape.json").read_text())
+    wall, pendulum = found["ball_wall"], found["double_pendulum"]
+    assert wall["horizons"] == [1]
+    assert wall["gradients"]["simulator"]["variance"][0] > 0
+    assert pendulum["horizons"] == [1, 4]
+    assert set(pendulum["slices"]["along"]) == {"random", "gradient of the simulator"}
+    assert len(pendulum["slices"]["along"]["random"]["returns"]["simulator"]) == 5
+
+
+def test_the_mean_gradient_of_a_throw_misses_the_jump():
+    simulation = make_simulation("ball_wall", num_envs=4000)
+    world, space = SimulatorWorld(simulation, lambda seen: seen), space_of(1, 1)
+    noise = torch.randn(1, 4000, 1, generator=torch.Generator().manual_seed(0))
+    features = torch.ones(1, 1)
+    directions = [space.random(torch.Generator().manual_seed(1), features)]
+    arguments = world, space, directions, [1], noise, 0
+    exact = first_order(*arguments)
+    differences = finite_differences(*arguments, distance=0.05)
+    gap = abs(float(exact.mean - differences.mean))
+    assert gap > 5 * float(differences.standard_error + exact.standard_error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizons": []}, "horizons="),
+        ({"samples": 1}, "samples=1 must be at least 2"),
+        ({"distance": 0.0}, "distance=0.0 must be above 0"),
+        ({"task": "ball_wal"}, "did you mean 'ball_wall'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message, tmp_path):
+    with pytest.raises(PwmError, match=message):
+        landscape(LandscapeConfig(**{"task": "ball_wall", "out": str(tmp_path)} | SMALL | changes))
