@@ -174,7 +174,7 @@ COMMANDS = {
         "compare",
         "CompareConfig",
         "PWM, SHAC, PPO and SAC on the same simulators of locomotion, by steps and by time",
-        "pwm compare tasks=[pendulum] compare=small steps=40000 seeds=3 out=runs/pendulum",
+        "pwm compare tasks=pendulum compare=small steps=20000 seeds=3 out=runs/pendulum",
     ),
     "landscape": Command(
         "pwm.locomotion.landscape",

@@ -11,8 +11,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from pwm.locomotion.batched_simulation import BatchedSimulation
 from pwm.locomotion.baseline_config import PpoConfig, SacConfig
+from pwm.locomotion.batched_simulation import BatchedSimulation
 from pwm.locomotion.vec_env import SimulationVecEnv
 from pwm.runtime.checkpoint import Checkpoint, Groups
 from pwm.runtime.seeding import stream_seed

@@ -27,7 +27,7 @@ class CompareConfig:
     """Settings of ``pwm compare``.
 
     Attributes:
-        tasks: names of locomotion environments, such as ``[ant,hopper]``.
+        tasks: names of locomotion environments, such as ``ant,hopper``.
         methods: some of ``pwm``, ``shac``, ``ppo`` and ``sac``. One that a task does not allow, as
             shac where the simulator has no gradients, is left out there, and it is said.
         steps: control steps of a run, all its environments together.

@@ -38,9 +38,7 @@ class SimulatorWorld:
         features: of observations (N, observation_size), what the policy sees.
     """
 
-    def __init__(
-        self, simulation: BatchedSimulation, features: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, simulation: BatchedSimulation, features: Callable[[Tensor], Tensor]) -> None:
         self.simulation, self._features = simulation, features
 
     def roll_out(self, act: Act, noise: Tensor, seed: int) -> Rollout:
@@ -161,9 +159,7 @@ def steepest(
 ) -> list[Tensor]:
     """The direction in which the mean return of a horizon rises fastest, by the gradient."""
     rollout = world.roll_out(space.at(), noise[:horizon], seed)
-    grads = torch.autograd.grad(
-        rollout.returns[-1].sum(), rollout.actions, materialize_grads=True
-    )
+    grads = torch.autograd.grad(rollout.returns[-1].sum(), rollout.actions, materialize_grads=True)
     flat = rollout.features.flatten(0, 1), noise[:horizon].flatten(0, 1)
     return space.gradient(*flat, torch.stack(grads).flatten(0, 1))
 

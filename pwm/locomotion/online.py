@@ -136,7 +136,9 @@ class OnlinePwm:
         of_policy = self.of_policy.iteration(Inputs(start.unsqueeze(0), self.of_policy.noise()))
         self._iterations += 1
         found = {f"model_{name}": float(value) for name, value in of_model.items()}
-        return found | {name: float(value) for name, value in of_policy.items()} | {"reward": reward}
+        return (
+            found | {name: float(value) for name, value in of_policy.items()} | {"reward": reward}
+        )
 
     @torch.no_grad()
     def _play(self, count: int, at_random: bool) -> float:

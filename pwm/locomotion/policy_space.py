@@ -81,6 +81,8 @@ class PolicySpace:
         """The same direction in units of actions' change at states (n, size)."""
         scale = torch.stack([part.square().sum() for part in direction]).sum().sqrt()
         unit = [part / scale.clamp(min=1e-12) for part in direction]
-        noise = torch.zeros(len(features), self._actors.action_mask.shape[1], device=features.device)
+        noise = torch.zeros(
+            len(features), self._actors.action_mask.shape[1], device=features.device
+        )
         length = self.change(unit, features, noise).square().mean().sqrt()
         return [part / length.clamp(min=1e-12) for part in unit]

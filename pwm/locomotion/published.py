@@ -44,7 +44,9 @@ class Published:
 def published_curves(task: str) -> list[Published]:
     """What is published on a task; nothing for one that others do not have."""
     rows = [row for row in _rows() if row["task"] == task]
-    return [_of(method, [row for row in rows if row["method"] == method]) for method in _methods(rows)]
+    return [
+        _of(method, [row for row in rows if row["method"] == method]) for method in _methods(rows)
+    ]
 
 
 def _methods(rows: Iterable[dict[str, str]]) -> list[str]:

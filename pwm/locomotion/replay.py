@@ -126,15 +126,11 @@ class Replay:
         terminated = self._columns["terminated"][at, envs].cumsum(0) > 0
         return ~(self._columns["truncated"][at, envs] & ~terminated).any(0)
 
-    def _draw(
-        self, count: int, ahead: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _draw(self, count: int, ahead: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows that have ``ahead`` rows from there on, and environments, (count,) each."""
         kept = min(self._added, self._rows)
         oldest = self._added - kept
-        rows = torch.randint(
-            kept - ahead + 1, (count,), generator=generator, device=self._device
-        )
+        rows = torch.randint(kept - ahead + 1, (count,), generator=generator, device=self._device)
         envs = torch.randint(self._num_envs, (count,), generator=generator, device=self._device)
         return (rows + oldest) % self._rows, envs
 

@@ -93,11 +93,19 @@ class Shac:
                 f"{simulation.name} cannot be differentiated, which shac needs; leave shac out of "
                 "methods=."
             )
-        self.simulation, self.config, self._total, self._seed = simulation, config, total_steps, seed
+        self.simulation, self.config, self._total, self._seed = (
+            simulation,
+            config,
+            total_steps,
+            seed,
+        )
         self._observation = simulation.reset(stream_seed(seed, "episodes"))
         device = self._observation.device
         self._task = task_of(simulation)
-        inputs, masks = simulation.observation_size, action_masks([self._task], simulation.action_size)
+        inputs, masks = (
+            simulation.observation_size,
+            action_masks([self._task], simulation.action_size),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "weights"))
             self.actors = Actors(inputs, masks, config.networks).to(device)

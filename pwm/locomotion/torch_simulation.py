@@ -99,4 +99,5 @@ class TorchSimulation(ABC):
         self._generator.set_state(state["random"].cpu())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Drop the states."""
+        self._state = torch.empty(0)

@@ -75,7 +75,7 @@ class SimulationVecEnv(VecEnv):
         """See Stable-Baselines3."""
         return [False for _ in self._get_indices(indices)]
 
-    def _get_indices(self, indices: None | int | Iterable[int]) -> Sequence[int]:
+    def _get_indices(self, indices: int | Iterable[int] | None) -> Sequence[int]:
         return list(range(self.num_envs)) if indices is None else np.atleast_1d(indices).tolist()
 
 

@@ -33,6 +33,8 @@ INPUTS = {
     "status": {"run"},
     "gather": {"run"},
     "doctor": set(),
+    "compare": set(),
+    "landscape": {"checkpoint"},
 }
 
 # Of the commands that compare their settings with those of an earlier run.
@@ -51,6 +53,8 @@ MAY_CHANGE = {
         "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay",
         "collect", "pretrain", "extract", "evaluate", "collect_with", "record_evaluation", "solved",
     },
+    "compare": {"tasks", "methods", "seeds", "device", "save_every"},
+    "landscape": {"device"},
 }  # fmt: skip
 
 # Settings of text, or a list of texts, that name no file to read.
@@ -59,7 +63,7 @@ NO_PATHS = {
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
     "aggregate", "collect_with",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
-    "baselines", "metaworld", "task", "format", "license", "message",  # words
+    "baselines", "metaworld", "task", "tasks", "methods", "format", "license", "message",  # words
     "repo", "revision", "datasets", "host",  # of services
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pwm.core.errors import PwmError
+from pwm.core.suites import Suite
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.gradient_study import (
     ModelWorld,
@@ -22,7 +23,6 @@ from pwm.locomotion.gradient_study import (
 from pwm.locomotion.landscape import LandscapeConfig, landscape
 from pwm.locomotion.learner import task_of
 from pwm.locomotion.policy_space import PolicySpace
-from pwm.core.suites import Suite
 from pwm.models.actor_critic import ActorCriticSize, Actors
 from pwm.models.world_model import ModelSize, WorldModel
 

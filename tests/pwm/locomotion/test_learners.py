@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from pwm.cli.main import config_directory
 from pwm.core.errors import PwmError
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.locomotion.catalog import make_simulation
@@ -145,8 +147,6 @@ def test_settings_of_a_method_are_named_with_it(block, change):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["pwm", "shac", "ppo", "sac"])
 def test_every_method_learns_to_swing_a_pendulum_up(method):
-    from pwm.cli.main import config_directory
-    from omegaconf import OmegaConf
 
     small = OmegaConf.load(config_directory() / "compare" / "small.yaml")
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MethodSettings), small))
