@@ -51,3 +51,10 @@ def test_a_file_and_the_tasks_must_fit(tmp_path):
     with pytest.raises(PwmError, match="names cup-catch, which the data lack"):
         chosen_groups(str(file), TASKS[:2], False)
     assert chosen_groups(str(file), TASKS[:1], True) == [["walker-run"]]
+
+
+def test_embodiments_of_the_benchmark():
+    groups = by_embodiment(list(get_suite("mt80")))
+    assert max(map(len, groups)) == 50
+    assert {"walker-stand", "walker-run-backwards"} < set(groups[0])
+    assert len(groups[0]) == 5
