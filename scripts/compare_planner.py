@@ -30,10 +30,11 @@ from rich.table import Table
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.evaluation.agents import ActFunction, act_function
-from pwm.evaluation.evaluate import PLANNER, PLANNER_ACTOR, EvaluateConfig, evaluate
+from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.evaluation.mppi import Planner, PlannerConfig
 from pwm.evaluation.mppi_agent import MPPIAgent
 from pwm.evaluation.mppi_guides import ActorAndCritic, TDMPC2Guide, TerminalValue
+from pwm.evaluation.planning import PLANNER, PLANNER_ACTOR
 from pwm.evaluation.scores import EXTRACTED, METHOD_LABELS, Results
 from pwm.models.policy_directory import find_policies
 from pwm.models.world_model import load_world_model

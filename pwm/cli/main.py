@@ -91,6 +91,13 @@ COMMANDS = {
         "train one world model on all tasks of a store",
         "pwm pretrain data=runs/mt30/data model=5M out=runs/mt30/world_model",
     ),
+    "analyze": Command(
+        "pwm.analysis.analyze",
+        "analyze",
+        "AnalyzeConfig",
+        "how the tasks of a world model relate, which need what, and groups of them",
+        "pwm analyze checkpoint=runs/mt30/world_model data=runs/mt30/data out=runs/mt30/analysis",
+    ),
     "extract": Command(
         "pwm.extraction.extract",
         "extract",

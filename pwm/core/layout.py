@@ -8,3 +8,6 @@ JOBS = "jobs"
 
 BEST = "best"
 """In a run of growth: the directory of each task's best policy so far."""
+
+GROUPS = "groups.json"
+"""In a directory of several world models: which one knows which task."""

@@ -15,7 +15,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import directory_sha256, make_directory, write_atomically, writing
 from pwm.core.progress import console
 from pwm.core.settings import require_inputs, setting
-from pwm.core.suites import get_suite
+from pwm.core.suites import get_suite, task_names
 from pwm.core.validation import require_choice, require_writable
 from pwm.deployment.comparison import Run, compared, latency
 from pwm.deployment.metadata import described, metadata
@@ -98,8 +98,8 @@ def _sources(config: DeployConfig) -> Iterator[tuple[Source, str]]:
     """What to deploy and the digests of what it comes from, after the files to write are free."""
     out = Path(config.out)
     if config.checkpoint is not None:
-        model = load_world_model(config.checkpoint)
         assert config.task is not None
+        model = load_world_model(config.checkpoint, tasks=task_names(config.task))
         (task, *others) = get_suite(config.task, model.suite)
         if others or task.name not in model.suite:
             raise PwmError(

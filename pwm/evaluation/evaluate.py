@@ -39,9 +39,8 @@ from pwm.evaluation.chosen_tasks import chosen_suite
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import run_episodes
 from pwm.evaluation.model_sizes import model_sizes
-from pwm.evaluation.mppi import Planner, PlannerConfig
-from pwm.evaluation.mppi_agent import MPPIAgent, content_of
-from pwm.evaluation.mppi_guides import ActorAndCritic, TDMPC2Guide, TerminalValue
+from pwm.evaluation.mppi import PlannerConfig
+from pwm.evaluation.planning import PLANNER_ACTOR, PLANNERS, Planning
 from pwm.evaluation.recording import recording_into
 from pwm.evaluation.results_csv import write_csv
 from pwm.evaluation.score_tables import print_results
@@ -57,13 +56,11 @@ from pwm.evaluation.videos import require_frames, require_video, write_strips, w
 from pwm.extraction.behavior_cloning import CloningConfig, saved_clones
 from pwm.models.policy import Policy
 from pwm.models.policy_directory import find_policies, policy_path, policy_tasks
-from pwm.models.world_model import WorldModel, load_world_model
+from pwm.models.world_models import WorldModels, load_world_models
 from pwm.runtime.device import resolve_device, use_device
 from pwm.runtime.run_dir import open_run, require_output
 from pwm.simulation.watched_env import require_environments
 
-PLANNER, PLANNER_ACTOR = "planner", "planner+actor"
-PLANNERS = (PLANNER, PLANNER_ACTOR)
 SCORED_DATA = ("data_mean", "data_best")
 CLONES = ("bc", "bc_best")
 FROM_DATA = (*CLONES, *SCORED_DATA)
@@ -207,7 +204,7 @@ class _Inputs:
     """The models, policies and data of an evaluation, read before anything is written."""
 
     config: EvaluateConfig
-    model: WorldModel | None
+    models: WorldModels | None
     policies: Mapping[str, Policy]
     suite: Suite
     store: EpisodeStore | None
@@ -215,23 +212,23 @@ class _Inputs:
     @classmethod
     def read(cls, config: EvaluateConfig) -> _Inputs:
         """Read what a config names; raise PwmError for what is missing or damaged."""
-        model = None
+        models = None
         if config.planners:
             assert config.checkpoint is not None
-            model = load_world_model(config.checkpoint, use_device(config.device))
+            models = load_world_models(config.checkpoint, use_device(config.device))
         directory = config.policy_directory
         if directory is not None:
             known, owner = policy_tasks(Path(directory)), directory
         else:
-            assert model is not None
-            known, owner = {task.name: task for task in model.suite}, str(config.checkpoint)
+            assert models is not None
+            known, owner = {task.name: task for task in models.suite}, str(config.checkpoint)
         suite = chosen_suite(config.tasks, known, owner)
         policies = {}
         if directory is not None:
             policies = find_policies(Path(directory), suite.names)
         suite = Suite(suite.name, require_environments(suite))
         store = EpisodeStore.open(config.data) if config.data is not None else None
-        inputs = cls(config, model, policies, suite, store)
+        inputs = cls(config, models, policies, suite, store)
         inputs.require_fit()
         return inputs
 
@@ -245,7 +242,7 @@ class _Inputs:
         if self.config.video or self.config.strip:
             require_frames(self.suite)
         for name in self.config.planners:
-            self.guide(name)
+            self.planning(name)
         wanted = set(self.config.baselines)
         if self.store is not None and wanted & set(FROM_DATA):
             shared_tasks(self.store, self.suite, self.suite.names)  # raises where sizes differ
@@ -271,19 +268,11 @@ class _Inputs:
                 f"{' and '.join(SCORED_DATA)} out of baselines."
             )
 
-    def guide(self, planner: str) -> TerminalValue:
-        """The proposals and terminal values of a planner.
-
-        Raises:
-            PwmError: if the world model lacks it, or a task.
-        """
-        assert self.model is not None
-        for task in self.suite:
-            self.model.suite.id(task.name)  # raises for a task that the world model does not have
-        if planner == PLANNER:
-            return TDMPC2Guide(self.model)
+    def planning(self, planner: str) -> Planning:
+        """A planner on the world models; raises PwmError if one lacks what it needs, or a task."""
+        assert self.models is not None
         directory = Path(self.config.policy_directory or "")
-        return ActorAndCritic.load(self.model, self.policies, directory)
+        return Planning(planner, self.models, self.suite, self.policies, directory)
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -359,13 +348,8 @@ def _agents(inputs: _Inputs) -> dict[str, AnyAgent]:
             clones = saved_clones(to, store, suite.tasks, best, config.cloning, config.seed)
             agents[name] = SavedPolicies.at(clones)
     for name in config.planners:
-        model = inputs.model
-        assert model is not None
-        made_of: dict[str, Any] = {"model": content_of(model)}
-        if name == PLANNER_ACTOR:
-            made_of["policies"] = extracted.digests
-        planner = Planner(model, inputs.guide(name), config.planner)
-        agents[name] = MPPIAgent(planner, model.suite, model.bins.device, made_of)
+        digests = {"policies": extracted.digests} if name == PLANNER_ACTOR else {}
+        agents[name] = inputs.planning(name).agent(config.planner, digests)
     return agents
 
 
@@ -375,7 +359,9 @@ def _settings(inputs: _Inputs) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "policy": config.policy,
         "data": config.data,
-        "world_model": model_sizes(inputs.policies.values(), inputs.model),
+        "world_model": model_sizes(
+            inputs.policies.values(), inputs.models.models if inputs.models else ()
+        ),
         "data_rows": {t.name: store.record(t.name).rows for t in inputs.suite} if store else None,
     }
     if own := [task.table() for task in inputs.suite if task.domain == "gymnasium"]:

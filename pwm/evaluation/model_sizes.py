@@ -10,14 +10,14 @@ from pwm.models.sizes import size_name
 from pwm.models.world_model import ModelSize, WorldModel
 
 
-def model_sizes(policies: Iterable[Policy], model: WorldModel | None) -> str | None:
+def model_sizes(policies: Iterable[Policy], models: Iterable[WorldModel]) -> str | None:
     """The sizes of the world models that policies and planners have, such as ``48M``, or None."""
     sizes = {
         _millions(ModelSize(**a["model"]), a["obs_dim"], a["action_dim"])
         for policy in policies
         if (a := policy.architecture)["model"] is not None
     }
-    if model is not None:
+    for model in models:
         sizes.add(_millions(model.size, model.suite.obs_dim, model.suite.action_dim))
     return ", ".join(sorted(sizes)) or None
 

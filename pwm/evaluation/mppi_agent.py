@@ -84,6 +84,35 @@ class MPPIAgent(BatchedAgent):
         ]
 
 
+class GatedAgent(BatchedAgent):
+    """Planners on several world models, of which each plays the tasks of its own.
+
+    Args:
+        agents: by task name.
+    """
+
+    def __init__(self, agents: Mapping[str, MPPIAgent]) -> None:
+        self._agents = dict(agents)
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """See :class:`BatchedAgent`."""
+        return self._agents[task.name].identity(task)
+
+    def begin(self, task: Task, seeds: Sequence[int]) -> Plans:
+        """See :class:`BatchedAgent`."""
+        return self._agents[task.name].begin(task, seeds)
+
+    def act(self, waiting: Sequence[tuple[Plans, np.ndarray]]) -> list[np.ndarray]:
+        """See :class:`BatchedAgent`."""
+        rows: dict[MPPIAgent, list[int]] = {}
+        for row, (plans, _) in enumerate(waiting):
+            rows.setdefault(self._agents[plans.task.name], []).append(row)
+        actions: dict[int, np.ndarray] = {}
+        for agent, own in rows.items():
+            actions |= zip(own, agent.act([waiting[row] for row in own]), strict=True)
+        return [actions[row] for row in range(len(waiting))]
+
+
 def _settings(planner: Planner) -> dict[str, Any]:
     """What of a planner decides how an episode goes, apart from last bits."""
     settings, precision = asdict(planner.config), planner.config.precision

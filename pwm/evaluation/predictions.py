@@ -17,6 +17,7 @@ from pwm.models.math import survival
 from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.runtime.checkpoint import is_checkpoint, read_meta
+from pwm.runtime.grouped import is_grouped
 
 
 class Prediction(NamedTuple):
@@ -83,7 +84,7 @@ def world_model_of(policy: Policy, path: Path, given: str | None) -> WorldModel:
         PwmError: if it is not found, is damaged, or the policy does not read its latents.
     """
     if given is not None:
-        model = load_world_model(given)
+        model = load_world_model(given, tasks=[policy.task.name])
         require_same_encoder(model, policy)
         return model
     named = read_meta(path, "policy").get("made_by", {}).get("config", {}).get("checkpoint")
@@ -91,10 +92,10 @@ def world_model_of(policy: Policy, path: Path, given: str | None) -> WorldModel:
     places += [parent / "world_model" for parent in path.absolute().parents[:2]]
     fault: PwmError | None = None
     for place in places:
-        if not is_checkpoint(place) and not (place / "checkpoints").is_dir():
+        if not (is_checkpoint(place) or is_grouped(place) or (place / "checkpoints").is_dir()):
             continue
         try:
-            model = load_world_model(place)
+            model = load_world_model(place, tasks=[policy.task.name])
             require_same_encoder(model, policy)
             return model
         except PwmError as error:

@@ -33,6 +33,7 @@ from pwm.extraction.groups import (
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.world_model import WorldModel, load_world_model
+from pwm.models.world_models import load_world_models
 from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.checkpoint import is_checkpoint
@@ -59,19 +60,11 @@ def extract(config: ExtractConfig) -> Path:
     config.validate()
     device = use_device(config.device)
     say_if_busy(device)
-    model = load_world_model(config.checkpoint, device)
-    ensemble = _ensemble(config, model)
-    tasks = _tasks(config, model.suite)
+    models = load_world_models(config.checkpoint, device)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
-    tasks = _with_data(config, store, model.suite, tasks, bad)
-    names = [task.name for task in tasks]
-    traits = Traits(model.size, has_q=False, episodic=model.episodic)
-    for line in data_warnings(store, model.suite, names, bad, traits, refuses=False):
-        console.print(line)
-    earlier: dict[str, Networks] = {}
-    if config.init is not None:
-        earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
+    tasks = _with_data(config, store, models.suite, _tasks(config, models.suite), bad)
+    parts = [_Part(*part, config, store, bad) for part in models.split(tasks)]
     out = Path(config.out)
     made_of = _made_of(config, tasks)
     kept = kept_tasks(out, tasks)
@@ -80,20 +73,59 @@ def extract(config: ExtractConfig) -> Path:
             console.print(
                 f"{out} has {done} of {len(tasks)} policies already; they are kept.", soft_wrap=True
             )
-        for members in planned_groups(out, tasks, partial(_group_size, config, model, ensemble)):
-            if all(is_checkpoint(out / task.name) for task in members):
-                names = [task.name for task in members]
-                delete_steps(group_directory(out, names) / "checkpoints")  # if a kill left some
-            else:
-                make = partial(Group, model, store, members, config, bad, earlier, ensemble)
-                _extract_and_free(make, out)
+        for part in parts:
+            part.extract(out)
     bad.report(console.print)
     return out
 
 
-def _ensemble(config: ExtractConfig, model: WorldModel) -> list[WorldModel]:
+class _Part:
+    """The tasks of one world model.
+
+    Args:
+        model: the world model.
+        tasks: of it.
+        config: of the extraction.
+        store: the data.
+        bad: told of bad data.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        tasks: Sequence[Task],
+        config: ExtractConfig,
+        store: EpisodeStore,
+        bad: BadData,
+    ) -> None:
+        self._tasks, self._config = tasks, config
+        names = [task.name for task in tasks]
+        ensemble = _ensemble(config, model, names)
+        traits = Traits(model.size, has_q=False, episodic=model.episodic)
+        for line in data_warnings(store, model.suite, names, bad, traits, refuses=False):
+            console.print(line)
+        earlier: dict[str, Networks] = {}
+        if config.init is not None:
+            earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
+
+        def make(members: Sequence[Task]) -> Group:
+            return Group(model, store, members, config, bad, earlier, ensemble)
+
+        self._make, self._size = make, partial(_group_size, config, model, ensemble)
+
+    def extract(self, out: Path) -> None:
+        """Learn the policies that are not there yet."""
+        for members in planned_groups(out, self._tasks, self._size):
+            if all(is_checkpoint(out / task.name) for task in members):
+                names = [task.name for task in members]
+                delete_steps(group_directory(out, names) / "checkpoints")  # if a kill left some
+            else:
+                _extract_and_free(partial(self._make, members), out)
+
+
+def _ensemble(config: ExtractConfig, model: WorldModel, tasks: Sequence[str]) -> list[WorldModel]:
     """The further world models, which must know the same tasks in the same sizes."""
-    ensemble = [load_world_model(path, model.bins.device) for path in config.ensemble]
+    ensemble = [load_world_model(path, model.bins.device, tasks) for path in config.ensemble]
     for path, other in zip(config.ensemble, ensemble, strict=True):
         if other.suite != model.suite:
             raise PwmError(

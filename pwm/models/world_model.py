@@ -7,7 +7,7 @@ broadcasts against them, so ``(B,)`` serves both (B, ...) and time-first (H, B, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp, side_by_si
 from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
 from pwm.runtime.device import resolve_device
+from pwm.runtime.grouped import member_of
 from pwm.runtime.training_checkpoints import load_latest
 
 KIND = "world_model"
@@ -292,18 +293,23 @@ def model_meta(model: WorldModel) -> dict[str, Any]:
     }
 
 
-def load_world_model(path: str | Path, device: str | torch.device = "cpu") -> WorldModel:
+def load_world_model(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    tasks: Iterable[str] | None = None,
+) -> WorldModel:
     """Open a world model, frozen and in evaluation mode.
 
     Args:
         path: a pretraining run directory (its newest whole checkpoint is taken) or one checkpoint.
         device: where it runs.
+        tasks: names; of a directory of several world models the one for these tasks is opened.
 
     Raises:
         PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
     device = resolve_device(str(device))
-    checkpoint = _find_world_model(Path(path))
+    checkpoint = _find_world_model(member_of(Path(path), tasks))
     meta = checkpoint.meta
     model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))
     return model.to(device).eval().requires_grad_(False)

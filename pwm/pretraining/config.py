@@ -14,6 +14,7 @@ from pwm.core.suites import Suite, task_names
 from pwm.core.validation import (
     require_at_least,
     require_choice,
+    require_exists,
     require_resume,
     require_seed,
     require_valid,
@@ -81,6 +82,8 @@ class PretrainConfig(LearnerConfig):
             and its normalization stays, so that policies learned in them still read what they know.
         sampling: which windows are drawn more often than others.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
+        groups: one world model for each of so many groups of tasks, by embodiment, or for each
+            group in a file that ``pwm analyze`` wrote; they share ``steps`` by their tasks.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         batch_size: windows of an update, over all ranks and passes.
         accumulate: passes in which each rank goes through its share of the windows before it takes
@@ -105,6 +108,7 @@ class PretrainConfig(LearnerConfig):
     init_normalization: str = "keep"
     freeze_encoder: bool = False
     suite: Any = None
+    groups: Any = None
     seed: int = 0
     device: str = setting("auto", may_change=True)
     compile: str = "auto"
@@ -158,6 +162,7 @@ class PretrainConfig(LearnerConfig):
         require_data_device(self.data_device, resolve_device(self.device))
         if self.suite is not None:
             task_names(self.suite)
+        self._require_groups()
         require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
@@ -165,6 +170,19 @@ class PretrainConfig(LearnerConfig):
     def from_nothing(self) -> PretrainConfig:
         """These settings without those that need a world model to start from."""
         return replace(self, freeze_encoder=False, sampling=replace(self.sampling, surprise=0.0))
+
+    def _require_groups(self) -> None:
+        """Raise PwmError unless ``groups`` is none, a number or the path of a file."""
+        groups = self.groups
+        if groups is None:
+            return
+        if isinstance(groups, str):
+            require_exists(groups)
+        elif isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+            raise PwmError(
+                f"groups={groups!r} must be a number of groups, at least 1, or a file of groups "
+                "that pwm analyze wrote."
+            )
 
     def _require_init(self) -> None:
         """Raise PwmError for settings that need a world model to start from, or do not fit it."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from pwm.core.suites import Suite
 from pwm.data.problems import BadData
 from pwm.data.shared_tasks import shared_tasks
-from pwm.data.splits import episodes_in_split
+from pwm.data.splits import Split, episodes_in_split
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import Batch, WindowSampler
 from pwm.models.math import symexp
@@ -30,12 +30,15 @@ def held_out_windows(
     tasks: Sequence[str] | None = None,
     bad: BadData | None = None,
     terminations: bool = False,
+    *,
+    per_task: int = _WINDOWS_PER_TASK,
+    split: Split = "held_out",
 ) -> list[Batch]:
     """The windows of held-out episodes that :func:`diagnose` judges a model by.
 
     They are of the named tasks of the suite, by default of all that the store has, and as long as
     the longest of `STEPS` that fits into a held-out episode of their task; those of equal length
-    are one batch.
+    are one batch. Windows of the same lengths come from another ``split`` if that is asked for.
 
     Raises:
         PwmError: if a task has no held-out episode, unless ``bad`` leaves that out.
@@ -49,8 +52,8 @@ def held_out_windows(
     by_steps.setdefault(max(by_steps, default=max(STEPS)), []).extend(without)
     return [
         WindowSampler(
-            store, steps, _WINDOWS_PER_TASK * len(names), seed, split="held_out", suite=suite,
-            tasks=names, device=device, data_device="cpu", memory=0, bad=bad,
+            store, steps, per_task * len(names), seed, split=split, suite=suite, tasks=names,
+            device=device, data_device="cpu", memory=0, bad=bad,
             terminations=terminations,
         ).batch(0)
         for steps, names in sorted(by_steps.items())

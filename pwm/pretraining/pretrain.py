@@ -18,7 +18,7 @@ from pwm.core.files import write_atomically
 from pwm.core.fingerprints import definitions
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
-from pwm.core.suites import get_suite
+from pwm.core.suites import get_suite, task_names
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
@@ -40,6 +40,7 @@ from pwm.pretraining.config import (
 )
 from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import diagnose, held_out_windows
+from pwm.pretraining.grouped import pretrain_groups
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.pretraining.surprise import prediction_errors
@@ -57,6 +58,8 @@ from pwm.runtime.training_checkpoints import list_steps, load_latest, require_sa
 def pretrain(config: PretrainConfig) -> Path:
     """Train a world model as configured, going on from the newest checkpoint if there is one.
 
+    With ``groups``, one per group of tasks.
+
     Returns:
         The run directory, which :func:`load_world_model` opens.
 
@@ -65,7 +68,10 @@ def pretrain(config: PretrainConfig) -> Path:
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
     with join_ranks(config) as ranks:
-        _pretrain(config, ranks)
+        if config.groups is None:
+            _pretrain(config, ranks)
+        else:
+            pretrain_groups(config, ranks, _pretrain)
     return Path(config.out)
 
 
@@ -81,7 +87,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             )
         bad = BadData(config.on_error)
         store = open_checked(config.data, bad)
-        given = None if config.init is None else load_world_model(config.init).unfreeze()
+        given = None if config.init is None else _given(config, "cpu").unfreeze()
         if given is not None and config.q_and_prior and not given.has_q:
             raise PwmError(
                 f"q_and_prior=true, and {config.init} has neither Q nor prior; leave it out, or "
@@ -156,10 +162,17 @@ def _episode_weights(
     """
     sampling, errors = config.sampling, None
     if sampling.surprise and config.init is not None:
-        model = load_world_model(config.init, device)
+        model = _given(config, device)
         found = torch.as_tensor(prediction_errors(model, sampler, config.seed)).to(device)
         errors = ranks.broadcast(found).cpu().numpy()
     return sampler.episode_weights(sampling, errors) if sampling.in_use else None
+
+
+def _given(config: PretrainConfig, device: torch.device | str) -> WorldModel:
+    """The world model of ``init``, of several that for the tasks to train on."""
+    assert config.init is not None
+    names = None if config.suite is None else task_names(config.suite)
+    return load_world_model(config.init, device, names)
 
 
 def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:

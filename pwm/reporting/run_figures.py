@@ -17,21 +17,23 @@ from pwm.core.errors import PwmError
 from pwm.data.store import EpisodeStore
 from pwm.evaluation.scores import Results, read_json
 from pwm.reporting import plots
+from pwm.runtime.grouped import is_grouped, read_members
 
 _PRIMARY_CURVES = ("imagined_return", "return", "actor_loss")
 
 
 def pretraining_figures(run: Path) -> list[dict[str, Any]]:
     """Every metric of pretraining, losses first; those of every task in one figure."""
-    whole: dict[str, plots.Curve] = {}
+    whole: dict[str, list[plots.Curve]] = {}
     by_metric: dict[str, list[plots.Curve]] = {}
-    for key, curve in _curves(run / "world_model" / "metrics.jsonl").items():
-        _, slash, metric = key.partition("/")
-        if slash:
-            by_metric.setdefault(f"{metric} of every task", []).append(curve)
-        else:
-            whole[key] = curve
-    figures = {key: ([whole[key]], key) for key in sorted(whole, key=lambda k: "loss" not in k)}
+    for directory in _world_models(run / "world_model"):
+        for key, curve in _curves(directory / "metrics.jsonl").items():
+            _, slash, metric = key.partition("/")
+            if slash:
+                by_metric.setdefault(f"{metric} of every task", []).append(curve)
+            else:
+                whole.setdefault(key, []).append(curve)
+    figures = {key: (whole[key], key) for key in sorted(whole, key=lambda k: "loss" not in k)}
     figures |= {title: (curves, f"{title}, and the median") for title, curves in by_metric.items()}
     return [
         {
@@ -41,6 +43,11 @@ def pretraining_figures(run: Path) -> list[dict[str, Any]]:
         }
         for title, (curves, name) in figures.items()
     ]
+
+
+def _world_models(path: Path) -> list[Path]:
+    """Where the metrics of pretraining are: one place, or one per world model of a group."""
+    return [member.path for member in read_members(path)] if is_grouped(path) else [path]
 
 
 def extraction_figures(run: Path, tasks: Sequence[str]) -> dict[str, Any] | None:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pwm.core.errors import PwmError
 from pwm.core.fingerprints import MadeOf, changed, fingerprint
 from pwm.core.layout import MANIFEST_NAME
 from pwm.core.settings import input_settings
 from pwm.runtime.checkpoint_index import INDEX
+from pwm.runtime.grouped import is_grouped, read_members
 
 _STEPS = "checkpoints"  # in a run directory
 
@@ -56,7 +58,7 @@ def _content(path: Path, tasks: list[str] | None) -> MadeOf:
             return {_of(n): fingerprint(indices[n].read_bytes()) for n in tasks if n in indices}
         digests = [fingerprint(index.read_bytes()) for _, index in sorted(indices.items())]
         return {"": fingerprint(digests)} if digests else {}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, PwmError):
         return {}  # whoever reads it says why
 
 
@@ -72,7 +74,17 @@ def _of(task: str) -> str:
 
 
 def _indices(path: Path) -> dict[str, Path]:
-    """The files whose checksums name the content of a path's checkpoint, or of its children's."""
+    """The files whose checksums name the content of a path's checkpoint, or of its children's.
+
+    Of several world models, that of each task.
+    """
+    if is_grouped(path):
+        return {
+            task: index
+            for member in read_members(path)
+            for index in _indices(member.path).values()
+            for task in member.tasks
+        }
     if (path / INDEX).is_file():
         return {"": path / INDEX}
     if steps := sorted((path / _STEPS).glob(f"step_*/{INDEX}")):

@@ -1,0 +1,1 @@
+"""How the tasks of a world model relate to one another."""
