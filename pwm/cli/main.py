@@ -91,6 +91,14 @@ COMMANDS = {
         "train one world model on all tasks of a store",
         "pwm pretrain data=runs/mt30/data model=5M out=runs/mt30/world_model",
     ),
+    "adapt": Command(
+        "pwm.adaptation.adapt",
+        "adapt",
+        "AdaptConfig",
+        "bring a new task or robot into a world model",
+        "pwm adapt task=mine.yaml data=runs/mine/data checkpoint=checkpoints/mt30/world_model "
+        "out=runs/mine/world_model",
+    ),
     "extract": Command(
         "pwm.extraction.extract",
         "extract",
