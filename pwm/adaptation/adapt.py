@@ -167,7 +167,7 @@ class _Report:
             task: [{"embedding_of": name, "loss": loss} for name, loss in ranked]
             for task, ranked in self.ranking.items()
         }
-        content = {"embeddings": embeddings, "new_tasks": self.new}
+        content: dict[str, Any] = {"embeddings": embeddings, "new_tasks": self.new}
         if any(self.old.values()):
             content |= {"old_tasks": self.old, "most_forgotten": worst_forgotten(self.old)}
         write_atomically(self.out / REPORT, json.dumps(content, indent=1).encode())

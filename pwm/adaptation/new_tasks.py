@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from pwm.pretraining.normalization import observation_moments
 _WINDOWS = 64  # of a task, by which embeddings are compared
 
 
-def with_new_tasks(known: Suite, spec: object, store: EpisodeStore, owner: object) -> Suite:
+def with_new_tasks(known: Suite, spec: Any, store: EpisodeStore, owner: object) -> Suite:
     """A suite's tasks and behind them those that a setting names.
 
     Args:
@@ -35,7 +36,7 @@ def with_new_tasks(known: Suite, spec: object, store: EpisodeStore, owner: objec
     Raises:
         PwmError: if one is known, or is another one in the store.
     """
-    asked = get_suite(spec, store.suite)  # type: ignore[arg-type]
+    asked = get_suite(spec, store.suite)
     require_same_environments(asked, store.suite, store.path)
     if has := [name for name in asked.names if name in known]:
         raise PwmError(

@@ -104,9 +104,9 @@ def linear_layers(model: WorldModel) -> dict[str, nn.Module]:
     """All linear layers but those of Q ensemble and prior, by name."""
     parts = ["encoder", "dynamics", "reward_head", *["termination_head"] * model.episodic]
     return {
-        f"{part}.{i}": layer
+        f"{part}.{name}": layer
         for part in parts
-        for i, layer in enumerate(model.get_submodule(part))  # type: ignore[arg-type]
+        for name, layer in model.get_submodule(part).named_children()
     }
 
 

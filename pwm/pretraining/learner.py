@@ -111,7 +111,7 @@ class WorldModelLearner:
     ) -> None:
         self.model, self.config, self.discount = model, config, discount
         self._saved = model if deltas is None else deltas
-        self.saved_meta = {} if deltas is None else deltas.meta
+        self.saved_meta: dict[str, Any] = {} if deltas is None else deltas.meta
         accelerator = accelerator or Accelerator(discount.device)
         aggregator = make_aggregator(config.aggregate)
         if aggregator is not None or deltas is not None:  # on the host; of weights made anew

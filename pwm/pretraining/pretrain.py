@@ -133,7 +133,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             model.freeze_encoder()
         with ranks.raise_together():
             targets = None if config.finetune == "none" else Targets(config, sampler)
-        deltas = None if targets is None else _made_ready(model.to(device), targets, config, ranks)
+        deltas = None if targets is None else _made_ready(model, targets, config, device, ranks)
         learner = _learner(model, config, device, ranks, deltas)
         with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
@@ -173,25 +173,31 @@ def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
 
 
 def _made_ready(
-    model: WorldModel, targets: Targets, config: PretrainConfig, ranks: Ranks
+    model: WorldModel,
+    targets: Targets,
+    config: PretrainConfig,
+    device: torch.device,
+    ranks: Ranks,
 ) -> LowRankDeltas | None:
     """Have that of a model train which ``finetune`` says."""
+    if config.finetune not in ("adaptive", "lora"):
+        return train_all(model).deltas
     with ranks.raise_together():
-        if ranks.parallel is not None and config.finetune in ("adaptive", "lora"):
+        if ranks.parallel is not None:
             raise PwmError(
-                f"finetune={config.finetune} runs in one process; start it without torchrun."
+                f"finetune={config.finetune} runs in one process; start it without torchrun and "
+                "parallel=."
             )
     assert config.init is not None
-    ready = train_all(model)
+    model = model.to(device)
     if config.finetune == "adaptive":
         windows = targets.windows(config.finetuning.windows)
         ready = train_important(model, targets.ids, windows, config.finetuning, config)
-    if config.finetune == "lora":
-        ready = train_deltas(
-            model, targets.ids, config.finetuning, Path(config.init), Path(config.out)
-        )
-    for line in ready.lines if ranks.main else ():
-        ranks.print_rank(line)
+    else:
+        base, out = Path(config.init), Path(config.out)
+        ready = train_deltas(model, targets.ids, config.finetuning, base, out)
+    for line in ready.lines:
+        console.print(line, soft_wrap=True)
     return ready.deltas
 
 
