@@ -98,6 +98,14 @@ COMMANDS = {
         "how the tasks of a world model relate, which need what, and groups of them",
         "pwm analyze checkpoint=runs/mt30/world_model data=runs/mt30/data out=runs/mt30/analysis",
     ),
+    "adapt": Command(
+        "pwm.adaptation.adapt",
+        "adapt",
+        "AdaptConfig",
+        "bring a new task or robot into a world model",
+        "pwm adapt task=mine.yaml data=runs/mine/data checkpoint=checkpoints/mt30/world_model "
+        "out=runs/mine/world_model",
+    ),
     "extract": Command(
         "pwm.extraction.extract",
         "extract",

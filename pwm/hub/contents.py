@@ -12,6 +12,7 @@ from pwm.core.layout import MANIFEST_NAME
 from pwm.core.suites import Task
 from pwm.data.inspection import verify
 from pwm.data.store import EpisodeStore
+from pwm.models.low_rank import BASE
 from pwm.models.policy import saved_task
 from pwm.models.policy_directory import policy_path, policy_tasks
 from pwm.models.world_model import KIND, load_world_model, model_meta
@@ -85,7 +86,8 @@ def _gather_bundle(source: Path, parts: list[str], out: Path) -> None:
 
 
 def _gather_world_model(source: Path, out: Path) -> None:
-    if is_checkpoint(source) and set((index := read_index(source, KIND)).groups) == {"model"}:
+    index = read_index(source, KIND) if is_checkpoint(source) else None
+    if index is not None and set(index.groups) == {"model"} and BASE not in index.meta:
         for name in (*index.files(), INDEX):
             _copy(source / name, out / name)
         return

@@ -28,6 +28,7 @@ from pwm.core.validation import (
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.frozen import with_frozen_weights
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp, side_by_side
+from pwm.models.low_rank import on_its_base
 from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
 from pwm.runtime.device import resolve_device
@@ -309,7 +310,7 @@ def load_world_model(
         PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
     device = resolve_device(str(device))
-    checkpoint = _find_world_model(member_of(Path(path), tasks))
+    checkpoint = on_its_base(find_world_model(member_of(Path(path), tasks)), find_world_model)
     meta = checkpoint.meta
     model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))
     return model.to(device).eval().requires_grad_(False)
@@ -340,7 +341,8 @@ def is_episodic(meta: Mapping[str, Any]) -> bool:
     return bool(meta.get("episodic", False))
 
 
-def _find_world_model(path: Path) -> Checkpoint:
+def find_world_model(path: Path) -> Checkpoint:
+    """The checkpoint that :func:`load_world_model` opens, of which it may take a base beside it."""
     if (path / "checkpoints").is_dir():
         found = load_latest(path / "checkpoints", KIND, warnings.warn)
         if found is None:

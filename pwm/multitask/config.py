@@ -18,6 +18,9 @@ from pwm.multitask.aggregation import make_aggregator
 SAMPLING = {"task": "task", "uniform": "task", "rows": "rows", "size": "rows"}
 """Words for how windows are drawn, and what the sampler calls it; all else draws by ``task``."""
 
+DRAWING = ("rows", "size", "progress")
+"""Balances that say how often tasks are drawn."""
+
 BALANCES = (*SAMPLING, "uncertainty", "gradnorm", "dwa", "progress")
 AGGREGATES = ("mean", "upgrad", "pcgrad", "cagrad", "mgda", "imtl_g", "aligned_mtl", "dualproj")
 

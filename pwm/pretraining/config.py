@@ -29,6 +29,7 @@ from pwm.models.world_model import (
     ModelSize,
 )
 from pwm.multitask.config import require_whole_weights
+from pwm.multitask.finetuning import Finetuning, require_finetuning
 from pwm.pretraining.architecture import EPISODIC
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
@@ -96,6 +97,15 @@ class PretrainConfig(LearnerConfig):
         compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
         episodic: whether the world model predicts terminations: ``auto``, if an episode of the data
             terminated; ``always``; ``never``.
+        finetune: of ``init``, for the tasks ``target``: ``full``, all weights, on their windows and
+            the share ``replay`` of others; ``diminish``, as the others fade from batches, or
+            ``switch``, as they are left out at once; ``adaptive``, those units alone that matter
+            more for the targets than for others; ``lora``, low-rank changes of all layers, which
+            are saved as a small file on ``init``. ``none`` trains on all tasks alike.
+        target: the tasks to fine-tune for.
+        replay: the share of the other tasks in the first batches; by default a half where it
+            fades, and else 0.
+        finetuning: what ``finetune`` depends on.
         max_skipped: updates in a row whose loss or gradient may be not finite, and which are
             skipped, before training stops.
     """
@@ -125,6 +135,10 @@ class PretrainConfig(LearnerConfig):
     parallel: str = setting("auto", may_change=True)
     horizon: HorizonSchedule = field(default_factory=HorizonSchedule)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    finetune: str = "none"
+    target: Any = None
+    replay: float | None = None
+    finetuning: Finetuning = field(default_factory=Finetuning)
     on_error: str = setting("stop", may_change=True)
     data_device: str = setting("auto", may_change=True)
     data_memory: float = setting(DEFAULT_MEMORY / 2**30, may_change=True)
@@ -154,6 +168,7 @@ class PretrainConfig(LearnerConfig):
             raise PwmError("compile=always does not go with parallel=fsdp; leave compile out.")
         require_valid("sampling", self.sampling)
         self._require_init()
+        self._require_finetuning()
         if self.parallel == "fsdp":
             require_whole_weights(self)
         require_resume(self)
@@ -183,6 +198,28 @@ class PretrainConfig(LearnerConfig):
                 f"groups={groups!r} must be a number of groups, at least 1, or a file of groups "
                 "that pwm analyze wrote."
             )
+
+    def _require_finetuning(self) -> None:
+        """Raise PwmError for settings of fine-tuning that do not fit each other."""
+        require_finetuning(self)
+        if (self.finetune != "none") != (self.target is not None):
+            raise PwmError(
+                "finetune= and target= go together: how to fine-tune, and for which tasks; give "
+                "both or neither."
+            )
+        if self.finetune == "none":
+            return
+        task_names(self.target)
+        if self.init is None:
+            raise PwmError(
+                f"finetune={self.finetune} needs a world model to start from; give it as init=."
+            )
+        if self.freeze_encoder:
+            raise PwmError(
+                f"finetune={self.finetune} says itself what trains; leave freeze_encoder out."
+            )
+        if self.finetune == "lora" and self.accumulate > 1:
+            raise PwmError("finetune=lora does not go with accumulate; leave one of them out.")
 
     def _require_init(self) -> None:
         """Raise PwmError for settings that need a world model to start from, or do not fit it."""

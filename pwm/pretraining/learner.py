@@ -18,18 +18,18 @@ from pwm.models.world_model import KIND, WorldModel
 from pwm.multitask.aggregation import make_aggregator
 from pwm.multitask.balancing import TaskBalance
 from pwm.multitask.config import Balancing, require_balance
+from pwm.multitask.low_rank import LowRankDeltas
 from pwm.multitask.task_losses import TaskLosses, by_task
 from pwm.pretraining.losses import (
     LatentRollout,
     LossWeights,
     PriorNoise,
     dynamics_gradient_loss,
+    model_terms,
     prior_loss,
     roll_out,
-    termination_loss,
     total_loss,
     value_loss,
-    world_model_loss,
 )
 from pwm.pretraining.task_gradients import Gradients, TaskGradients
 from pwm.runtime.acceleration import Accelerator, Metrics
@@ -91,6 +91,7 @@ class WorldModelLearner:
     Args:
         discount: (tasks,) per-task discounts of the Q ensemble's targets.
         accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
+        deltas: what of the model trains and is saved, if it is low-rank changes.
 
     Attributes:
         skipped: () int64, updates skipped so far.
@@ -106,11 +107,14 @@ class WorldModelLearner:
         config: LearnerConfig,
         discount: Tensor,
         accelerator: Accelerator | None = None,
+        deltas: LowRankDeltas | None = None,
     ) -> None:
         self.model, self.config, self.discount = model, config, discount
+        self._saved = model if deltas is None else deltas
+        self.saved_meta: dict[str, Any] = {} if deltas is None else deltas.meta
         accelerator = accelerator or Accelerator(discount.device)
         aggregator = make_aggregator(config.aggregate)
-        if aggregator is not None:  # its methods compute on the host
+        if aggregator is not None or deltas is not None:  # on the host; of weights made anew
             accelerator = replace(accelerator, captures=False)
         self.accelerator = accelerator
         # Fewer kernels for more arithmetic: it pays where starting kernels takes the time.
@@ -121,7 +125,7 @@ class WorldModelLearner:
             apart |= {*model.prior.parameters(), *model.q_target.parameters()}
         rest = [p for p in model.parameters() if p not in apart]
         encoder = list(model.encoder.parameters())
-        self.trained = [*encoder, *rest]
+        self.trained = [p for p in (*encoder, *rest) if p.requires_grad]
         self.optimizer = self.accelerator.adam(encoder, rest, lr=config.lr)
         tasks = len(discount)
         self.balance = TaskBalance(
@@ -129,15 +133,18 @@ class WorldModelLearner:
         )
         self._task_gradients = None
         if aggregator is not None:
-            own = list(model.task_emb.parameters()) if model.size.task_dim else []
-            shared = [p for p in self.trained if not any(p is other for other in own)]
+            embedding = model.task_emb.weight if model.size.task_dim else None
+            own = [p for p in self.trained if p is embedding]
+            shared = [p for p in self.trained if p is not embedding]
             self._task_gradients = TaskGradients(aggregator, shared, own, tasks)
         self.losses = TaskLosses(torch.zeros(1, tasks), torch.zeros(tasks))
         self.loss_names: tuple[str, ...] = ()
-        self.prior_parameters = list(model.prior.parameters()) if model.has_q else []
+        prior = list(model.prior.parameters()) if model.has_q else []
+        self.prior_parameters = [p for p in prior if p.requires_grad]
+        self._trains_q = bool(self.prior_parameters)  # Q and prior train together, or neither
         self.prior_optimizer = (
             self.accelerator.adam(self.prior_parameters, lr=config.lr, eps=1e-5)
-            if model.has_q
+            if self._trains_q
             else None
         )
         self.q_scale = torch.ones((), device=discount.device)
@@ -150,7 +157,7 @@ class WorldModelLearner:
         Returns:
             Scalar metrics on the device, good until the next call.
         """
-        noise = self._noise(batch) if self.model.has_q else None
+        noise = self._noise(batch) if self._trains_q else None
         metrics, self.losses = self._captured_update(batch, noise)
         return metrics
 
@@ -186,9 +193,7 @@ class WorldModelLearner:
         """
         config = self.config
         rollout = roll_out(self.model, batch, frozen=self._in_two_parts)
-        terms = world_model_loss(self.model, batch, rollout, config.rho)
-        if self.model.episodic:
-            terms["termination"] = termination_loss(self.model, batch, rollout)
+        terms = model_terms(self.model, batch, rollout, config.rho)
         if noise is not None:
             discount = self.discount[batch.task]
             terms["value"] = value_loss(self.model, batch, rollout, discount, config.rho, noise)
@@ -331,7 +336,7 @@ class WorldModelLearner:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
         groups = {
-            "model": self.model.state_dict(),
+            "model": self._saved.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
             "random": {"cpu": torch.get_rng_state()},
             "skipped": {"total": self.skipped, "in_a_row": self.skipped_in_a_row},
@@ -360,7 +365,7 @@ class WorldModelLearner:
     def load(self, checkpoint: Checkpoint) -> None:
         """Restore what :meth:`tensors` gave."""
         groups = checkpoint.tensors
-        self.model.load_state_dict(groups["model"])
+        self._saved.load_state_dict(groups["model"])
         load_optimizer_tensors(self.optimizer, groups["optimizer"])
         if self.prior_optimizer is not None:
             load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])

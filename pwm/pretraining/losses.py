@@ -116,6 +116,16 @@ def world_model_loss(
     }
 
 
+def model_terms(
+    model: WorldModel, batch: Batch, rollout: LatentRollout, rho: float
+) -> dict[str, Term]:
+    """The terms of :func:`world_model_loss`, and ``termination`` of a model that predicts it."""
+    terms = world_model_loss(model, batch, rollout, rho)
+    if model.episodic:
+        terms["termination"] = termination_loss(model, batch, rollout)
+    return terms
+
+
 def total_loss(
     terms: Mapping[str, Term], coefficients: LossWeights, of_windows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pwm.core.described_tasks import require_same_environments, tell_differences
 from pwm.core.errors import PwmError
-from pwm.core.files import write_atomically
 from pwm.core.fingerprints import definitions
-from pwm.core.progress import console, progress_bar
-from pwm.core.signals import StopSignals
+from pwm.core.progress import console
 from pwm.core.suites import get_suite, task_names
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData
@@ -30,28 +26,28 @@ from pwm.models.world_model import (
     KIND,
     WorldModel,
     load_world_model,
-    model_meta,
     wraps_angles,
 )
 from pwm.multitask.config import sampling
+from pwm.multitask.low_rank import LowRankDeltas
 from pwm.pretraining.architecture import is_to_be_episodic
 from pwm.pretraining.config import (
     PretrainConfig,
 )
 from pwm.pretraining.data_warnings import Traits, data_warnings
-from pwm.pretraining.diagnostics import diagnose, held_out_windows
+from pwm.pretraining.diagnostics import held_out_windows
+from pwm.pretraining.finetune import train_all, train_deltas, train_important
 from pwm.pretraining.grouped import pretrain_groups
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.pretraining.surprise import prediction_errors
+from pwm.pretraining.targets import Targets
+from pwm.pretraining.training_loop import Source, train
 from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.device import require_room, use_device
 from pwm.runtime.distributed import Ranks, join_ranks
-from pwm.runtime.first_step import FirstStep
 from pwm.runtime.inputs import inputs_made_of
-from pwm.runtime.metrics import MetricsLogger, NoMetrics
-from pwm.runtime.processor import say_if_busy
-from pwm.runtime.run_dir import open_run, resolved_config
+from pwm.runtime.run_dir import open_run
 from pwm.runtime.training_checkpoints import list_steps, load_latest, require_same_data
 
 
@@ -141,13 +137,17 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         model = _built(build, ranks) if given is None else given
         if config.freeze_encoder:
             model.freeze_encoder()
-        learner = _learner(model, config, device, ranks)
+        with ranks.raise_together():
+            targets = None if config.finetune == "none" else Targets(config, sampler)
+        deltas = None if targets is None else _made_ready(model, targets, config, device, ranks)
+        learner = _learner(model, config, device, ranks, deltas)
         with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
         if start >= config.steps and ranks.main:
             ranks.print_rank(f"{out} is at step {start} of {config.steps} already; it is kept.")
         try:
-            _train(learner, config, sampler, held_out, out, start, ranks)
+            source = Source(partial(_batches, sampler, learner, targets), store.digest)
+            train(learner, config, source, held_out, out, start, ranks)
         finally:
             bad.report(ranks.print_rank)
 
@@ -185,13 +185,46 @@ def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
     return model
 
 
+def _made_ready(
+    model: WorldModel,
+    targets: Targets,
+    config: PretrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+) -> LowRankDeltas | None:
+    """Have that of a model train which ``finetune`` says."""
+    if config.finetune not in ("adaptive", "lora"):
+        return train_all(model).deltas
+    with ranks.raise_together():
+        if ranks.parallel is not None:
+            raise PwmError(
+                f"finetune={config.finetune} runs in one process; start it without torchrun and "
+                "parallel=."
+            )
+    assert config.init is not None
+    model = model.to(device)
+    if config.finetune == "adaptive":
+        windows = targets.windows(config.finetuning.windows)
+        ready = train_important(model, targets.ids, windows, config.finetuning, config)
+    else:
+        base, out = Path(config.init), Path(config.out)
+        ready = train_deltas(model, targets.ids, config.finetuning, base, out)
+    for line in ready.lines:
+        console.print(line, soft_wrap=True)
+    return ready.deltas
+
+
 def _learner(
-    model: WorldModel, config: PretrainConfig, device: torch.device, ranks: Ranks
+    model: WorldModel,
+    config: PretrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    deltas: LowRankDeltas | None,
 ) -> WorldModelLearner:
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     accelerator = Acceleration(config.compile, config.precision).prepare(device)
     if ranks.parallel is None and config.accumulate == 1:
-        return WorldModelLearner(model.to(device), config, discount, accelerator)
+        return WorldModelLearner(model.to(device), config, discount, accelerator, deltas)
     from pwm.pretraining.parallel_learner import ParallelLearner
 
     if ranks.parallel != "fsdp":
@@ -226,54 +259,18 @@ def _restore_or_begin(
     return 0
 
 
-def _train(
-    learner: WorldModelLearner,
-    config: PretrainConfig,
-    sampler: WindowSampler,
-    held_out: list[Batch],
-    out: Path,
-    start: int,
-    ranks: Ranks,
-) -> None:
-    step = start
-    logger: MetricsLogger | NoMetrics = NoMetrics()
-    if ranks.main:
-        logger = MetricsLogger(out, start, config.wandb_project, resolved_config(config))
-    signals = StopSignals(patient=ranks.size > 1)
-    with closing(logger), signals, progress_bar() as progress:
-        bar = progress.add_task("pretrain", total=config.steps, completed=start, note="")
-        say_if_busy(learner.accelerator.device)
-        first = FirstStep(learner.accelerator)
-        for begin, end, horizon in config.horizon.phases(start, config.steps):
-            for batch in _batches(sampler, learner, begin, end, horizon):
-                lr = learner.set_learning_rate(step)
-                metrics = learner.update(batch)
-                step += 1
-                first.report(metrics["grad_norm"])
-                if step % config.log_every == 0 or step == config.steps:
-                    logged = {**metrics, "lr": lr, "horizon": horizon, **learner.by_task()}
-                    logger.log(step, logged)
-                    _require_progress(learner, config, step, out, ranks)
-                    progress.update(bar, note=f"loss {_summary(metrics)}")
-                progress.update(bar, completed=step)
-                if step % config.diagnose_every == 0 or step == config.steps:
-                    _write_diagnostics(learner, held_out, out, step, ranks)
-                stop = ranks.any_stop_signal(signals.requested)
-                if stop or step % config.save_every == 0 or step == config.steps:
-                    logger.flush()
-                    _require_progress(learner, config, step, out, ranks)
-                    _save(learner, config, sampler.store, step, out, ranks)
-                    ranks.raise_if_requested(
-                        signals,
-                        f"pretraining saved at step {step} of {config.steps} in {out}; "
-                        "the same command goes on from there.",
-                    )
-
-
 def _batches(
-    sampler: WindowSampler, learner: WorldModelLearner, start: int, end: int, horizon: int
+    sampler: WindowSampler,
+    learner: WorldModelLearner,
+    targets: Targets | None,
+    start: int,
+    end: int,
+    horizon: int,
 ) -> Iterator[Batch]:
-    """The batches of some updates, of shares of tasks that the learner may have change."""
+    """The batches of some updates, of shares of tasks that may change as training goes on."""
+    if targets is not None:
+        yield from targets.batches(start, end, horizon)
+        return
     progress = learner.balance.progress
     if progress is None:
         yield from sampler.iterate(start, end, horizon=horizon)
@@ -283,49 +280,3 @@ def _batches(
         progress.renew(first)
         sampler.task_shares = progress.shares(ids).numpy()
         yield from sampler.iterate(first, last, horizon=horizon)
-
-
-def _summary(metrics: dict[str, Tensor]) -> str:
-    return f"{float(metrics['consistency_loss']):.4f} + {float(metrics['reward_loss']):.3f}"
-
-
-def _require_progress(
-    learner: WorldModelLearner, config: PretrainConfig, step: int, out: Path, ranks: Ranks
-) -> None:
-    skipped = int(learner.skipped_in_a_row)
-    with ranks.raise_together():
-        if skipped >= config.max_skipped:
-            raise PwmError(
-                f"training diverged: loss or gradient of the last {skipped} updates by step {step} "
-                f"were not finite. The checkpoints in {out} are from before; begin anew with a "
-                "lower lr or a shorter first horizon, or look at the data with `pwm data verify`."
-            )
-
-
-def _save(
-    learner: WorldModelLearner,
-    config: PretrainConfig,
-    store: EpisodeStore,
-    step: int,
-    out: Path,
-    ranks: Ranks,
-) -> None:
-    with ranks.raise_together():
-        if broken := learner.broken_weights():
-            raise PwmError(
-                f"training diverged: the weights {broken[0]} are not finite by step {step}. The "
-                f"checkpoints in {out} are from before; begin anew with a lower lr."
-            )
-    meta = {
-        **model_meta(learner.model), "config": resolved_config(config), "data": store.digest,
-    }  # fmt: skip
-    learner.save(out / "checkpoints", step, meta, config.keep_last)
-
-
-def _write_diagnostics(
-    learner: WorldModelLearner, held_out: list[Batch], out: Path, step: int, ranks: Ranks
-) -> None:
-    with learner.whole_weights():
-        report = {"step": step, **diagnose(learner.model, held_out)}
-    if ranks.main:
-        write_atomically(out / "diagnostics.json", json.dumps(report, indent=1).encode())

@@ -55,6 +55,22 @@ class Batch(NamedTuple):
         )
 
 
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The windows of several batches of one length as one, in their order."""
+    obs, action, reward = (
+        torch.cat([getattr(batch, name) for batch in batches], 1)
+        for name in ("obs", "action", "reward")
+    )
+    terminated = [batch.terminated for batch in batches if batch.terminated is not None]
+    return Batch(
+        obs,
+        action,
+        reward,
+        torch.cat([batch.task for batch in batches]),
+        torch.cat(terminated, 1) if terminated else None,
+    )
+
+
 def batch_bytes(suite: Suite, horizon: int, size: int) -> int:
     """Bytes of the buffer that a batch's ``obs``, ``action`` and ``reward`` take."""
     return sum(map(_aligned_bytes, _shapes(suite, horizon, size)))

@@ -189,8 +189,8 @@ def at_call(monkeypatch, place: str, action, call: int = 1) -> None:
     [
         "pwm.pretraining.pretrain.WindowSampler",  # opening the data
         "pwm.pretraining.pretrain.observation_moments",  # reading it through
-        "pwm.pretraining.pretrain.MetricsLogger",
-        "pwm.pretraining.pretrain.diagnose",
+        "pwm.pretraining.training_loop.MetricsLogger",
+        "pwm.pretraining.training_loop.diagnose",
     ],
 )
 def test_a_signal_away_from_updates_loses_nothing_but_time(

@@ -1,0 +1,1 @@
+"""A world model for tasks that it has never seen."""
