@@ -22,7 +22,7 @@ _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*[ ]*$", re.DOTALL | re.MULTILI
 _CODE = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
 _LINK = re.compile(r"!?\[(?P<text>[^\[\]]*)\]\((?P<target>[^()\s]+)\)")
 _HEADING = re.compile(r"^#{1,6}[ ]+(.+?)[ ]*#*$", re.MULTILINE)
-_PATH = re.compile(r"(?:checkpoints|configs|docs|envs|pwm|scripts|tests)/[\w./-]*\w")
+_PATH = re.compile(r"(?:checkpoints|configs|docs|envs|plugins|pwm|scripts|tests)/[\w./-]*\w")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,20 @@
 """How long one decision takes in every form of a policy, as one Markdown table.
 
 ``python scripts/deploy_latency.py checkpoints/quick/policies/mw-reach`` measures on one thread, the
-forms in turns. Several policies make several groups of rows; ``executable=true`` compiles machine
-code too, which takes minutes. Other settings: ``rounds=10``, ``calls=400`` per round.
+forms in turns, and of ``pwm serve`` a question and its answer between two processes. Several
+policies make several groups of rows; ``executable=true`` compiles machine code too, which takes
+minutes. Other settings: ``rounds=10``, ``calls=400`` per round.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +30,7 @@ from pwm.deployment.sources import PolicySource
 from pwm.deployment.torch_program import open_executable, open_program
 from pwm.models.flat_policy import FlatPolicy
 from pwm.models.policy import load_policy
+from pwm.serving.client import PolicyClient
 
 Run = Callable[[np.ndarray], np.ndarray]
 _OPENED = {
@@ -52,11 +58,29 @@ def forms(path: Path, directory: Path, executable: bool) -> dict[str, tuple[Run,
     return found
 
 
+@contextmanager
+def served(path: Path) -> Iterator[Run]:
+    """A client's ``act``, with the server in a process of its own."""
+    command = [sys.executable, "-m", "pwm.cli", "serve", f"policy={path}", "port=0"]
+    environment = {**os.environ, "COLUMNS": "1000"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            assert server.stderr is not None
+            said = server.stderr.readline()
+            found = re.search(r"tcp://\S+:\d+", said)
+            if found is None:
+                raise SystemExit(said + server.stderr.read())
+            with PolicyClient(found[0], timeout=60) as client:
+                yield client.act
+        finally:
+            server.terminate()
+
+
 def rows(path: Path, executable: bool, rounds: int, calls: int) -> list[str]:
     """The table's rows for one policy."""
     policy = load_policy(path)
-    with tempfile.TemporaryDirectory() as directory:
-        found = forms(path, Path(directory), executable)
+    with tempfile.TemporaryDirectory() as directory, served(path) as asked:
+        found = forms(path, Path(directory), executable) | {"`pwm serve`": (asked, np.nan)}
         observations = PolicySource(policy).samples("action", 64)
         measured: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(rounds):

@@ -18,6 +18,8 @@ SHOWN = ("docs/published-files.md", "docs/your-own-data.md")
 """Pages whose commands stand with their output."""
 PYTHON = ("README.md", "docs/tour.md")
 """Pages whose Python blocks run in a checkout as they stand."""
+SERVED = "docs/serving.md"
+"""A page whose Python blocks ask the server that its first command starts."""
 
 
 def run(command: Command, directory: Path) -> str:
@@ -75,6 +77,27 @@ def test_python_of_a_page_runs_in_a_checkout(name):
     for program in programs:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)
+
+
+def test_clients_of_a_server_get_what_their_page_shows():
+    page = (ROOT / SERVED).read_text()
+    (line,) = pwm_lines(page)
+    command = [sys.executable, "-m", "pwm.cli", *line.split()[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as server:
+        try:
+            assert server.stderr is not None
+            assert b"Serving" in server.stderr.readline()
+            programs = [text for language, text in blocks(page) if language == "python"]
+            for program in programs:
+                shown = subprocess.run(
+                    [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True,
+                    capture_output=True, text=True,
+                ).stdout  # fmt: skip
+                assert "walker-walk" in shown or f"```\n{shown}```" in page
+        finally:
+            server.terminate()
+    assert len(programs) == 2
 
 
 def test_the_readme_s_policy_is_evaluated_as_shown(tmp_path):
