@@ -13,6 +13,7 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
 from pwm.data.episode import Episode
+from pwm.data.episode_recorder import EpisodeRecorder
 from pwm.evaluation.agents import ActFunction, Agent
 from pwm.evaluation.episode_log import Outcomes
 
@@ -47,7 +48,7 @@ def play(
     obs = np.array([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
     returns, success_last, success_any, steps_to_success = np.zeros((4, n))
     success_known = np.ones(n, bool)
-    rows = [_Rows(first) for first in obs] if episodes is not None else []
+    recorders = [EpisodeRecorder(first) for first in obs] if episodes is not None else []
     steps, acting, simulating = 0, 0.0, 0.0
     running, made = list(range(n)), 0
     while running:
@@ -59,8 +60,8 @@ def play(
             obs[i], reward, terminated, truncated, info = envs[i].step(action[i])
             returns[i] += reward
             success_last[i] = info["success"] > 0
-            if rows:
-                rows[i].add(action[i], obs[i], reward, terminated, info["success"] > 0)
+            if recorders:
+                recorders[i].add(action[i], obs[i], reward, terminated, info)
             if success_last[i] and not success_any[i]:
                 success_any[i], steps_to_success[i] = 1, made
             if terminated or truncated:
@@ -77,8 +78,9 @@ def play(
             "where it is False, or score the task by its return: score: {min: ..., max: ...}."
         )
     if episodes is not None:
-        known = success_known.tolist()
-        episodes += [r.episode(*of) for r, *of in zip(rows, seeds, known, strict=True)]
+        episodes += [
+            recorder.episode(seed) for recorder, seed in zip(recorders, seeds, strict=True)
+        ]
     successes = success_last, success_any
     return Outcomes(returns, *successes, steps, acting, simulating, steps_to_success)
 
@@ -90,30 +92,6 @@ def play_and_record(
     episodes: list[Episode] = []
     outcomes = play(caller, agent, task, seeds, episodes)
     return outcomes, episodes
-
-
-class _Rows:
-    """What happens in one episode, step by step."""
-
-    def __init__(self, obs: np.ndarray) -> None:
-        self._obs, self._steps = [obs.copy()], list[tuple[np.ndarray, float, bool, bool]]()
-
-    def add(
-        self, action: np.ndarray, obs: np.ndarray, reward: float, terminated: bool, success: bool
-    ) -> None:
-        self._obs.append(obs.copy())
-        self._steps.append((action.copy(), reward, terminated, success))
-
-    def episode(self, seed: int, success_known: bool) -> Episode:
-        actions, rewards, terminations, successes = zip(*self._steps, strict=True)
-        return Episode(
-            obs=np.array(self._obs, np.float32),
-            action=np.array(actions, np.float32),
-            reward=np.array(rewards, np.float32),
-            terminated=np.array(terminations, bool),
-            success=np.array(successes, bool) if success_known else None,
-            seed=seed,
-        )
 
 
 def _asked_for(caller: Caller) -> ActFunction:

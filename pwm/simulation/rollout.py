@@ -13,6 +13,7 @@ import numpy as np
 from pwm.core.suites import Task
 from pwm.core.worker_pool import Caller
 from pwm.data.episode import Episode
+from pwm.data.episode_recorder import EpisodeRecorder
 from pwm.simulation.behaviors import (
     Behaviour,
     PolicyNoise,
@@ -70,27 +71,14 @@ def run_episode(
     name = draw_name(mixture, rng)
     behaviour = behaviour_named(name)
     behaviour.reset(rng)
-    observations: list[np.ndarray] = [env.reset(seed=seed)[0]]
-    steps: list[tuple[np.ndarray, float, bool, bool]] = []
-    over, success_known = False, True
-    while not over and len(steps) < task.episode_length:
-        action = behaviour.act(observations[-1])
-        obs, reward, terminated, truncated, details = env.step(action)
-        observations.append(obs)
-        steps.append((action, reward, terminated, details["success"] > 0))
-        success_known = details.get("success_known", True)
+    obs = env.reset(seed=seed)[0]
+    recorder, over = EpisodeRecorder(obs), False
+    while not over and len(recorder) < task.episode_length:
+        action = behaviour.act(obs)
+        obs, reward, terminated, truncated, info = env.step(action)
+        recorder.add(action, obs, reward, terminated, info)
         over = terminated or truncated
-    columns = (np.array(column) for column in zip(*steps, strict=True))
-    actions, rewards, terminations, successes = columns
-    return Episode(
-        obs=np.array(observations),
-        action=actions,
-        reward=rewards.astype(np.float32),
-        terminated=terminations,
-        success=successes if success_known else None,
-        behaviour=name,
-        seed=seed,
-    )
+    return recorder.episode(seed, name)
 
 
 def collect_episode(caller: Caller, recipe: Recipe, task: Task, seed: int) -> Episode:
