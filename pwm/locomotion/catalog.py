@@ -24,7 +24,17 @@ class Entry:
     summary: str
 
 
-ENTRIES: dict[str, Entry] = {}
+_SIMULATION = "pwm.locomotion.simulation"
+
+ENTRIES: dict[str, Entry] = {
+    "hopper": Entry(_SIMULATION, "hopper", "a planar hopper with 3 motors"),
+    "ant": Entry(_SIMULATION, "ant", "an ant with 8 motors"),
+    "anymal": Entry(_SIMULATION, "anymal", "a quadruped with 12 position servos"),
+    "humanoid": Entry(_SIMULATION, "humanoid", "a humanoid with 21 motors"),
+    "humanoid_muscles": Entry(
+        _SIMULATION, "humanoid_muscles", "the humanoid with 152 muscles in place of its motors"
+    ),
+}
 
 
 def make_simulation(
