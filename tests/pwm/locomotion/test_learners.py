@@ -121,6 +121,15 @@ def test_shac_refuses_a_simulator_without_gradients():
         Shac(simulation, SETTINGS.shac, 100, 0)
 
 
+def test_gradients_that_are_never_finite_are_an_error(monkeypatch):
+    shac = learner("shac")
+    monkeypatch.setattr(Shac, "loss", lambda self, rollout: rollout.rewards.sum() * float("nan"))
+    for _ in range(19):
+        shac.iteration()
+    with pytest.raises(PwmError, match=r"not finite 20 times.*shac\.horizon"):
+        shac.iteration()
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
