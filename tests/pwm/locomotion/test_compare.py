@@ -20,7 +20,6 @@ from pwm.locomotion.comparison import (
     tables,
     write_comparison,
 )
-from pwm.locomotion.learner import Learner
 from pwm.locomotion.published import published_curves
 from pwm.locomotion.shac import Shac, ShacConfig
 from pwm.locomotion.toys import BallWall, Pendulum
@@ -100,7 +99,7 @@ def test_published_curves_are_of_known_tasks():
     assert published_curves("pendulum") == []
 
 
-class Counting(Learner):
+class Counting:
     """Learns nothing, and says how far it is."""
 
     resumes = False
