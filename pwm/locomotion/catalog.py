@@ -24,12 +24,19 @@ class Entry:
     summary: str
 
 
-_TOYS = "pwm.locomotion.toys"
+_TOYS, _SIMULATION = "pwm.locomotion.toys", "pwm.locomotion.simulation"
 
 ENTRIES: dict[str, Entry] = {
     "ball_wall": Entry(_TOYS, "BallWall", "a ball is thrown over a wall, one decision (torch)"),
     "pendulum": Entry(_TOYS, "Pendulum", "swing a pendulum up, one torque (torch)"),
     "double_pendulum": Entry(_TOYS, "DoublePendulum", "lift two links, two torques (torch)"),
+    "hopper": Entry(_SIMULATION, "hopper", "a planar hopper with 3 motors"),
+    "ant": Entry(_SIMULATION, "ant", "an ant with 8 motors"),
+    "anymal": Entry(_SIMULATION, "anymal", "a quadruped with 12 position servos"),
+    "humanoid": Entry(_SIMULATION, "humanoid", "a humanoid with 21 motors"),
+    "humanoid_muscles": Entry(
+        _SIMULATION, "humanoid_muscles", "the humanoid with 152 muscles in place of its motors"
+    ),
 }
 
 

@@ -1,0 +1,151 @@
+"""What the simulator needs to know of a robot: its bodies, drives, muscles and the ground."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import newton
+import numpy as np
+import warp as wp
+
+from pwm.locomotion import rigid_kernels
+from pwm.locomotion.tree import LinkTree
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Compliant flat ground.
+
+    Attributes:
+        stiffness: N/m per contact sphere.
+        damping: s/m, of the normal force against the vertical velocity.
+        friction: Coulomb's coefficient.
+        grip: N s/m per contact sphere, the slope of friction against slow sliding.
+    """
+
+    stiffness: float
+    damping: float
+    friction: float
+    grip: float
+
+
+@dataclass(frozen=True)
+class Drive:
+    """How torque comes about at each degree of freedom, (dofs,) each.
+
+    ``gear * control + target_stiffness * (target_rest + target_range * control - coordinate)
+    - damping * velocity``, and springs with dampers beyond the limits.
+    """
+
+    gear: Array
+    target_stiffness: Array
+    target_rest: Array
+    target_range: Array
+    damping: Array
+    limit_lower: Array
+    limit_upper: Array
+    limit_stiffness: Array
+    limit_damping: Array
+
+    def struct(self, device: wp.Device) -> rigid_kernels.Drives:
+        """The drives as kernels take them."""
+        drives = rigid_kernels.Drives()
+        for entry in fields(self):
+            value = wp.array(getattr(self, entry.name), dtype=float, device=device)
+            setattr(drives, entry.name, value)
+        return drives
+
+
+@dataclass(frozen=True)
+class Muscles:
+    """Straight muscles between points of two bodies.
+
+    Attributes:
+        origin_body, insertion_body: (muscles,) indices of bodies.
+        origin_point, insertion_point: (muscles, 3) m, in the frames of those bodies.
+        strength: (muscles,) N at full activation.
+    """
+
+    origin_body: list[int]
+    origin_point: Array
+    insertion_body: list[int]
+    insertion_point: Array
+    strength: Array
+
+
+def no_muscles(_: newton.ModelBuilder) -> Muscles:
+    """Of a robot that is driven at its joints."""
+    return Muscles([], np.zeros((0, 3)), [], np.zeros((0, 3)), np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A robot that :class:`~pwm.locomotion.articulated_step.ArticulatedStep` can simulate.
+
+    Attributes:
+        build: gives one copy of it.
+        drive: its drives, given that copy.
+        ground: what it stands on.
+        substeps: integration steps per control step.
+        step_seconds: length of a control step.
+        muscle_table: its muscles, given that copy.
+    """
+
+    build: Callable[[], newton.ModelBuilder]
+    drive: Callable[[newton.ModelBuilder], Drive]
+    ground: Ground
+    substeps: int
+    step_seconds: float = 1 / 60
+    muscle_table: Callable[[newton.ModelBuilder], Muscles] = no_muscles
+
+    def spheres(
+        self, single: newton.ModelBuilder, tree: LinkTree, device: wp.Device
+    ) -> tuple[Any, Any, Any]:
+        """What touches the ground: spheres, and both ends of capsules and cylinders.
+
+        Returns:
+            Arrays of links, of centres in their frames, and of radii.
+        """
+        links, centres, radii = [], [], []
+        for kind, body, size, place in zip(
+            single.shape_type,
+            single.shape_body,
+            single.shape_scale,
+            single.shape_transform,
+            strict=True,
+        ):
+            if body < 0:
+                continue
+            half = 0.0 if kind == newton.GeoType.SPHERE else float(size[1])
+            for end in {-half, half}:
+                centre = wp.transform_point(wp.transform(*place), wp.vec3(0.0, 0.0, end))
+                links.append(tree.link_of_body[body])
+                centres.append(tree.point(body, np.array(centre)))
+                radii.append(float(size[0]))
+        return (
+            wp.array(links, dtype=int, device=device),
+            wp.array(np.array(centres), dtype=wp.vec3, device=device),
+            wp.array(radii, dtype=float, device=device),
+        )
+
+    def muscles(
+        self, single: newton.ModelBuilder, tree: LinkTree, device: wp.Device
+    ) -> tuple[Any, ...]:
+        """Arrays of origins' links and points, insertions' links and points, and strengths."""
+        table = self.muscle_table(single)
+        result: list[Any] = []
+        for bodies, points in (
+            (table.origin_body, table.origin_point),
+            (table.insertion_body, table.insertion_point),
+        ):
+            links = [tree.link_of_body[body] for body in bodies]
+            placed = [tree.point(body, point) for body, point in zip(bodies, points, strict=True)]
+            result.append(wp.array(np.array(links, dtype=np.int32), dtype=int, device=device))
+            result.append(
+                wp.array(np.array(placed).reshape(-1, 3), dtype=wp.vec3, device=device)
+            )
+        return (*result, wp.array(table.strength, dtype=float, device=device))

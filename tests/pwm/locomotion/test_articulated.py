@@ -1,0 +1,196 @@
+"""The locomotion environments: gradients, beginnings, ends and repeatability."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("newton", reason="needs the extra locomotion")
+
+import locomotion_gradients
+
+from pwm.locomotion import rigid_kernels, robots, tasks
+from pwm.locomotion.articulated_step import GRAVITY, ArticulatedStep
+from pwm.locomotion.catalog import make_simulation
+from pwm.locomotion.muscles import humanoid_muscles
+from pwm.locomotion.simulation import ArticulatedSimulation
+from pwm.locomotion.tree import LinkTree
+from pwm.locomotion.vector_env import LocomotionVectorEnv
+
+SIZES = {
+    "hopper": (11, 3),
+    "ant": (37, 8),
+    "anymal": (49, 12),
+    "humanoid": (76, 21),
+    "humanoid_muscles": (55, 152),
+}
+
+
+@pytest.fixture(scope="module")
+def ant() -> ArticulatedSimulation:
+    simulation = make_simulation("ant", num_envs=3, seed=4)
+    assert isinstance(simulation, ArticulatedSimulation)
+    return simulation
+
+
+def played(simulation: ArticulatedSimulation, steps: int, seed: int = 0) -> torch.Tensor:
+    """(steps, N, observation_size) under random actions."""
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        actions = torch.randn(steps, simulation.num_envs, simulation.action_size, generator=chance)
+        return torch.stack([simulation.step(action.clamp(-1, 1)).observation for action in actions])
+
+
+def test_gradients_of_the_hopper_are_those_of_finite_differences():
+    found = locomotion_gradients.compare("hopper", steps=4, seed=0)
+    assert found.correlation > 0.999
+    assert found.median_error < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 8])
+@pytest.mark.parametrize("name", SIZES)
+def test_gradients_of_an_environment_are_those_of_finite_differences(name, steps):
+    found = locomotion_gradients.compare(name, steps=steps, seed=1)
+    assert found.correlation > 0.99
+    assert found.median_error < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_every_environment_has_its_sizes_and_finite_gradients(name):
+    simulation = make_simulation(name, num_envs=2)
+    assert (simulation.observation_size, simulation.action_size) == SIZES[name]
+    assert simulation.reset(0).shape == (2, SIZES[name][0])
+    action = torch.zeros(2, SIZES[name][1], requires_grad=True)
+    rewards = torch.stack([simulation.step(action).reward for _ in range(3)])
+    rewards.sum().backward()
+    assert rewards.shape == (3, 2)
+    assert action.grad.isfinite().all() and (action.grad != 0).any(1).all()
+
+
+def test_a_robot_in_flight_falls_freely_and_keeps_its_spin(ant):
+    world = ant._world
+    q = ant._rest_q.repeat(3, 1)
+    q[:, 2] += 5.0
+    qd = torch.zeros(3, world.dofs)
+    qd[:, 0] = 6.0
+    idle, none = torch.zeros(3, world.dofs), torch.zeros(3, 0)
+    with torch.no_grad():
+        for _ in range(12):
+            q, qd = world(q, qd, idle, none)
+    fallen = GRAVITY * 12 * ant.step_seconds
+    assert torch.allclose(qd[:, 2], torch.full((3,), -fallen), rtol=1e-4)
+    assert torch.allclose(q[:, 0], torch.full((3,), 6.0 * 12 / 60), rtol=1e-4)
+    assert qd[:, 3:6].abs().max() < 1e-3
+
+
+def test_one_seed_gives_the_same_bytes_and_another_others(ant):
+    ant.reset(7)
+    first = played(ant, 10)
+    ant.reset(7)
+    assert torch.equal(first, played(ant, 10))
+    ant.reset(8)
+    assert not torch.equal(first, played(ant, 10))
+
+
+def test_a_state_continues_bit_by_bit_through_a_reset(ant):
+    ant.reset(7)
+    played(ant, 5)
+    ant._elapsed[1] = ant.episode_length - 3  # ends, and draws a new beginning
+    state = ant.state()
+    first = played(ant, 8, seed=1)
+    ant.load_state(state)
+    assert torch.equal(first, played(ant, 8, seed=1))
+
+
+def test_environments_that_end_begin_again_within_the_step(ant):
+    ant.reset(7)
+    ant._elapsed[0] = ant.episode_length - 1
+    ant._q[1, 2] = 0.1  # fallen
+    with torch.no_grad():
+        step = ant.step(torch.zeros(3, 8))
+    assert step.truncated.tolist() == [True, False, False]
+    assert step.terminated.tolist() == [False, True, False]
+    assert step.final_observation[1, 0] < tasks.ANT_FALL < step.observation[1, 0]
+    assert torch.equal(step.observation[2], step.final_observation[2])
+    assert ant._elapsed.tolist() == [0, 0, 1]
+
+
+def test_a_world_that_blows_up_ends_alone_and_is_counted(ant):
+    ant.reset(7)
+    before = ant.failures
+    action = torch.zeros(3, 8, requires_grad=True)
+    ant.step(action)
+    ant._qd = ant._qd + torch.tensor([0.0, torch.nan, 0.0])[:, None]
+    step = ant.step(action)
+    step.reward.sum().backward()
+    assert step.terminated.tolist() == [False, True, False]
+    assert ant.failures == before + 1
+    assert step.final_observation[[0, 2]].isfinite().all() and step.observation.isfinite().all()
+    assert action.grad.isfinite().all() and (action.grad[[0, 2]] != 0).any(1).all()
+
+
+def test_gradients_end_where_they_are_detached_and_at_a_reset(ant):
+    ant.reset(7)
+    actions = [torch.zeros(3, 8, requires_grad=True) for _ in range(3)]
+    ant.step(actions[0])
+    ant.detach()
+    ant._elapsed[1] = ant.episode_length - 1
+    ant.step(actions[1])
+    ant.step(actions[2]).reward.sum().backward()
+    assert actions[0].grad is None
+    assert (actions[1].grad[[0, 2]] != 0).any(1).all() and (actions[1].grad[1] == 0).all()
+    assert (actions[2].grad != 0).any(1).all()
+
+
+def test_gymnasium_sees_arrays_and_what_episodes_ended_with(ant):
+    env = LocomotionVectorEnv(ant)
+    first, info = env.reset(seed=3)
+    assert first.dtype == np.float32 and first in env.observation_space and info == {}
+    ant._elapsed[2] = ant.episode_length - 1
+    actions = np.zeros((3, 8), dtype=np.float32)
+    observation, reward, terminated, truncated, info = env.step(actions)
+    assert observation in env.observation_space
+    assert (reward.shape, terminated.any(), truncated.tolist()) == ((3,), False, [0, 0, 1])
+    assert info["_final_obs"].tolist() == [False, False, True]
+    assert info["final_obs"][0] is None and info["final_obs"][2] in env.single_observation_space
+    assert not np.array_equal(info["final_obs"][2], observation[2])
+    kept = observation.copy()
+    env.step(actions)
+    assert np.array_equal(kept, observation)
+    again, _ = env.reset(seed=3)
+    assert np.array_equal(first, again)
+    assert env.metadata["autoreset_mode"].value == "SameStep"
+
+
+def test_the_muscles_are_152_in_mirrored_pairs_off_their_joints():
+    single = robots.HUMANOID.build()
+    table = humanoid_muscles(single)
+    assert len(table.strength) == 152 and (table.strength > 0).all()
+    names = [label.split("/")[-1] for label in single.body_label]
+    paired = table.origin_point[20:86] * [1, -1, 1], table.origin_point[86:]
+    assert np.allclose(*paired, atol=1e-5)
+    mirrored = [names[body].replace("right", "left") for body in table.insertion_body[20:86]]
+    assert mirrored == [names[body] for body in table.insertion_body[86:]]
+
+
+def test_several_hinges_of_a_body_become_links_in_one_branch():
+    tree = LinkTree(robots.HUMANOID.build())
+    assert (len(tree.links), tree.coordinates, tree.dofs) == (22, 28, 27)
+    assert [link.kind for link in tree.links] == [rigid_kernels.FREE] + 21 * [rigid_kernels.HINGE]
+    assert sum(link.mass > 0 for link in tree.links) == 13
+    outer = tree.outer_links()
+    assert outer[0, 26] == 21 and outer[12, 18] == -1 and (outer == outer.T).all()
+
+
+def test_a_step_does_not_depend_on_how_many_worlds_there_are(ant):
+    alone = ArticulatedStep(robots.ANT, 1, "cpu")
+    ant.reset(5)
+    played(ant, 20)
+    control = torch.full((3, alone.dofs), 0.3)
+    with torch.no_grad():
+        together = ant._world(ant._q, ant._qd, control, torch.zeros(3, 0))
+        single = alone(ant._q[1:2], ant._qd[1:2], control[1:2], torch.zeros(1, 0))
+    assert all(torch.equal(a[1:2], b) for a, b in zip(together, single, strict=True))
