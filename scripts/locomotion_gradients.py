@@ -35,6 +35,7 @@ class Comparison:
 
     @property
     def correlation(self) -> float:
+        """Pearson's, over the components."""
         return float(torch.corrcoef(torch.stack([self.adjoint, self.differences]))[0, 1])
 
     @property
@@ -64,7 +65,9 @@ def compare(name: str, *, steps: int, seed: int, checks: int = CHECKS) -> Compar
     return Comparison(gradient[0, chosen].double(), (plus - minus) / (2 * DIFFERENCE))
 
 
-def _beginning(single: BatchedSimulation, copies: int, chance: torch.Generator) -> dict[str, Tensor]:
+def _beginning(
+    single: BatchedSimulation, copies: int, chance: torch.Generator
+) -> dict[str, Tensor]:
     """Copies of the state that random actions led one environment to."""
     single.reset()
     for _ in range(WARM_UP):
@@ -79,9 +82,7 @@ def _beginning(single: BatchedSimulation, copies: int, chance: torch.Generator) 
     }
 
 
-def _projection(
-    simulation: BatchedSimulation, actions: Tensor, chance: torch.Generator
-) -> Tensor:
+def _projection(simulation: BatchedSimulation, actions: Tensor, chance: torch.Generator) -> Tensor:
     total = torch.zeros(len(actions), dtype=torch.double)
     for index in range(actions.shape[1]):
         step = simulation.step(actions[:, index])
@@ -131,9 +132,7 @@ Made by `python scripts/locomotion_gradients.py`.
 def main(arguments: list[str]) -> None:
     """Write the page to ``out=...``, or print its table."""
     options = dict(argument.split("=", 1) for argument in arguments)
-    page = PAGE.format(
-        checks=CHECKS, seeds=len(SEEDS), difference=DIFFERENCE, table=table()
-    )
+    page = PAGE.format(checks=CHECKS, seeds=len(SEEDS), difference=DIFFERENCE, table=table())
     if "out" in options:
         Path(options["out"]).write_text(page)
 

@@ -1,4 +1,4 @@
-"""One control step of many articulated robots, forward and backward, as recorded kernel launches."""
+"""One control step of many articulated robots and its adjoint, as recorded kernel launches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from pwm.locomotion import rigid_kernels
+from pwm.locomotion import force_kernels, rigid_kernels
 from pwm.locomotion.robot import Robot
 from pwm.locomotion.tree import LinkTree
 
@@ -166,7 +166,7 @@ class ArticulatedStep:
         self._launch(kernels.link_motions, n, tree, qd, b["pose"], *moving)
         self._launch_forces(b)
         self._launch(
-            kernels.joint_torques,
+            force_kernels.joint_torques,
             *(n, tree, self._drives, q, qd, self._control, b["subspace"], b["bias"]),
             *(b["external"], b["transmitted"], b["torque"]),
         )
@@ -186,7 +186,7 @@ class ArticulatedStep:
     def _launch_forces(self, b: Buffers) -> None:
         ground = self.robot.ground
         self._launch(
-            rigid_kernels.ground_contact,
+            force_kernels.ground_contact,
             *((self.num_envs, len(self._spheres[-1])), self._tree, b["pose"], b["twist"]),
             *self._spheres,
             *(ground.stiffness, ground.damping, ground.friction, ground.grip),
@@ -194,7 +194,7 @@ class ArticulatedStep:
         )
         if self.muscles:
             self._launch(
-                rigid_kernels.muscle_pull,
+                force_kernels.muscle_pull,
                 *((self.num_envs, self.muscles), self._tree, b["pose"], self._activation),
                 *self._muscles,
                 b["external"],

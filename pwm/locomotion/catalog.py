@@ -46,13 +46,25 @@ def make_simulation(
     """N copies of the environment of a name, of this catalog.
 
     Raises:
-        PwmError: for a name that is not in the catalog.
+        PwmError: for a name that is not in the catalog, no copies, or a simulator that is not
+            installed.
     """
     if name not in ENTRIES:
         raise PwmError(
             f"There is no locomotion environment {name}{nearest(name, ENTRIES)}; "
             f"there are {', '.join(ENTRIES)}."
         )
+    if num_envs < 1:
+        raise PwmError(f"num_envs={num_envs} of {name}; give the number of its copies, 1 or more.")
     entry = ENTRIES[name]
-    make: Callable[..., BatchedSimulation] = getattr(import_module(entry.module), entry.function)
+    try:
+        module = import_module(entry.module)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("newton", "warp"):
+            raise
+        raise PwmError(
+            f"{name} needs {error.name}, which is not installed; "
+            "pip install 'pwm-worldmodels[locomotion]'."
+        ) from error
+    make: Callable[..., BatchedSimulation] = getattr(module, entry.function)
     return make(num_envs=num_envs, seed=seed, device=device)

@@ -10,7 +10,7 @@ import newton
 import numpy as np
 import warp as wp
 
-from pwm.locomotion import rigid_kernels
+from pwm.locomotion import force_kernels
 from pwm.locomotion.tree import LinkTree
 
 Array = np.ndarray
@@ -51,9 +51,9 @@ class Drive:
     limit_stiffness: Array
     limit_damping: Array
 
-    def struct(self, device: wp.Device) -> rigid_kernels.Drives:
+    def struct(self, device: wp.Device) -> force_kernels.Drives:
         """The drives as kernels take them."""
-        drives = rigid_kernels.Drives()
+        drives = force_kernels.Drives()
         for entry in fields(self):
             value = wp.array(getattr(self, entry.name), dtype=float, device=device)
             setattr(drives, entry.name, value)
@@ -145,7 +145,5 @@ class Robot:
             links = [tree.link_of_body[body] for body in bodies]
             placed = [tree.point(body, point) for body, point in zip(bodies, points, strict=True)]
             result.append(wp.array(np.array(links, dtype=np.int32), dtype=int, device=device))
-            result.append(
-                wp.array(np.array(placed).reshape(-1, 3), dtype=wp.vec3, device=device)
-            )
+            result.append(wp.array(np.array(placed).reshape(-1, 3), dtype=wp.vec3, device=device))
         return (*result, wp.array(table.strength, dtype=float, device=device))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pwm.locomotion import tasks
 from pwm.locomotion.articulated_step import ArticulatedStep
 from pwm.locomotion.batched_simulation import Step
-from pwm.locomotion import tasks
 from pwm.locomotion.tasks import Task
 
 JOINT_NOISE = 0.1  # rad, either way, of joints at the beginning
@@ -43,6 +43,7 @@ class ArticulatedSimulation:
         self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
         self._action = torch.zeros(num_envs, self.action_size, device=device)
         self._q, self._qd = self._beginnings()
+        self._before = self._q, self._qd
 
     @property
     def _joints(self) -> int:
@@ -101,26 +102,19 @@ class ArticulatedSimulation:
     def close(self) -> None:
         """There is nothing to release."""
 
-    def poses(self) -> Tensor:
-        """(N, coordinates): joint coordinates, where each robot is over ground included."""
-        return self._q.detach().clone()
-
     def _observation(self) -> Tensor:
         return self._task.observation(self._q, self._qd, self._action)
 
     def _advance(self, action: Tensor) -> None:
         """The physics, about each robot's own place: far from the origin, sums would round."""
         self._before = self._q.detach(), self._qd.detach()
-        shift = pad(self._q[:, : self._task.travel].detach(), (0, self._missing))
+        travel = self._task.travel
+        shift = pad(self._before[0][:, :travel], (0, self._world.coordinates - travel))
         none = action[:, :0]
         drives, pull = (none, (action + 1) / 2) if self._task.muscles else (action, none)
         control = pad(drives, (self._world.dofs - drives.shape[1], 0))
         q, self._qd = self._world(self._q - shift, self._qd, control, pull)
         self._q = q + shift
-
-    @property
-    def _missing(self) -> int:
-        return self._world.coordinates - self._task.travel
 
     def _restore_blown(self) -> Tensor:
         """Put worlds that blew up back to the state before, and say which they are."""
@@ -155,7 +149,9 @@ class ArticulatedSimulation:
 
 def hopper(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
     """A planar one-legged hopper."""
-    return ArticulatedSimulation("hopper", tasks.HOPPER, num_envs=num_envs, seed=seed, device=device)
+    return ArticulatedSimulation(
+        "hopper", tasks.HOPPER, num_envs=num_envs, seed=seed, device=device
+    )
 
 
 def ant(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
@@ -177,9 +173,7 @@ def humanoid(*, num_envs: int, seed: int = 0, device: str = "cpu") -> Articulate
     )
 
 
-def humanoid_muscles(
-    *, num_envs: int, seed: int = 0, device: str = "cpu"
-) -> ArticulatedSimulation:
+def humanoid_muscles(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
     """The humanoid with 152 muscles in place of its motors."""
     return ArticulatedSimulation(
         "humanoid_muscles", tasks.MUSCLES, num_envs=num_envs, seed=seed, device=device

@@ -69,9 +69,7 @@ class Task:
 def _floating_observation(q: Tensor, qd: Tensor, action: Tensor) -> Tensor:
     posture = Posture.of(q, qd)
     parts = [q[:, 2:7], qd[:, :6], q[:, 7:], 0.2 * qd[:, 6:]]
-    return torch.cat(
-        [*parts, posture.up[:, None], posture.heading[:, None], action], dim=1
-    )
+    return torch.cat([*parts, posture.up[:, None], posture.heading[:, None], action], dim=1)
 
 
 def _unactuated_observation(q: Tensor, qd: Tensor, action: Tensor) -> Tensor:
@@ -119,6 +117,10 @@ def _muscles_reward(q: Tensor, qd: Tensor, action: Tensor) -> Tensor:
     return _humanoid_reward(q, qd, action[:, :0]) - 0.002 * activation.square().sum(1)
 
 
+def _hopper_fallen(q: Tensor, qd: Tensor) -> Tensor:
+    return (q[:, 1] < HOPPER_FALL) | (q[:, 2].abs() > HOPPER_TOPPLED)
+
+
 def _below(height: float, coordinate: int) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda q, qd: q[:, coordinate] < height
 
@@ -126,6 +128,7 @@ def _below(height: float, coordinate: int) -> Callable[[Tensor, Tensor], Tensor]
 ANT_FALL = 0.27  # m
 HOPPER_FALL = -0.45  # m, against standing
 HOPPER_LEAN = 0.5236  # rad at which leaning is worth nothing
+HOPPER_TOPPLED = 1.0  # rad
 QUADRUPED_FALL = 0.25  # m
 HUMANOID_FALL = 0.74  # m
 
@@ -136,7 +139,7 @@ HOPPER = Task(
     travel=1,
     observation=_hopper_observation,
     reward=_hopper_reward,
-    fallen=_below(HOPPER_FALL, 1),
+    fallen=_hopper_fallen,
     observation_size=11,
 )
 ANT = Task(

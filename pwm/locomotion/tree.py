@@ -74,7 +74,10 @@ class LinkTree:
         for index, link in enumerate(self.links):
             branch.append({index} | (branch[link.parent] if link.parent >= 0 else set()))
         return np.array(
-            [[max(a, b) if a in branch[b] or b in branch[a] else -1 for b in owners] for a in owners]
+            [
+                [max(a, b) if a in branch[b] or b in branch[a] else -1 for b in owners]
+                for a in owners
+            ]
         )
 
     def struct(self, gravity: float, device: wp.Device) -> rigid_kernels.Tree:

@@ -79,4 +79,4 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
 
 def _array(value: Tensor) -> Array:
     """A copy that the simulation does not change."""
-    return np.array(value.detach().cpu())
+    return value.detach().cpu().numpy().copy()

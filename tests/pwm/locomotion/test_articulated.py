@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ pytest.importorskip("newton", reason="needs the extra locomotion")
 
 import locomotion_gradients
 
+from pwm.core.errors import PwmError
 from pwm.locomotion import rigid_kernels, robots, tasks
 from pwm.locomotion.articulated_step import GRAVITY, ArticulatedStep
 from pwm.locomotion.catalog import make_simulation
@@ -194,3 +197,19 @@ def test_a_step_does_not_depend_on_how_many_worlds_there_are(ant):
         together = ant._world(ant._q, ant._qd, control, torch.zeros(3, 0))
         single = alone(ant._q[1:2], ant._qd[1:2], control[1:2], torch.zeros(1, 0))
     assert all(torch.equal(a[1:2], b) for a, b in zip(together, single, strict=True))
+
+
+def test_a_simulator_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "newton", None)
+    for name in [name for name in sys.modules if name.startswith("pwm.locomotion.")]:
+        if name != "pwm.locomotion.catalog":
+            monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(PwmError, match=r"ant needs newton.*\[locomotion\]"):
+        make_simulation("ant", num_envs=1)
+
+
+def test_no_copies_and_unknown_names_are_refused():
+    with pytest.raises(PwmError, match="num_envs=0"):
+        make_simulation("ant", num_envs=0)
+    with pytest.raises(PwmError, match="no locomotion environment antt"):
+        make_simulation("antt", num_envs=1)
