@@ -60,5 +60,14 @@ def landscape_picture(task: str, found: Mapping[str, Any]) -> str:
 def _line(ax: Axes, x: list[float], y: list[float], where: str, marker: str = "") -> None:
     values = np.asarray(y, float)
     colour = COLOURS[_COLOURS[where]]
-    style = {"linewidth": 3.0, "alpha": 0.5} if where == _TRUTH else {"linewidth": 1.5}
-    ax.plot(x, values, color=colour, marker=marker, markersize=3, label=where, **style)
+    width, alpha = (3.0, 0.5) if where == _TRUTH else (1.5, 1.0)
+    ax.plot(
+        x,
+        values,
+        color=colour,
+        marker=marker,
+        markersize=3,
+        label=where,
+        linewidth=width,
+        alpha=alpha,
+    )
