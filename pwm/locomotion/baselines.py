@@ -50,7 +50,7 @@ class Baseline:
 
     def act(self, observation: Tensor) -> Tensor:
         """See :class:`pwm.locomotion.learner.Learner`."""
-        seen = observation.cpu().numpy()
+        seen: Any = observation.cpu().numpy()
         if self._normalize is not None:
             seen = self._normalize.normalize_obs(seen)
         action, _ = self.model.predict(seen, deterministic=True)

@@ -40,7 +40,7 @@ class CompareConfig:
         save_every: iterations between checkpoints, from which runs of pwm and shac go on.
     """
 
-    presets: ClassVar[Choices] = {"launcher": "local", "compare": "paper"}
+    presets: ClassVar[Choices] = {"compare": "paper"}
 
     tasks: list[str] = setting(MISSING, may_change=True)
     out: str = MISSING

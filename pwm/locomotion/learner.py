@@ -20,12 +20,15 @@ class Learner(Protocol):
     """A method that learns in a simulation which it steps itself.
 
     Attributes:
-        steps: control steps of all environments together so far.
         resumes: whether :meth:`tensors` and :meth:`load` take a run up exactly where it was.
     """
 
-    steps: int
     resumes: bool
+
+    @property
+    def steps(self) -> int:
+        """Control steps of all environments together so far."""
+        ...
 
     def iteration(self) -> dict[str, float]:
         """Step the simulation and learn from it once; metrics."""

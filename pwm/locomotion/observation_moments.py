@@ -23,7 +23,8 @@ class ObservationMoments:
     def update(self, observations: Tensor) -> None:
         """Take in observations (..., observation_size)."""
         batch = observations.detach().flatten(0, -2).T
-        self._moments.copy_(torch.stack(running_moments(*self._moments.unbind(), batch, 1.0)))
+        mean, variance, weight = self._moments.unbind()
+        self._moments.copy_(torch.stack(running_moments(mean, variance, weight, batch, 1.0)))
 
     @property
     def mean(self) -> Tensor:

@@ -109,7 +109,7 @@ class Replay:
         have = 0
         for _ in range(_ATTEMPTS):
             drawn = torch.stack(self._draw(count, horizon, generator))
-            kept = drawn[:, self._is_whole(*drawn.unbind(), horizon)]
+            kept = drawn[:, self._is_whole(drawn[0], drawn[1], horizon)]
             found.append(kept)
             have += kept.shape[1]
             if have >= count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.checkpoint import Checkpoint, Groups
 from pwm.runtime.seeding import restore, stream, stream_seed
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors
+
+_MOST_BROKEN = 20  # gradients in a row that are not finite
 
 
 @dataclass
@@ -122,7 +125,7 @@ class Shac:
         self.moments = ObservationMoments(inputs, device)
         self.moments.update(self._observation)
         self._generator = stream(seed, "noise", device)
-        self.steps = 0
+        self.steps = self._broken = 0
 
     def iteration(self) -> dict[str, float]:
         """One rollout, one step of the actor, and the critics' steps."""
@@ -134,7 +137,8 @@ class Shac:
         parameters = list(self.actors.parameters())
         grads = torch.autograd.grad(loss, parameters)
         limit = self.config.actor_grad_norm
-        norm = clipped_step(self._actor_optimizer, parameters, grads, limit, 1)
+        norm = float(clipped_step(self._actor_optimizer, parameters, grads, limit, 1))
+        self._require_some_finite(norm)
         rollout = Rollout(*(part.detach() for part in rollout))
         of_critics = self._update_critics(rollout)
         self.moments.update(seen)
@@ -142,10 +146,19 @@ class Shac:
         return {
             "loss": float(loss.detach()),
             "reward": float(rollout.rewards.mean()),
-            "actor_grad_norm": float(norm),
+            "actor_grad_norm": norm,
             "critic_loss": of_critics,
             "policy_std": float(self.actors.mean_std().detach()),
         }
+
+    def _require_some_finite(self, norm: float) -> None:
+        """Steps of gradients that are not finite change next to nothing, and are not for long."""
+        self._broken = 0 if math.isfinite(norm) else self._broken + 1
+        if self._broken >= _MOST_BROKEN:
+            raise PwmError(
+                f"the gradient through {self.simulation.name} was not finite {_MOST_BROKEN} times "
+                "in a row; try a shorter shac.horizon, or another method."
+            )
 
     def draw_noise(self) -> Tensor:
         """(H, N, action_size) of the next rollout."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,9 +73,6 @@ class SimulationVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """See Stable-Baselines3."""
         return [False for _ in self._get_indices(indices)]
-
-    def _get_indices(self, indices: int | Iterable[int] | None) -> Sequence[int]:
-        return list(range(self.num_envs)) if indices is None else np.atleast_1d(indices).tolist()
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from pwm.reporting.svg import COLOURS, inline, standalone, styled
 
-_COLOURS = {"simulator": "bc_best", "world model": "extracted", "finite differences": "muted"}
+_TRUTH = "finite differences"
+_COLOURS = {"simulator": "bc_best", "world model": "extracted", _TRUTH: "muted"}
 _PANEL = (300, 190)  # pixels
 
 
@@ -37,12 +38,14 @@ def landscape_picture(task: str, found: Mapping[str, Any]) -> str:
         ax.set_title(f"return, {name}", fontsize=10)
         ax.set_xlabel("distance, in units of actions")
     panels[0].legend(frameon=False, fontsize=9)
-    estimates = found["gradients"] | {"finite differences": found["finite_differences"]}
+    estimates = {_TRUTH: found["finite_differences"]} | found["gradients"]
     for ax, quantity in zip(panels[-2:], ("variance", "bias"), strict=True):
         for where, by_horizon in estimates.items():
             _line(ax, found["horizons"], by_horizon[quantity], where, marker="o")
         positive = [v for own in estimates.values() for v in own[quantity] if v > 0]
         ax.set_yscale("log" if positive else "linear")
+        if max(positive, default=1) > 10 * min(positive, default=1):
+            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(FixedLocator(found["horizons"]))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -57,4 +60,14 @@ def landscape_picture(task: str, found: Mapping[str, Any]) -> str:
 def _line(ax: Axes, x: list[float], y: list[float], where: str, marker: str = "") -> None:
     values = np.asarray(y, float)
     colour = COLOURS[_COLOURS[where]]
-    ax.plot(x, values, color=colour, linewidth=1.5, marker=marker, markersize=3, label=where)
+    width, alpha = (3.0, 0.5) if where == _TRUTH else (1.5, 1.0)
+    ax.plot(
+        x,
+        values,
+        color=colour,
+        marker=marker,
+        markersize=3,
+        label=where,
+        linewidth=width,
+        alpha=alpha,
+    )

@@ -20,10 +20,12 @@ from pwm.locomotion.comparison import (
     tables,
     write_comparison,
 )
-from pwm.locomotion.learner import Learner
 from pwm.locomotion.published import published_curves
-from pwm.locomotion.toys import BallWall
+from pwm.locomotion.shac import Shac, ShacConfig
+from pwm.locomotion.toys import BallWall, Pendulum
 from pwm.locomotion.training import Curve, Run, RunSettings
+from pwm.models.actor_critic import ActorCriticSize
+from pwm.runtime.metrics import read_metrics
 
 
 def curve(*means, pace=1.0):
@@ -97,7 +99,7 @@ def test_published_curves_are_of_known_tasks():
     assert published_curves("pendulum") == []
 
 
-class Counting(Learner):
+class Counting:
     """Learns nothing, and says how far it is."""
 
     resumes = False
@@ -127,6 +129,36 @@ def test_a_run_evaluates_at_even_steps_and_at_its_end(tmp_path):
     assert Curve.load(tmp_path) == found
     again = Run(pytest.fail, BallWall(2), RunSettings(18, 6, 10), tmp_path, "ball")
     assert again.finish() == found
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    config = ShacConfig(
+        num_envs=2, horizon=4, networks=ActorCriticSize([8], [8], critics=1), critic_iterations=1
+    )
+
+    def run(directory):
+        def make():
+            return Shac(Pendulum(2), config, 48, 0)
+
+        return Run(make, Pendulum(2), RunSettings(48, 16, 2), directory, "pendulum")
+
+    whole = run(tmp_path / "whole").finish()
+    iteration, calls = Shac.iteration, []
+
+    def stops(self):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return iteration(self)
+
+    monkeypatch.setattr(Shac, "iteration", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped").finish()
+    went_on = run(tmp_path / "stopped").finish()
+    assert len(calls) == 7  # four before, the one that was stopped, and the last two
+    assert (went_on.steps, went_on.returns) == (whole.steps, whole.returns)
+    lines = read_metrics(tmp_path / "stopped" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [8, 16, 24, 32, 40, 48]
 
 
 class Fixed(BallWall):

@@ -9,6 +9,7 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.gradient_study import (
     ModelWorld,
@@ -22,6 +23,7 @@ from pwm.locomotion.gradient_study import (
 )
 from pwm.locomotion.landscape import LandscapeConfig, landscape
 from pwm.locomotion.learner import task_of
+from pwm.locomotion.online import OnlineConfig, OnlinePwm
 from pwm.locomotion.policy_space import PolicySpace
 from pwm.models.actor_critic import ActorCriticSize, Actors
 from pwm.models.world_model import ModelSize, WorldModel
@@ -92,8 +94,7 @@ def test_ruggedness_counts_ups_and_downs():
     assert ruggedness([0, 2, 0, 2, 0]) == 4
 
 
-def test_a_gradient_of_a_throw_at_a_wall_is_biased_and_a_smooth_one_is_not(tmp_path):
-    """The two toys in one command each: PWM's example, and a pendulum that is smooth."""
+def test_both_toys_are_studied_by_one_command(tmp_path):
     found = {}
     for task in ("ball_wall", "double_pendulum"):
         config = LandscapeConfig(
@@ -104,10 +105,36 @@ def test_a_gradient_of_a_throw_at_a_wall_is_biased_and_a_smooth_one_is_not(tmp_p
         found[task] = json.loads((tmp_path / task / "landscape.json").read_text())
     wall, pendulum = found["ball_wall"], found["double_pendulum"]
     assert wall["horizons"] == [1]
-    assert wall["gradients"]["simulator"]["variance"][0] > 0
     assert pendulum["horizons"] == [1, 4]
+    assert pendulum["gradients"]["simulator"]["correlation"][1] > 0.9
     assert set(pendulum["slices"]["along"]) == {"random", "gradient of the simulator"}
     assert len(pendulum["slices"]["along"]["random"]["returns"]["simulator"]) == 5
+
+
+def test_a_world_model_is_studied_beside_its_simulator(tmp_path):
+    policy = ActorCriticConfig(
+        batch_size=8, networks=ActorCriticSize([8], [8]), critic=CriticConfig(batches=2)
+    )
+    config = OnlineConfig(
+        num_envs=4,
+        horizon=4,
+        first_steps=16,
+        model_updates=1,
+        model_batch=8,
+        model=ModelSize(8, 1, 8, 16, 0),
+        policy=policy,
+    )
+    pwm = OnlinePwm(make_simulation("ball_wall", num_envs=4), config, 100, 0)
+    pwm.iteration()
+    pwm.save(tmp_path / "run")
+    given = {"checkpoint": str(tmp_path / "run"), "out": str(tmp_path / "out")} | SMALL
+    landscape(LandscapeConfig(task="ball_wall", **given))
+    found = json.loads((tmp_path / "out" / "landscape.json").read_text())
+    assert list(found["gradients"]) == ["simulator", "world model"]
+    returns = found["slices"]["along"]["gradient of the world model"]["returns"]
+    assert list(returns) == ["simulator", "world model"]
+    with pytest.raises(PwmError, match="is a run of ball_wall and task=pendulum"):
+        landscape(LandscapeConfig(task="pendulum", **given | {"out": str(tmp_path / "other")}))
 
 
 def test_the_mean_gradient_of_a_throw_misses_the_jump():
