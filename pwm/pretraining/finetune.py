@@ -122,7 +122,8 @@ def _train_embeddings(model: WorldModel, tasks: Sequence[int]) -> None:
     """Have the embeddings of some tasks train, if there are any."""
     if not model.size.task_dim:
         return
-    weight = model.task_emb.weight.requires_grad_(True)
+    weight = model.task_emb.weight
+    weight.requires_grad_(True)
     rows = torch.zeros(len(weight), 1, dtype=torch.bool, device=weight.device)
     rows[list(tasks)] = True
     keep_only(weight, rows)
