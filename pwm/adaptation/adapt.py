@@ -14,7 +14,7 @@ from pwm.adaptation.batches import MixedBatches
 from pwm.adaptation.config import AdaptConfig
 from pwm.adaptation.errors import Errors, error_table, held_out_errors, thinned, worst_forgotten
 from pwm.adaptation.new_tasks import normalize_new, ranked_embeddings, widened, with_new_tasks
-from pwm.core.files import write_atomically
+from pwm.core.files import make_directory, write_atomically
 from pwm.core.fingerprints import definitions
 from pwm.core.progress import console
 from pwm.core.suites import Suite
@@ -118,6 +118,7 @@ def _stage(
     model: WorldModel,
 ) -> tuple[Errors, Errors]:
     """Train what a function makes ready; returns the errors in new and old tasks after that."""
+    make_directory(directory)
     torch.manual_seed(config.seed)
     ready = make_ready()
     for line in ready.lines:

