@@ -30,6 +30,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
+from pwm.core.suites import task_names
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData
 from pwm.data.shared_tasks import shared_tasks
@@ -38,6 +39,7 @@ from pwm.models.world_model import WorldModel, load_world_model
 from pwm.multitask.groups import write_groups
 from pwm.pretraining.diagnostics import diagnose
 from pwm.runtime.device import use_device
+from pwm.runtime.grouped import member_of
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.processor import say_if_busy
 from pwm.runtime.run_dir import open_run
@@ -67,11 +69,13 @@ def analyze(config: AnalyzeConfig) -> Path:
     config.validate()
     device = use_device(config.device)
     say_if_busy(device)
-    model = load_world_model(config.checkpoint, device)
+    asked = None if config.tasks is None else task_names(config.tasks)
+    path = member_of(Path(config.checkpoint), asked)
+    model = load_world_model(path, device)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     names = _names(config, model, store)
-    checkpoints = _checkpoints(config)
+    checkpoints = _checkpoints(config, path)
     windows = TaskWindows.drawn(store, model, names, config.windows, config.seed, bad)
     training = ShortTraining(model, store, config, bad)
     subject = _Subject(config, model, store, windows, checkpoints, training)
@@ -100,13 +104,13 @@ def _names(config: AnalyzeConfig, model: WorldModel, store: EpisodeStore) -> lis
     return names
 
 
-def _checkpoints(config: AnalyzeConfig) -> list[Path]:
+def _checkpoints(config: AnalyzeConfig, path: Path) -> list[Path]:
     if not config.map_updates and config.map_from != "checkpoints":
         return []
-    steps = kept_checkpoints(config.checkpoint, config.map_from)
+    steps = kept_checkpoints(path, config.map_from)
     if config.map_from == "checkpoints" and len(steps) < FEWEST_CHECKPOINTS:
         raise PwmError(
-            f"{config.checkpoint} keeps {len(steps)} checkpoints and a data map needs "
+            f"{path} keeps {len(steps)} checkpoints and a data map needs "
             f"{FEWEST_CHECKPOINTS}; pretrain with keep_last=10, or give map_from=training."
         )
     return steps

@@ -67,9 +67,9 @@ def losses_after(
     return window_losses(model, windows.held_out, config.learner).numpy()
 
 
-def kept_checkpoints(checkpoint: str, wanted: str) -> list[Path]:
+def kept_checkpoints(checkpoint: Path, wanted: str) -> list[Path]:
     """The checkpoints that data maps are to be from; none for a short training."""
-    steps = list_steps(Path(checkpoint) / "checkpoints")
+    steps = list_steps(checkpoint / "checkpoints")
     enough = len(steps) >= FEWEST_CHECKPOINTS
     return steps if wanted != "training" and (enough or wanted == "checkpoints") else []
 

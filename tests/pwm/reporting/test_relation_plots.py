@@ -20,9 +20,7 @@ def text(svg: str) -> list[str]:
 def test_names_of_a_hierarchy_have_the_colours_of_their_groups():
     drawn = tree_plot(NAMES, FOUND.merges, FOUND.labels.tolist(), "tree")
     assert {*NAMES, "distance"} < set(text(drawn))
-    colours = dict(re.findall(r"fill: (var\(--[\w-]+\))[^<]*>(left|right|lefter)<", drawn)[::-1])
     of = {name: colour for colour, name in re.findall(r"(var\(--[\w-]+\))[^<]*>(\w+)<", drawn)}
-    assert colours
     assert of["left"] == of["lefter"] == "var(--extracted)"
     assert of["right"] == "var(--bc-best)"
     assert sorted(leaf_order(FOUND.merges)) == [0, 1, 2]
@@ -32,7 +30,7 @@ def test_names_of_a_hierarchy_have_the_colours_of_their_groups():
 def test_small_matrices_are_written_out_and_signs_are_colours():
     values = np.array([[0.5, -0.25], [-0.001, np.nan]])
     drawn = matrix_plot(["a", "b"], ["a", "b"], values, 1.0, "matrix")
-    assert {"0.50", "\u22120.25", "-0.25", "0.00"} & set(text(drawn)) >= {"0.50", "0.00"}
+    assert {"0.50", "-0.25", "0.00"} < set(text(drawn))
     assert "nan" not in drawn
     assert drawn.count("var(--extracted)") > 0 < drawn.count("var(--bc-best)")
 
