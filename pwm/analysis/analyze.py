@@ -35,6 +35,7 @@ from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData
 from pwm.data.shared_tasks import shared_tasks
 from pwm.data.store import EpisodeStore
+from pwm.data.windows.sampler import Batch
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.multitask.groups import write_groups
 from pwm.pretraining.diagnostics import diagnose
@@ -118,12 +119,10 @@ def _checkpoints(config: AnalyzeConfig, path: Path) -> list[Path]:
 
 def _measure(subject: _Subject, measured: Measured) -> dict[str, Any]:
     """All measurements, those of before from disk, as plain data."""
-    config, windows = subject.config, subject.windows
-    number = len(windows.names)
-    layers = shared_layers(subject.model)
-    transfers = number if config.transfer_updates else 0
-    points = len(subject.checkpoints) or (config.map_updates > 0)
-    total = number * passes(layers, number, config.parts) + transfers + points
+    config, number = subject.config, len(subject.windows.names)
+    passed = number * passes(shared_layers(subject.model), number, config.parts)
+    points = len(subject.checkpoints) or config.map_updates
+    total = passed + number * config.transfer_updates + points
     hint = f"what was measured is kept in {config.out}; the same command goes on from there."
     with StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task("analyze", total=total, note="")
@@ -132,15 +131,27 @@ def _measure(subject: _Subject, measured: Measured) -> dict[str, Any]:
             progress.update(bar, advance=steps, note=note)
             signals.raise_if_requested(hint)
 
-        gradients = measured.get("gradients") or measured.put(
-            "gradients", _gradients(subject, partial(done, "gradients"))
-        )
-        transfer = _transfer(subject, measured, done) if transfers else None
-        data_map = measured.get("data_map")
-        if data_map is None and points:
-            data_map = measured.put("data_map", _data_map(subject))
+        def kept(name: str, steps: int, note: str, make: Callable[..., Arrays]) -> Arrays:
+            found = measured.get(name)
+            if found is None:
+                return measured.put(name, make(partial(done, note)))
+            done(note, steps)
+            return found
+
+        gradients = kept("gradients", passed, "gradients", partial(_gradients, subject))
+        rows = [
+            kept(
+                f"transfer_{name}", config.transfer_updates, f"transfer from {name}",
+                partial(_transfer, subject, name, batch),
+            )["losses"]
+            for name, batch in zip(subject.windows.names, subject.windows.held_out, strict=True)
+            if config.transfer_updates
+        ]  # fmt: skip
+        data_map = None
+        if points:
+            data_map = kept("data_map", points, "data map", partial(_data_map, subject))
     return summary(
-        _facts(subject), gradients, transfer, data_map,
+        _facts(subject), gradients, np.stack(rows) if rows else None, data_map,
         "checkpoints" if subject.checkpoints else "training", config.clusters, config.out,
     )  # fmt: skip
 
@@ -156,22 +167,15 @@ def _gradients(subject: _Subject, done: Callable[[], object]) -> Arrays:
     )
 
 
-def _transfer(subject: _Subject, measured: Measured, done: Callable[[str], object]) -> np.ndarray:
-    """Held-out losses after updates on each task, (K, K, windows)."""
-    rows = []
-    for name, batch in zip(subject.windows.names, subject.windows.held_out, strict=True):
-        found = measured.get(f"transfer_{name}")
-        if found is None:
-            losses = losses_after(subject.training, batch, name, subject.windows, subject.config)
-            found = measured.put(f"transfer_{name}", {"losses": losses})
-        rows.append(found["losses"])
-        done(f"transfer from {name}")
-    return np.stack(rows)
+def _transfer(subject: _Subject, name: str, batch: Batch, done: Callable[[], object]) -> Arrays:
+    """Held-out losses after updates on a task, (K, windows)."""
+    losses = losses_after(subject.training, batch, name, subject.windows, subject.config, done)
+    return {"losses": losses}
 
 
-def _data_map(subject: _Subject) -> Arrays:
+def _data_map(subject: _Subject, done: Callable[[], object]) -> Arrays:
     """Updates (n,) and the losses of windows of training then, (n, K, windows)."""
-    given = subject.windows, subject.model, subject.config
+    given = subject.windows, subject.model, subject.config, done
     if subject.checkpoints:
         found = list(losses_by_checkpoint(subject.checkpoints, *given))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pwm.analysis.analyze import analyze
 from pwm.analysis.config import AnalyzeConfig
 from pwm.analysis.summary import summary
 from pwm.core.errors import PwmError
+from pwm.core.signals import Interrupted
 from pwm.core.suites import get_suite
 from pwm.models.world_model import load_world_model
 from pwm.multitask.groups import read_groups
@@ -160,3 +162,23 @@ def test_transfer_and_groups_of_four_constructed_tasks():
     assert rules.count("helpful") == 2
     assert rules[-1] == "groups"
     json.dumps(found, allow_nan=False)
+
+
+def test_a_signal_stops_it_after_an_update_and_what_was_measured_is_kept(
+    toy, toy_world_model, tmp_path, monkeypatch
+):
+    """The signal comes while the second task is trained on."""
+    after, calls = command.losses_after, []
+
+    def signalled(*arguments: Any) -> np.ndarray:
+        calls.append(arguments[2])
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return after(*arguments)
+
+    monkeypatch.setattr(command, "losses_after", signalled)
+    with pytest.raises(Interrupted, match="the same command goes on from there"):
+        analyze(config(toy, toy_world_model, tmp_path / "out", map_updates=0))
+    assert calls == list(toy.tasks)
+    kept = sorted(path.stem for path in (tmp_path / "out" / "measured").iterdir())
+    assert kept == ["gradients", f"transfer_{toy.tasks[0]}"]
