@@ -21,6 +21,7 @@ INPUTS = {
     "import": {"checkpoint"},
     "export": {"checkpoint"},
     "pretrain": {"data", "init"},
+    "analyze": {"checkpoint", "data"},
     "extract": {"checkpoint", "data", "init", "ensemble"},
     "evaluate": {"policy", "data", "checkpoint", "policies"},
     "watch": {"policy", "checkpoint"},
@@ -42,6 +43,7 @@ MAY_CHANGE = {
         "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
         "on_error", "data_device", "data_memory", "accumulate", "parallel",
     },
+    "analyze": {"device", "on_error", "clusters"},
     "extract": {
         "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",
         "wandb_project",
@@ -57,7 +59,7 @@ MAY_CHANGE = {
 NO_PATHS = {
     "out", "results", "record",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
-    "aggregate", "collect_with",
+    "aggregate", "collect_with", "map_from",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
     "baselines", "metaworld", "task", "format", "license", "message",  # words
     "repo", "revision", "datasets", "host",  # of services
