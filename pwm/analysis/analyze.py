@@ -119,7 +119,7 @@ def _checkpoints(config: AnalyzeConfig, path: Path) -> list[Path]:
 
 def _measure(subject: _Subject, measured: Measured) -> dict[str, Any]:
     """All measurements, those of before from disk, as plain data."""
-    config, number = subject.config, len(subject.windows.names)
+    config, number, facts = subject.config, len(subject.windows.names), _facts(subject)
     passed = number * passes(shared_layers(subject.model), number, config.parts)
     points = len(subject.checkpoints) or config.map_updates
     total = passed + number * config.transfer_updates + points
@@ -151,7 +151,7 @@ def _measure(subject: _Subject, measured: Measured) -> dict[str, Any]:
         if points:
             data_map = kept("data_map", points, "data map", partial(_data_map, subject))
     return summary(
-        _facts(subject), gradients, np.stack(rows) if rows else None, data_map,
+        facts, gradients, np.stack(rows) if rows else None, data_map,
         "checkpoints" if subject.checkpoints else "training", config.clusters, config.out,
     )  # fmt: skip
 
@@ -188,6 +188,16 @@ def _facts(subject: _Subject) -> dict[str, Any]:
     """What is known without any training: errors, losses, embeddings."""
     config, model, windows = subject.config, subject.model, subject.windows
     quality = diagnose(model, windows.held_out)["tasks"]
+    held_out, train = (
+        window_losses(model, batches, config.learner).numpy()
+        for batches in (windows.held_out, windows.train)
+    )
+    broken = ~np.isfinite(held_out + train).all(1)
+    if broken.any():
+        raise PwmError(
+            f"the losses of {windows.names[broken.argmax()]} are not finite in "
+            f"{config.checkpoint}; give a checkpoint of before training diverged."
+        )
     embedding = None
     if model.size.task_dim:
         ids = windows.held_out[0].task.new_tensor([model.suite.id(n) for n in windows.names])
@@ -196,8 +206,8 @@ def _facts(subject: _Subject) -> dict[str, Any]:
         "checkpoint": config.checkpoint,
         "data": config.data,
         "tasks": [model.suite[name] for name in windows.names],
-        "held_out": window_losses(model, windows.held_out, config.learner).numpy(),
-        "train": window_losses(model, windows.train, config.learner).numpy(),
+        "held_out": held_out,
+        "train": train,
         "quality": [quality[name] for name in windows.names],
         "embedding": embedding,
         "transfer_updates": config.transfer_updates,

@@ -18,8 +18,9 @@ from pwm.analysis.summary import summary
 from pwm.core.errors import PwmError
 from pwm.core.signals import Interrupted
 from pwm.core.suites import get_suite
-from pwm.models.world_model import load_world_model
+from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.multitask.groups import read_groups
+from pwm.runtime.checkpoint import save_checkpoint
 
 
 def config(toy: Any, world_model: Path, out: Path, **changes: Any) -> AnalyzeConfig:
@@ -182,3 +183,15 @@ def test_a_signal_stops_it_after_an_update_and_what_was_measured_is_kept(
     assert calls == list(toy.tasks)
     kept = sorted(path.stem for path in (tmp_path / "out" / "measured").iterdir())
     assert kept == ["gradients", f"transfer_{toy.tasks[0]}"]
+
+
+def test_a_world_model_that_diverged_is_told_before_anything_is_measured(
+    toy, toy_world_model, tmp_path
+):
+    model = load_world_model(toy_world_model)
+    with torch.no_grad():
+        model.task_emb.weight[1] = torch.nan
+    save_checkpoint(tmp_path / "model", KIND, {"model": model.state_dict()}, model_meta(model))
+    with pytest.raises(PwmError, match="the losses of pendulum-swingup are not finite"):
+        analyze(config(toy, tmp_path / "model", tmp_path / "out"))
+    assert not (tmp_path / "out" / "measured").exists()
