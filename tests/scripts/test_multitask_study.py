@@ -26,6 +26,10 @@ def test_the_table_has_means_and_errors_over_seeds():
     assert lines[3] == "| mgda | 0.500 | 0.250 | 0.100 | 0.300 | 10 |"
 
 
+def without_seconds(table: str) -> list[list[str]]:
+    return [line.split("|")[:-2] for line in table.splitlines()]
+
+
 def test_a_study_of_two_ways_is_made_once(toy, tmp_path, capsys, monkeypatch):
     words = toy.pretrain(tmp_path)[3:]
     given = [str(toy.data), str(tmp_path), "--ways", "uniform", "upgrad", "--seeds", "1", "steps=2"]
@@ -38,7 +42,7 @@ def test_a_study_of_two_ways_is_made_once(toy, tmp_path, capsys, monkeypatch):
     (made,) = (tmp_path / "upgrad/seed_0/checkpoints").glob("step_*/checkpoint.json")
     before = made.stat().st_mtime_ns
     multitask_study.main(given)
-    assert (tmp_path / "table.md").read_text() == table
+    assert without_seconds((tmp_path / "table.md").read_text()) == without_seconds(table)
     assert made.stat().st_mtime_ns == before
 
 

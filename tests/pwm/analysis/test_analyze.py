@@ -73,8 +73,8 @@ def test_the_page_has_every_picture_and_every_finding(analyzed):
 def test_what_was_measured_is_not_measured_again(toy, toy_world_model, analyzed, monkeypatch):
     before = (analyzed / "analysis.json").read_bytes()
     (analyzed / "measured" / "transfer_pendulum-swingup.npz").unlink()
-    monkeypatch.setattr(command, "_gradients", None)
-    monkeypatch.setattr(command, "_data_map", None)
+    for name in ("_gradients", "_data_map"):
+        monkeypatch.setattr(command, name, lambda *_: pytest.fail("measured again"))
     analyze(config(toy, toy_world_model, analyzed))
     assert (analyzed / "analysis.json").read_bytes() == before
     with pytest.raises(PwmError, match="other settings"):
