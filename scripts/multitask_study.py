@@ -5,6 +5,11 @@ every way and seed with equally many updates of equally large batches, and reads
 held-out episodes: the R2 of rewards and the latent error at 16 steps, or as far as the windows go,
 the mean over tasks and the worst task. Further words are settings of ``pwm pretrain`` for all. It
 goes on where it stopped.
+
+With ``--analysis DIR`` it compares one model for all tasks with a model per group, by each grouping
+of ``pwm analyze``, and by random groups of the sizes of those by gradient, drawn anew for each
+seed. The groups share the updates, so that all ways take the same compute. If DIR has no analysis,
+the first model for all is analyzed, with ``--analyze`` before settings for that.
 """
 
 import argparse
@@ -19,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pwm.cli.main import main as pwm
 from pwm.multitask.config import AGGREGATES
+from pwm.multitask.groups import read_groups, write_groups
 from pwm.reporting.templating import markdown_table
 from pwm.runtime.run_dir import read_run
 
@@ -30,6 +36,8 @@ HEADER = (
     "way", "reward R2, mean", "reward R2, worst", "latent error, mean", "latent error, worst",
     "seconds",
 )  # fmt: skip
+
+RANDOM = "random groups"
 
 Row = tuple[float, ...]
 
@@ -49,10 +57,40 @@ def measured(diagnostics: dict[str, Any]) -> Row:
     return r2.mean(), r2.min(), error.mean(), error.max()
 
 
-def run(data: str, out: Path, way: str, seed: int, words: list[str]) -> Row:
-    """Pretrain one model if it is not there yet; its numbers and seconds."""
-    directory = out / way / f"seed_{seed}"
-    own = [f"data={data}", f"out={directory}", f"seed={seed}", WAYS[way]]
+def group_ways(analysis: Path) -> dict[str, str]:
+    """Settings by way: one model, one per group of each of an analysis's files, random groups."""
+    files = sorted((analysis / "groups").glob("*.json"))
+    if not files:
+        sys.exit(f"{analysis} has no groups; give what pwm analyze wrote as out=.")
+    by_file = {f"groups by {file.stem.replace('_', ' ')}": f"groups={file}" for file in files}
+    return {"uniform": WAYS["uniform"], **by_file, RANDOM: ""}
+
+
+def make_analysis(given: argparse.Namespace) -> None:
+    """Analyze the first model for all tasks, unless the analysis is there."""
+    if (given.analysis / "analysis.json").is_file():
+        return
+    run(given.data, given.out, "uniform", WAYS["uniform"], 0, given.settings)
+    model = f"checkpoint={given.out / 'uniform' / 'seed_0'}"
+    code = pwm(["analyze", model, f"data={given.data}", f"out={given.analysis}", *given.analyze])
+    if code:
+        sys.exit(code)
+
+
+def random_groups(like: Path, file: Path, seed: int) -> str:
+    """The setting of groups of the sizes of those in a file, written into another one."""
+    groups = read_groups(like)
+    names = np.random.default_rng(seed).permutation([name for group in groups for name in group])
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_groups(file, "chance", [part.tolist() for part in np.split(names, ends)])
+    return f"groups={file}"
+
+
+def run(data: str, out: Path, way: str, setting: str, seed: int, words: list[str]) -> Row:
+    """Pretrain one way's models if they are not there yet; their numbers and seconds."""
+    directory = out / way.replace(" ", "_") / f"seed_{seed}"
+    own = [f"data={data}", f"out={directory}", f"seed={seed}", setting]
     code = pwm(["pretrain", *words, *own])
     if code:
         sys.exit(code)
@@ -83,13 +121,26 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("data", help="an episode store")
     parser.add_argument("out", type=Path)
     parser.add_argument("settings", nargs="*", help="of pwm pretrain, for all")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", help="all by default")
+    parser.add_argument("--analysis", type=Path, help="of pwm analyze, to compare groups of tasks")
+    parser.add_argument("--analyze", nargs="+", default=[], help="settings of pwm analyze")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_intermixed_args(words)
-    found: dict[str, list[Row]] = {way: [] for way in given.ways}
+    known = WAYS
+    if given.analysis is not None:
+        make_analysis(given)
+        known = group_ways(given.analysis)
+    ways = given.ways or list(known)
+    if unknown := [way for way in ways if way not in known]:
+        parser.error(f"unknown ways {', '.join(unknown)}; they are {', '.join(known)}")
+    found: dict[str, list[Row]] = {way: [] for way in ways}
     for seed in range(given.seeds):  # a table of fewer seeds is there before one of more
-        for way in given.ways:
-            found[way].append(run(given.data, given.out, way, seed, given.settings))
+        for way in ways:
+            setting = known[way]
+            if way == RANDOM:
+                like = given.analysis / "groups" / "gradient.json"
+                setting = random_groups(like, given.out / "random" / f"{seed}.json", seed)
+            found[way].append(run(given.data, given.out, way, setting, seed, given.settings))
     text = table(found)
     (given.out / "table.md").write_text(text + "\n")
     print(text)

@@ -1,6 +1,6 @@
 """From measurements of tasks to what a person can do: rules with thresholds, written in one place.
 
-A difference counts where it is both of a size that matters and beyond two standard errors.
+A difference counts where it is both of a size that matters and beyond some standard errors.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-ERRORS = 2.0  # standard errors beyond which a difference is taken for one
+ERRORS = 2.0  # standard errors beyond which what is found of a task is taken for true
+PAIR_ERRORS = 3.0  # likewise of a pair, of which there are many
 FALLING = 0.05  # of a task's held-out loss, which a few updates on it alone take away
 OVERFITTED = 1.5  # times the loss of training windows
 POOR_R2 = 0.5  # of rewards of held-out episodes
-HARMS = 0.02  # of a task's held-out loss, which updates on another one add
+HARMS = 0.05  # of a task's held-out loss, which updates on another one add
+OPPOSES = -0.1  # cosine
 DOMINATES = 3.0  # times the median norm of the tasks' gradients
 HELPS = 0.5  # of what updates on the task itself take away
 CLEAR = 0.25  # silhouette from which on there are groups (Kaufman and Rousseeuw 1990)
@@ -135,7 +137,7 @@ def _harmed(evidence: Evidence, out: str) -> Iterator[Finding]:
     if evidence.gain is None or evidence.gain_deviation is None:
         return
     gain, deviation = evidence.gain, evidence.gain_deviation
-    harmed = (gain < -HARMS) & (gain < -ERRORS * deviation)
+    harmed = (gain < -HARMS) & (gain < -PAIR_ERRORS * deviation)
     np.fill_diagonal(harmed, False)
     for j in np.flatnonzero(harmed.any(0)).tolist():
         sources = [evidence.names[i] for i in np.flatnonzero(harmed[:, j]).tolist()]
@@ -148,10 +150,14 @@ def _harmed(evidence: Evidence, out: str) -> Iterator[Finding]:
         )
 
 
+def are_opposed(cosine: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """(K, K) whether gradients surely point away from each other."""
+    opposed: np.ndarray = (cosine < OPPOSES) & (cosine < -PAIR_ERRORS * deviation)
+    return opposed
+
+
 def _opposed(evidence: Evidence, out: str) -> Iterator[Finding]:
-    opposed = (evidence.cosine + ERRORS * evidence.cosine_deviation < 0) & ~np.eye(
-        len(evidence.names), dtype=bool
-    )
+    opposed = are_opposed(evidence.cosine, evidence.cosine_deviation)
     for i, j in np.argwhere(np.triu(opposed)).tolist():
         yield Finding(
             "opposed",
@@ -178,7 +184,7 @@ def _helped(evidence: Evidence, out: str) -> Iterator[Finding]:
     if evidence.gain is None or evidence.gain_deviation is None:
         return
     gain, own = evidence.gain, evidence.gain.diagonal()
-    sure = (gain > ERRORS * evidence.gain_deviation) & (own > 0)
+    sure = (gain > PAIR_ERRORS * evidence.gain_deviation) & (own > 0)
     helps = sure & (gain > HELPS * own)
     np.fill_diagonal(helps, False)
     for i, j in np.argwhere(np.triu(helps & helps.T)).tolist():

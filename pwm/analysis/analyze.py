@@ -30,14 +30,17 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.progress import console, progress_bar
 from pwm.core.signals import StopSignals
+from pwm.core.suites import task_names
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData
 from pwm.data.shared_tasks import shared_tasks
 from pwm.data.store import EpisodeStore
+from pwm.data.windows.sampler import Batch
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.multitask.groups import write_groups
 from pwm.pretraining.diagnostics import diagnose
 from pwm.runtime.device import use_device
+from pwm.runtime.grouped import member_of
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.processor import say_if_busy
 from pwm.runtime.run_dir import open_run
@@ -67,11 +70,13 @@ def analyze(config: AnalyzeConfig) -> Path:
     config.validate()
     device = use_device(config.device)
     say_if_busy(device)
-    model = load_world_model(config.checkpoint, device)
+    asked = None if config.tasks is None else task_names(config.tasks)
+    path = member_of(Path(config.checkpoint), asked)
+    model = load_world_model(path, device)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     names = _names(config, model, store)
-    checkpoints = _checkpoints(config)
+    checkpoints = _checkpoints(config, path)
     windows = TaskWindows.drawn(store, model, names, config.windows, config.seed, bad)
     training = ShortTraining(model, store, config, bad)
     subject = _Subject(config, model, store, windows, checkpoints, training)
@@ -100,13 +105,13 @@ def _names(config: AnalyzeConfig, model: WorldModel, store: EpisodeStore) -> lis
     return names
 
 
-def _checkpoints(config: AnalyzeConfig) -> list[Path]:
+def _checkpoints(config: AnalyzeConfig, path: Path) -> list[Path]:
     if not config.map_updates and config.map_from != "checkpoints":
         return []
-    steps = kept_checkpoints(config.checkpoint, config.map_from)
+    steps = kept_checkpoints(path, config.map_from)
     if config.map_from == "checkpoints" and len(steps) < FEWEST_CHECKPOINTS:
         raise PwmError(
-            f"{config.checkpoint} keeps {len(steps)} checkpoints and a data map needs "
+            f"{path} keeps {len(steps)} checkpoints and a data map needs "
             f"{FEWEST_CHECKPOINTS}; pretrain with keep_last=10, or give map_from=training."
         )
     return steps
@@ -114,12 +119,10 @@ def _checkpoints(config: AnalyzeConfig) -> list[Path]:
 
 def _measure(subject: _Subject, measured: Measured) -> dict[str, Any]:
     """All measurements, those of before from disk, as plain data."""
-    config, windows = subject.config, subject.windows
-    number = len(windows.names)
-    layers = shared_layers(subject.model)
-    transfers = number if config.transfer_updates else 0
-    points = len(subject.checkpoints) or (config.map_updates > 0)
-    total = number * passes(layers, number, config.parts) + transfers + points
+    config, number, facts = subject.config, len(subject.windows.names), _facts(subject)
+    passed = number * passes(shared_layers(subject.model), number, config.parts)
+    points = len(subject.checkpoints) or config.map_updates
+    total = passed + number * config.transfer_updates + points
     hint = f"what was measured is kept in {config.out}; the same command goes on from there."
     with StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task("analyze", total=total, note="")
@@ -128,15 +131,27 @@ def _measure(subject: _Subject, measured: Measured) -> dict[str, Any]:
             progress.update(bar, advance=steps, note=note)
             signals.raise_if_requested(hint)
 
-        gradients = measured.get("gradients") or measured.put(
-            "gradients", _gradients(subject, partial(done, "gradients"))
-        )
-        transfer = _transfer(subject, measured, done) if transfers else None
-        data_map = measured.get("data_map")
-        if data_map is None and points:
-            data_map = measured.put("data_map", _data_map(subject))
+        def kept(name: str, steps: int, note: str, make: Callable[..., Arrays]) -> Arrays:
+            found = measured.get(name)
+            if found is None:
+                return measured.put(name, make(partial(done, note)))
+            done(note, steps)
+            return found
+
+        gradients = kept("gradients", passed, "gradients", partial(_gradients, subject))
+        rows = [
+            kept(
+                f"transfer_{name}", config.transfer_updates, f"transfer from {name}",
+                partial(_transfer, subject, name, batch),
+            )["losses"]
+            for name, batch in zip(subject.windows.names, subject.windows.held_out, strict=True)
+            if config.transfer_updates
+        ]  # fmt: skip
+        data_map = None
+        if points:
+            data_map = kept("data_map", points, "data map", partial(_data_map, subject))
     return summary(
-        _facts(subject), gradients, transfer, data_map,
+        facts, gradients, np.stack(rows) if rows else None, data_map,
         "checkpoints" if subject.checkpoints else "training", config.clusters, config.out,
     )  # fmt: skip
 
@@ -152,22 +167,15 @@ def _gradients(subject: _Subject, done: Callable[[], object]) -> Arrays:
     )
 
 
-def _transfer(subject: _Subject, measured: Measured, done: Callable[[str], object]) -> np.ndarray:
-    """Held-out losses after updates on each task, (K, K, windows)."""
-    rows = []
-    for name, batch in zip(subject.windows.names, subject.windows.held_out, strict=True):
-        found = measured.get(f"transfer_{name}")
-        if found is None:
-            losses = losses_after(subject.training, batch, name, subject.windows, subject.config)
-            found = measured.put(f"transfer_{name}", {"losses": losses})
-        rows.append(found["losses"])
-        done(f"transfer from {name}")
-    return np.stack(rows)
+def _transfer(subject: _Subject, name: str, batch: Batch, done: Callable[[], object]) -> Arrays:
+    """Held-out losses after updates on a task, (K, windows)."""
+    losses = losses_after(subject.training, batch, name, subject.windows, subject.config, done)
+    return {"losses": losses}
 
 
-def _data_map(subject: _Subject) -> Arrays:
+def _data_map(subject: _Subject, done: Callable[[], object]) -> Arrays:
     """Updates (n,) and the losses of windows of training then, (n, K, windows)."""
-    given = subject.windows, subject.model, subject.config
+    given = subject.windows, subject.model, subject.config, done
     if subject.checkpoints:
         found = list(losses_by_checkpoint(subject.checkpoints, *given))
     else:
@@ -180,6 +188,16 @@ def _facts(subject: _Subject) -> dict[str, Any]:
     """What is known without any training: errors, losses, embeddings."""
     config, model, windows = subject.config, subject.model, subject.windows
     quality = diagnose(model, windows.held_out)["tasks"]
+    held_out, train = (
+        window_losses(model, batches, config.learner).numpy()
+        for batches in (windows.held_out, windows.train)
+    )
+    broken = ~np.isfinite(held_out + train).all(1)
+    if broken.any():
+        raise PwmError(
+            f"the losses of {windows.names[broken.argmax()]} are not finite in "
+            f"{config.checkpoint}; give a checkpoint of before training diverged."
+        )
     embedding = None
     if model.size.task_dim:
         ids = windows.held_out[0].task.new_tensor([model.suite.id(n) for n in windows.names])
@@ -188,8 +206,8 @@ def _facts(subject: _Subject) -> dict[str, Any]:
         "checkpoint": config.checkpoint,
         "data": config.data,
         "tasks": [model.suite[name] for name in windows.names],
-        "held_out": window_losses(model, windows.held_out, config.learner).numpy(),
-        "train": window_losses(model, windows.train, config.learner).numpy(),
+        "held_out": held_out,
+        "train": train,
         "quality": [quality[name] for name in windows.names],
         "embedding": embedding,
         "transfer_updates": config.transfer_updates,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pwm.analysis.advice import ERRORS, Evidence, findings
+from pwm.analysis.advice import Evidence, are_opposed, findings
 from pwm.core.suites import Task
 from pwm.multitask.clusters import (
     Clustering,
@@ -152,7 +152,7 @@ def _gradients(whole: GradientRelations, by_layer: Mapping[str, np.ndarray]) -> 
 def _layer(found: GradientRelations) -> dict[str, Any]:
     """Numbers of all pairs of tasks in a layer, and the cosines and sizes themselves."""
     pairs = np.triu_indices(len(found.norm), 1)
-    opposed = (found.cosine + ERRORS * found.deviation < 0)[pairs]
+    opposed = are_opposed(found.cosine, found.deviation)[pairs]
     similar = magnitude_similarity(found.norm)[pairs]
     median = np.median(found.norm)
     return {

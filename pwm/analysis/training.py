@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,37 +57,63 @@ class ShortTraining:
 
 
 def losses_after(
-    training: ShortTraining, source: Batch, task: str, windows: TaskWindows, config: AnalyzeConfig
+    training: ShortTraining,
+    source: Batch,
+    task: str,
+    windows: TaskWindows,
+    config: AnalyzeConfig,
+    done: Callable[[], object],
 ) -> np.ndarray:
-    """Held-out losses of all tasks, (K, windows), after updates on one task alone."""
+    """Held-out losses of all tasks, (K, windows), after updates on one task alone.
+
+    Args:
+        training: makes the updates.
+        source: windows as long as those to train on.
+        task: the one.
+        windows: whose held-out losses.
+        config: how many updates.
+        done: called after each.
+    """
     model: WorldModel | None = None
     for model in training.on([task], len(source.action), config.transfer_updates):  # noqa: B007
-        pass
+        done()
     assert model is not None
     return window_losses(model, windows.held_out, config.learner).numpy()
 
 
-def kept_checkpoints(checkpoint: str, wanted: str) -> list[Path]:
+def kept_checkpoints(checkpoint: Path, wanted: str) -> list[Path]:
     """The checkpoints that data maps are to be from; none for a short training."""
-    steps = list_steps(Path(checkpoint) / "checkpoints")
+    steps = list_steps(checkpoint / "checkpoints")
     enough = len(steps) >= FEWEST_CHECKPOINTS
     return steps if wanted != "training" and (enough or wanted == "checkpoints") else []
 
 
 def losses_by_checkpoint(
-    steps: Sequence[Path], windows: TaskWindows, model: WorldModel, config: AnalyzeConfig
+    steps: Sequence[Path],
+    windows: TaskWindows,
+    model: WorldModel,
+    config: AnalyzeConfig,
+    done: Callable[[], object],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Updates, and losses of the windows of training, (K, windows), of each checkpoint."""
+    """Updates, and losses of the windows of training, (K, windows), of each checkpoint.
+
+    ``done`` is called after each.
+    """
     for path in steps:
         other = load_world_model(path, model.bins.device)
         losses = window_losses(other, windows.train, config.learner)
         yield int(path.name.split("_")[1]), losses.numpy()
+        done()
 
 
 def losses_by_update(
-    training: ShortTraining, windows: TaskWindows, model: WorldModel, config: AnalyzeConfig
+    training: ShortTraining,
+    windows: TaskWindows,
+    model: WorldModel,
+    config: AnalyzeConfig,
+    done: Callable[[], object],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Likewise, of nine moments of a training on all tasks together."""
+    """Likewise, of nine moments of a training on all tasks; ``done`` is called after an update."""
     yield 0, window_losses(model, windows.train, config.learner).numpy()
     moments = set(np.linspace(0, config.map_updates, _POINTS + 1).astype(int)[1:].tolist())
     horizon = min(len(batch.action) for batch in windows.train)
@@ -95,3 +121,4 @@ def losses_by_update(
     for update, trained in enumerate(models, start=1):
         if update in moments:
             yield update, window_losses(trained, windows.train, config.learner).numpy()
+        done()

@@ -19,6 +19,7 @@ from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.reporting.bundle import newest_meta
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint, save_checkpoint, saved_kind
 from pwm.runtime.checkpoint_index import INDEX, read_index
+from pwm.runtime.grouped import is_grouped
 
 CARD = "card.json"
 FILES = (f"*{INDEX}", "*.safetensors", "*.safetensors.xz", CARD, f"data/{MANIFEST_NAME}")
@@ -68,7 +69,7 @@ def gather(source: Path, out: Path) -> None:
 def _is_world_model(path: Path) -> bool:
     if is_checkpoint(path):
         return saved_kind(path) == KIND
-    return (path / "checkpoints").is_dir()
+    return is_grouped(path) or (path / "checkpoints").is_dir()
 
 
 def _gather_bundle(source: Path, parts: list[str], out: Path) -> None:

@@ -21,6 +21,7 @@ GROUP_COLOURS = (
 )  # fmt: skip
 _SMALLEST_FONT, _LARGEST_FONT = 5.0, 9.0
 _FAINTEST = 0.02  # of the limit; less is left white
+_FULLEST = 0.7  # opacity, so that numbers can be read on it
 _NUMBERS_UP_TO = 12  # tasks, in whose matrices every number is written
 
 
@@ -53,10 +54,17 @@ def matrix_plot(
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value) and abs(value) > _FAINTEST * limit:
             colour = COLOURS["extracted" if value > 0 else "bc_best"]
-            alpha = round(min(abs(float(value)) / limit, 1.0), 2)
+            alpha = round(_FULLEST * min(abs(float(value)) / limit, 1.0), 2)
             ax.add_patch(Rectangle((j, i), 1, 1, color=colour, alpha=alpha, linewidth=0))
         if len(rows) <= _NUMBERS_UP_TO and np.isfinite(value):
-            ax.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=8)
+            ax.text(
+                j + 0.5,
+                i + 0.5,
+                f"{round(value, 2) + 0.0:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+            )
     ax.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
     ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90, fontsize=font)
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=font)
@@ -125,9 +133,9 @@ def tree_plot(names: Sequence[str], merges: np.ndarray, groups: Sequence[int], a
     leaves = drawn["leaves"]
     ax.set(ylim=(0, 10 * len(names)), xlim=(1.02 * max(float(merges[:, 2].max()), 1e-9), 0))
     ax.set_yticks(10 * np.arange(len(names)) + 5, [names[leaf] for leaf in leaves], fontsize=font)
+    ax.yaxis.tick_right()  # which makes the labels anew
     for label, leaf in zip(ax.get_yticklabels(), leaves, strict=True):
         label.set_color(colour_of(groups[leaf]))
-    ax.yaxis.tick_right()
     ax.yaxis.set_minor_locator(NullLocator())
     ax.tick_params(axis="y", length=0)
     ax.grid(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from pwm.analysis.analyze import analyze
 from pwm.analysis.config import AnalyzeConfig
 from pwm.analysis.summary import summary
 from pwm.core.errors import PwmError
+from pwm.core.signals import Interrupted
 from pwm.core.suites import get_suite
-from pwm.models.world_model import load_world_model
+from pwm.models.world_model import KIND, load_world_model, model_meta
 from pwm.multitask.groups import read_groups
+from pwm.runtime.checkpoint import save_checkpoint
 
 
 def config(toy: Any, world_model: Path, out: Path, **changes: Any) -> AnalyzeConfig:
@@ -70,8 +73,8 @@ def test_the_page_has_every_picture_and_every_finding(analyzed):
 def test_what_was_measured_is_not_measured_again(toy, toy_world_model, analyzed, monkeypatch):
     before = (analyzed / "analysis.json").read_bytes()
     (analyzed / "measured" / "transfer_pendulum-swingup.npz").unlink()
-    monkeypatch.setattr(command, "_gradients", None)
-    monkeypatch.setattr(command, "_data_map", None)
+    for name in ("_gradients", "_data_map"):
+        monkeypatch.setattr(command, name, lambda *_: pytest.fail("measured again"))
     analyze(config(toy, toy_world_model, analyzed))
     assert (analyzed / "analysis.json").read_bytes() == before
     with pytest.raises(PwmError, match="other settings"):
@@ -160,3 +163,35 @@ def test_transfer_and_groups_of_four_constructed_tasks():
     assert rules.count("helpful") == 2
     assert rules[-1] == "groups"
     json.dumps(found, allow_nan=False)
+
+
+def test_a_signal_stops_it_after_an_update_and_what_was_measured_is_kept(
+    toy, toy_world_model, tmp_path, monkeypatch
+):
+    """The signal comes while the second task is trained on."""
+    after, calls = command.losses_after, []
+
+    def signalled(*arguments: Any) -> np.ndarray:
+        calls.append(arguments[2])
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return after(*arguments)
+
+    monkeypatch.setattr(command, "losses_after", signalled)
+    with pytest.raises(Interrupted, match="the same command goes on from there"):
+        analyze(config(toy, toy_world_model, tmp_path / "out", map_updates=0))
+    assert calls == list(toy.tasks)
+    kept = sorted(path.stem for path in (tmp_path / "out" / "measured").iterdir())
+    assert kept == ["gradients", f"transfer_{toy.tasks[0]}"]
+
+
+def test_a_world_model_that_diverged_is_told_before_anything_is_measured(
+    toy, toy_world_model, tmp_path
+):
+    model = load_world_model(toy_world_model)
+    with torch.no_grad():
+        model.task_emb.weight[1] = torch.nan
+    save_checkpoint(tmp_path / "model", KIND, {"model": model.state_dict()}, model_meta(model))
+    with pytest.raises(PwmError, match="the losses of pendulum-swingup are not finite"):
+        analyze(config(toy, tmp_path / "model", tmp_path / "out"))
+    assert not (tmp_path / "out" / "measured").exists()

@@ -22,6 +22,7 @@ INPUTS = {
     "export": {"checkpoint"},
     "pretrain": {"data", "init"},
     "adapt": {"checkpoint", "data", "old_data"},
+    "analyze": {"checkpoint", "data"},
     "extract": {"checkpoint", "data", "init", "ensemble"},
     "evaluate": {"policy", "data", "checkpoint", "policies"},
     "watch": {"policy", "checkpoint"},
@@ -49,6 +50,7 @@ MAY_CHANGE = {
         "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
         "on_error", "data_device", "data_memory",
     },
+    "analyze": {"device", "on_error", "clusters"},
     "extract": {
         "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",
         "wandb_project",
@@ -66,7 +68,7 @@ MAY_CHANGE = {
 NO_PATHS = {
     "out", "results", "record",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
-    "aggregate", "finetune", "collect_with",
+    "aggregate", "finetune", "collect_with", "map_from",
     "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
     "baselines", "metaworld", "task", "tasks", "methods", "format", "license", "message",  # words
     "repo", "revision", "datasets", "host",  # of services

@@ -185,7 +185,7 @@ def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
 @pytest.mark.parametrize(
     "place",
     [
-        "pwm.extraction.extract.load_world_model",
+        "pwm.extraction.extract.load_world_models",
         "pwm.extraction.recorded_states.StatePool.draw",
         "pwm.extraction.extract.save_step",
     ],

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pwm.analysis.analyze import analyze
+from pwm.analysis.config import AnalyzeConfig
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.evaluation.agents import BatchedAgent
 from pwm.evaluation.mppi import PlannerConfig
 from pwm.evaluation.mppi_agent import GatedAgent
 from pwm.evaluation.planning import PLANNER, Planning
+from pwm.hub.contents import gather
+from pwm.interop.export_checkpoint import ExportConfig, export_checkpoint
 from pwm.models.policy import load_policy
 from pwm.models.world_model import load_world_model
 from pwm.models.world_models import load_world_models
@@ -196,3 +201,17 @@ def test_a_new_run_begins_with_the_world_model_of_its_tasks(toy, grouped, tmp_pa
     found, wanted = state(tmp_path / "out"), state(grouped / "group_01")
     moving = {name for name in found if name.startswith("q_target")}  # towards Q, whatever lr is
     require_equal(*({n: x for n, x in s.items() if n not in moving} for s in (found, wanted)))
+
+
+def test_what_is_of_one_world_model_asks_for_one(toy, grouped, tmp_path):
+    analysis = AnalyzeConfig(str(grouped), str(toy.data), str(tmp_path / "a"), device="cpu")
+    pushed, exported = (
+        partial(gather, grouped, tmp_path / "b"),
+        ExportConfig(str(grouped), str(tmp_path / "c.pt")),
+    )
+    for call in (partial(analyze, analysis), pushed, partial(export_checkpoint, exported)):
+        with pytest.raises(PwmError, match=r"give one of them \(group_00: reacher-easy; group_01"):
+            call()
+    one = dataclasses.replace(analysis, tasks="pendulum-swingup")
+    with pytest.raises(PwmError, match="share one task, pendulum-swingup"):
+        analyze(one)
