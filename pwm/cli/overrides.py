@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -57,14 +57,14 @@ class Schema:
     directory: Path
     example: str
 
-    @cached_property
-    def keys(self) -> list[str]:
+    @property
+    def keys(self) -> tuple[str, ...]:
         """Every setting by its dotted name."""
-        return _keys(self._defaults, "")
+        return _settings_of(self.config_type)[1]
 
-    @cached_property
+    @property
     def _defaults(self) -> DictConfig:
-        return OmegaConf.structured(self.config_type)
+        return _settings_of(self.config_type)[0]
 
     @cached_property
     def presets(self) -> Presets:
@@ -338,11 +338,19 @@ class Schema:
         return f"bad value{where}: {_first_line(cause or error)}. {self._help}"
 
 
+@lru_cache(maxsize=1024)
 def _parsed(word: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:
         return None
+
+
+@lru_cache(maxsize=64)
+def _settings_of(config_type: type) -> tuple[DictConfig, tuple[str, ...]]:
+    """The settings of a command with their defaults, to read only, and their dotted names."""
+    defaults = OmegaConf.structured(config_type)
+    return defaults, tuple(_keys(defaults, ""))
 
 
 def _keys(node: DictConfig, prefix: str) -> list[str]:

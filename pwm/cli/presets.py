@@ -28,7 +28,7 @@ _PACKAGE = re.compile(r"^# *@package +(\S+)", re.MULTILINE)
 _QUIET = {"output_subdir": None, "run": {"dir": "."}, "job": {"chdir": False}}
 _NO_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
 
-_registered: set[str] = set()  # groups, by whichever command was last
+_registered: list[Presets] = []  # of whichever command was last
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,16 @@ class Presets:
     def register(self) -> None:
         """Give Hydra the presets, the command's settings and what is chosen by default.
 
-        Those of another command are taken back, of whose groups one may be a setting here.
+        Those of another command are taken back, of whose groups one may be a setting here. What
+        Hydra has already is not given again, since that takes longer than to compose a run.
         """
         store = ConfigStore.instance()
-        for group in _registered:
-            del store.repo[group]
-        _registered.clear()
-        _registered.update(self.groups)
+        for last in _registered:
+            if last == self and last.found == self.found:
+                return
+            for group in last.groups:
+                del store.repo[group]
+        _registered[:] = [self]
         for preset in self.found:
             group = preset.chooser.partition("@")[0]
             store.store(preset.file.stem, preset.settings, group, preset.package)

@@ -88,7 +88,12 @@ def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
             "'pwm-worldmodels[hub]'."
         ) from error
     try:
-        yield
+        try:
+            yield
+        except errors.LocalEntryNotFoundError as error:
+            if isinstance(error.__cause__, errors.OfflineModeIsEnabled | errors.HTTPError):
+                raise error.__cause__ from None
+            raise
     except errors.HFValidationError as error:
         raise PwmError(f"repo={repo} is no name of a repository; give user/name.") from error
     except errors.LocalTokenNotFoundError as error:

@@ -221,8 +221,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("words", FAULTS)
-def test_what_the_hub_says_is_one_sentence(hub, words, tmp_path):
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_hub_says_is_one_sentence(hub, words, wrapped, tmp_path):
+    """Also where the library wraps it, which it does with what keeps a download from beginning."""
     hub.fault = FAULTS[words]
+    if wrapped and isinstance(hub.fault, errors.OfflineModeIsEnabled | errors.HTTPError):
+        hub.fault = errors.LocalEntryNotFoundError("no snapshot on the disk, set 'X=0'")
+        hub.fault.__cause__ = FAULTS[words]
     with pytest.raises(PwmError, match=words) as told:
         pull(PullConfig(repo="a/b", revision="v9", out=str(tmp_path / "out")))
     assert "\n" not in str(told.value)
