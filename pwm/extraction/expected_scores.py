@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +25,7 @@ Act = Callable[[Tensor], Tensor]
 """A policy's actions (n, action_dim) for observations (n, obs_dim), sizes of the task."""
 
 _GROUPS, _LEAST_IN_GROUP = 4, 5  # of episodes, whose known outcomes calibrate
-_WIDTH = 2.0  # standard deviations on each side, about 95 % of a normal distribution
+_QUANTILE = 0.975
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class ScoreEstimator:
         by_member = self._score((value * self._counts).sum(1) / self._counts.sum(1))
         scores = self.calibration(by_member)
         score, spread = float(scores.mean()), float(scores.std())
-        reach = _WIDTH * math.hypot(spread, self.calibration.error)
+        wide = float(scipy.stats.t.ppf(_QUANTILE, len(scores) - 1))  # so few know little of spread
+        reach = wide * math.hypot(spread, self.calibration.error)
         distance = float((act(steps.obs) - steps.action).square().mean())
         return ExpectedScore(score, score - reach, score + reach, distance, spread)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_BOUNDED_EVERY = 5  # sweeps, the last one too; to bound values takes all rows
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -90,14 +92,17 @@ class FittedEvaluation:
             next_features: (E, n, F) of the states that steps led to and of what a policy does
                 there; zero where the episode ended.
         """
-        found = torch.zeros_like(next_features[:, 0])
-        for to_go in range(self._gain.steps):
-            least, most = self._gain.bounds(to_go)
-            target = (next_features @ found.unsqueeze(-1)).clamp(least, most)
-            if to_go == 0 or not self._gain.at_the_end:
-                target = target + self._reward.unsqueeze(-1)
-            found = (self._fit @ target).squeeze(-1)
-        return found
+        gain, found = self._gain, torch.zeros_like(next_features[:, 0]).unsqueeze(-1)
+        onward = self._fit @ next_features  # a sweep without bounds is a product of (F, F)
+        each = self._fit @ self._reward.unsqueeze(-1)
+        for to_go in range(gain.steps):
+            rewarded = to_go == 0 or not gain.at_the_end
+            if (gain.steps - 1 - to_go) % _BOUNDED_EVERY:
+                found = onward @ found
+            else:
+                found = self._fit @ (next_features @ found).clamp(*gain.bounds(to_go))
+            found = found + each if rewarded else found
+        return found.squeeze(-1)
 
     def value(self, coefficients: Tensor, features: Tensor) -> Tensor:
         """(E, m) values of whole episodes from states and actions with features (E, m, F) on."""

@@ -25,7 +25,7 @@ from pwm.models.world_model import WorldModel, load_world_model
 from pwm.runtime.checkpoint import is_checkpoint
 
 _CPU = torch.device("cpu")
-_STARTS = 8  # of imagined episodes
+_STARTS = 2  # of imagined episodes
 
 
 class Lines:
