@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from pwm.core.errors import PwmError
@@ -107,7 +108,7 @@ def estimate(config: EstimateConfig) -> dict[str, ExpectedScore]:
             )
             found[name] = estimator(policy.to(device))
         write_estimates(Path(config.out) / ESTIMATES, config, found)
-    console.print(estimates_table(found))
+    Console().print(estimates_table(found))
     bad.report(console.print)
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
-from pwm.core.suites import Task
+from pwm.core.suites import Suite, Task
 from pwm.data.episode import Episode
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
@@ -129,8 +129,6 @@ def test_calibration_of_a_line() -> None:
 
 def fill(path, task: Task, episodes: int, seed: int = 0) -> EpisodeStore:
     rng = np.random.default_rng(seed)
-    from pwm.core.suites import Suite
-
     with EpisodeStore.create(path, Suite("one", (task,))) as store:
         store.add_source("test", {})
         made = []
@@ -225,15 +223,18 @@ def clones(toy, tmp_path_factory):
     return out
 
 
-def test_the_command(toy, clones, tmp_path) -> None:
+def test_the_command(toy, clones, tmp_path, capsys) -> None:
     words = ["estimate", f"policies={clones}", f"data={toy.data}", f"out={tmp_path / 'out'}"]
     small = ["estimate.features=8", "estimate.rows=100"]
     assert main([*words, *small]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in toy.tasks)
     found = json.loads((tmp_path / "out" / "estimates.json").read_text())
     assert set(found["tasks"]) == set(toy.tasks)
     for score in found["tasks"].values():
         assert score["low"] < score["score"] < score["high"]
     assert main([*words, *small, "tasks=[walker-run]"]) == 1
+    assert f"{clones} has no policy for walker-run" in capsys.readouterr().err
 
 
 def test_extraction_keeps_and_tells_the_best(toy, toy_world_model, tmp_path, capsys) -> None:
@@ -251,4 +252,4 @@ def test_extraction_keeps_and_tells_the_best(toy, toy_world_model, tmp_path, cap
         assert [x["step"] for x in scores] == [6, 12, 12]
         lows = [x[f"{name}/expected_score_low"] for x in scores]
         assert lows[-1] == pytest.approx(max(lows[:-1]), abs=1e-3)
-    assert "Expected scores" in capsys.readouterr().out
+    assert "Expected scores" in capsys.readouterr().err
