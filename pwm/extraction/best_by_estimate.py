@@ -15,7 +15,10 @@ from pwm.models.policy import Policy
 
 
 class BestByEstimate:
-    """K actors as they were when the lower ends of their expected scores were highest.
+    """K actors as they were when their expected scores were highest.
+
+    Not the lower ends of intervals: these are wider for better policies, and ranked them badly
+    (docs/results/offline-choice.md).
 
     Args:
         estimators: of the K tasks.
@@ -32,7 +35,7 @@ class BestByEstimate:
         self._estimators, self._policies = estimators, policies
         self.actors = copy.deepcopy(actors).requires_grad_(False)
         device = actors.action_mask.device
-        self._low = torch.full((len(estimators),), -torch.inf, device=device)
+        self._score = torch.full((len(estimators),), -torch.inf, device=device)
 
     def estimate(self, actors: Actors) -> list[ExpectedScore]:
         """The expected score of each task's policy."""
@@ -42,20 +45,20 @@ class BestByEstimate:
     def consider(self, actors: Actors) -> dict[str, Tensor]:
         """Keep the tasks' actors that are better than those before; (K,) metrics of what came."""
         found = self.estimate(actors)
-        low = torch.tensor([score.low for score in found], device=self._low.device)
-        better = low > self._low
+        score = torch.tensor([each.score for each in found], device=self._score.device)
+        better = score > self._score
         keep_tasks(self.actors, actors, better)
-        self._low = torch.where(better, low, self._low)
+        self._score = torch.where(better, score, self._score)
         return estimate_metrics(found)
 
     def tensors(self) -> dict[str, Tensor]:
         """All state, for a checkpoint."""
-        return {"low": self._low, **self.actors.state_dict()}
+        return {"score": self._score, **self.actors.state_dict()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what :meth:`tensors` gave."""
         actors = dict(tensors)
-        self._low.copy_(actors.pop("low"))
+        self._score.copy_(actors.pop("score"))
         self.actors.load_state_dict(actors)
 
 

@@ -307,8 +307,8 @@ class ExtractConfig:
             models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation.
         pool: start states per task, drawn once from its episodes.
         expected_score: say in the end what the policies are expected to score, from the data.
-        select: which policies are saved: ``last``, or by ``expected_score`` those whose interval
-            had the highest lower end, every ``estimate_every`` iterations, the first ones too.
+        select: which policies are saved: ``last``, or those of the highest ``expected_score`` every
+            ``estimate_every`` iterations, the first ones too.
         estimate: how expected scores are found.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
