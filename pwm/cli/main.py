@@ -114,6 +114,14 @@ COMMANDS = {
         "pwm extract tasks=walker-run checkpoint=runs/mt30/world_model data=runs/mt30/data "
         "out=runs/mt30/policies",
     ),
+    "estimate": Command(
+        "pwm.extraction.estimate",
+        "estimate",
+        "EstimateConfig",
+        "what policies are expected to score, from recorded data alone",
+        "pwm estimate policies=runs/mt30/policies data=runs/mt30/data "
+        "checkpoint=runs/mt30/world_model out=runs/mt30/estimates",
+    ),
     "evaluate": Command(
         "pwm.evaluation.evaluate",
         "evaluate",

@@ -21,6 +21,7 @@ from pwm.core.validation import (
     require_valid,
 )
 from pwm.data.problems import ON_ERROR
+from pwm.extraction.estimate_settings import ScoreEstimateConfig
 from pwm.models.actor_critic import (
     REWARD_UNITS,
     ActorCriticSize,
@@ -305,6 +306,10 @@ class ExtractConfig:
             seeds gives, in which the same actions are imagined: a reward is the mean over all
             models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation.
         pool: start states per task, drawn once from its episodes.
+        expected_score: say in the end what the policies are expected to score, from the data.
+        select: which policies are saved: ``last``, or those of the highest ``expected_score`` every
+            ``estimate_every`` iterations, the first ones too.
+        estimate: how expected scores are found.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         compile, precision: see :class:`pwm.runtime.acceleration.Acceleration`.
@@ -326,6 +331,10 @@ class ExtractConfig:
     learner: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     pool: int = 16_384
+    expected_score: bool = setting(False, may_change=True)
+    select: str = "last"
+    estimate_every: int = 500
+    estimate: ScoreEstimateConfig = field(default_factory=ScoreEstimateConfig)
     group_size: int | None = setting(None, may_change=True)
     on_error: str = setting("stop", may_change=True)
     log_every: int = setting(20, may_change=True)
@@ -336,7 +345,14 @@ class ExtractConfig:
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_seed(self, "seed")
-        require_at_least(self, 1, "pool", "log_every", "save_every", "keep_last")
+        require_at_least(self, 1, "pool", "log_every", "save_every", "keep_last", "estimate_every")
+        require_choice(self, "select", ("last", "expected_score"))
+        require_valid("estimate", self.estimate)
+        if self.estimates and self.finetune.enabled:
+            raise PwmError(
+                "expected scores are of latents that do not change; leave finetune.enabled out, or "
+                "run `pwm estimate` on the policies afterwards."
+            )
         if self.group_size is not None:
             require_at_least(self, 1, "group_size")
         Acceleration(self.compile, self.precision).validate()
@@ -356,6 +372,11 @@ class ExtractConfig:
         require_at_least(self, 1, "finetune.batch_size")
         require_valid("finetune.learner", self.finetune.learner)
         require_output(self)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether expected scores are asked for."""
+        return self.expected_score or self.select == "expected_score"
 
     def as_job(self) -> ExtractConfig:
         """These settings for one of several jobs, which has some of the tasks."""

@@ -23,7 +23,9 @@ from pwm.data.problems import BadData, Problem
 from pwm.data.shared_tasks import shared_tasks
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.index import WindowIndex
+from pwm.extraction.best_by_estimate import estimate_metrics
 from pwm.extraction.config import ExtractConfig
+from pwm.extraction.estimate import estimates_table
 from pwm.extraction.groups import (
     group_directory,
     kept_tasks,
@@ -214,6 +216,8 @@ def _extract_group(group: Group, out: Path) -> None:
         while step < total:
             metrics = steps(step)
             step += 1
+            if estimated := group.consider(step):
+                logger.log(step, _by_task(group.tasks, estimated))
             if step % config.log_every == 0 or step == total:
                 logger.log(step, _by_task(group.tasks, metrics))
                 progress.update(bar, note=_note(metrics))
@@ -229,6 +233,10 @@ def _extract_group(group: Group, out: Path) -> None:
                     f"extraction of {label} saved at iteration {step} of {total} in {out}; the "
                     "same command goes on from there."
                 )
+        if scores := group.expected_scores():
+            logger.log(step, _by_task(group.tasks, estimate_metrics(scores)))
+            named = dict(zip((task.name for task in group.tasks), scores, strict=True))
+            console.print(estimates_table(named))
     group.save_policies(out)
     delete_steps(checkpoints)
 

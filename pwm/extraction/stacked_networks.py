@@ -42,3 +42,11 @@ def assign_task(stacked: nn.Module, single: nn.Module, k: int, tasks: int) -> No
     """Give task k of a stack the weights of a network of one task."""
     for ours, theirs in zip(stacked.parameters(), single.parameters(), strict=True):
         ours.view(tasks, -1, *ours.shape[1:])[k].copy_(theirs.view(-1, *ours.shape[1:]))
+
+
+@torch.no_grad()
+def keep_tasks(stacked: nn.Module, other: nn.Module, which: Tensor) -> None:
+    """Give the tasks that ``which`` (tasks,) marks the weights of another stack of equal size."""
+    for ours, theirs in zip(stacked.parameters(), other.parameters(), strict=True):
+        chosen = which.view(-1, *[1] * (ours.dim() - 1))
+        ours.copy_(torch.where(chosen, theirs, ours))

@@ -16,7 +16,9 @@ from pwm.core.suites import Task
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
+from pwm.extraction.best_by_estimate import BestByEstimate
 from pwm.extraction.config import ExtractConfig
+from pwm.extraction.expected_scores import ExpectedScore, estimator_of
 from pwm.extraction.inputs import Demonstrations, Inputs, QInputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.recorded_states import (
@@ -27,6 +29,7 @@ from pwm.extraction.recorded_states import (
     weighted,
 )
 from pwm.extraction.warm_start import Networks
+from pwm.models.actor_critic import Actors
 from pwm.models.policy import Policy
 from pwm.models.world_model import WorldModel
 from pwm.pretraining.learner import WorldModelLearner
@@ -97,6 +100,14 @@ class Group:
             self.of_q = RecordedTransitions(model, rows, ids, frozen=False)
             assert self.learner.q is not None
             self.learner.q.begin(self.of_q.mean_value())
+        self.best: BestByEstimate | None = None
+        if config.estimates:
+            device = model.bins.device
+            of_task = [
+                estimator_of(task, store, model, config.estimate, config.seed, bad, device)
+                for task in tasks
+            ]
+            self.best = BestByEstimate(of_task, self._policies, self.learner.actors)
 
     def step(self, number: int) -> dict[str, Tensor]:
         """An update that only clones, one of Q, or an iteration, for all tasks; (K,) metrics."""
@@ -142,6 +153,8 @@ class Group:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
         groups = self.learner.tensors()
+        if self.best is not None:
+            groups["best"] = self.best.tensors()
         if self.tuner is not None:
             groups |= {f"tuner_{name}": items for name, items in self.tuner.tensors().items()}
         return groups
@@ -158,6 +171,8 @@ class Group:
         """Restore what :meth:`tensors` gave."""
         require_same_data(checkpoint, self.store.digest, str(self.store.path))
         self.learner.load(checkpoint)
+        if self.best is not None and "best" in checkpoint.tensors:
+            self.best.load(checkpoint.tensors["best"])
         if self.tuner is not None:
             tuned = {
                 name.removeprefix("tuner_"): items
@@ -166,14 +181,41 @@ class Group:
             }
             self.tuner.load(replace(checkpoint, tensors=tuned))
 
+    def consider(self, step: int) -> dict[str, Tensor]:
+        """Expected scores, (K,), at the steps where policies are chosen by them; else nothing.
+
+        Args:
+            step: how many have been made.
+        """
+        config = self.config
+        made, every = step - config.learner.warmup_steps, config.estimate_every
+        due = made >= 0 and (made % every == 0 or step == config.learner.steps)
+        if self.best is None or config.select == "last" or not due:
+            return {}
+        return self.best.consider(self.learner.actors)
+
+    def expected_scores(self) -> list[ExpectedScore]:
+        """Of the policies that are to be saved; none where they are not asked for."""
+        return [] if self.best is None else self.best.estimate(self._chosen)
+
+    @property
+    def _chosen(self) -> Actors:
+        if self.best is None or self.config.select == "last":
+            return self.learner.actors
+        return self.best.actors
+
+    def _policies(self, actors: Actors) -> list[Policy]:
+        model, size = self.learner.model, self.config.learner.networks
+        return [
+            Policy.from_latent_actor(model, task, actors, index, size)
+            for index, task in enumerate(self.tasks)
+        ]
+
     def save_policies(self, out: Path) -> None:
         """Write one policy directory per task."""
         made_by = {"command": "extract", "config": asdict(self.config)}
-        for index, task in enumerate(self.tasks):
-            policy = Policy.from_latent_actor(
-                self.learner.model, task, self.learner.actors, index, self.config.learner.networks
-            )
-            policy.save(out / task.name, made_by, self.learner.critic(index))
+        for index, policy in enumerate(self._policies(self._chosen)):
+            policy.save(out / policy.task.name, made_by, self.learner.critic(index))
 
 
 def _tuner(

@@ -11,6 +11,7 @@ import pytest
 from pwm.cli.main import _JOB_COMMANDS, COMMANDS
 from pwm.core.settings import block_types, changeable, input_settings
 from pwm.evaluation.evaluate import EvaluateConfig
+from pwm.extraction.estimate import EstimateConfig
 from pwm.pipelines.jobs import KINDS
 
 INPUTS = {
@@ -24,6 +25,7 @@ INPUTS = {
     "adapt": {"checkpoint", "data", "old_data"},
     "analyze": {"checkpoint", "data"},
     "extract": {"checkpoint", "data", "init", "ensemble"},
+    "estimate": {"policies", "data", "checkpoint"},
     "evaluate": {"policy", "data", "checkpoint", "policies"},
     "watch": {"policy", "checkpoint"},
     "deploy": {"policy", "checkpoint"},
@@ -53,8 +55,9 @@ MAY_CHANGE = {
     "analyze": {"device", "on_error", "clusters"},
     "extract": {
         "tasks", "on_error", "device", "group_size", "log_every", "save_every", "keep_last",
-        "wandb_project",
+        "wandb_project", "expected_score",
     },
+    "estimate": {field.name for field in fields(EstimateConfig)},
     "evaluate": {field.name for field in fields(EvaluateConfig)},
     "grow": {
         "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay",
@@ -69,7 +72,7 @@ NO_PATHS = {
     "out", "results", "record",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
     "aggregate", "finetune", "collect_with", "map_from",
-    "init_normalization", "episodic", "behaviour", "to", "action_units", "wandb_project",
+    "init_normalization", "episodic", "select", "behaviour", "to", "action_units", "wandb_project",
     "baselines", "metaworld", "task", "tasks", "methods", "format", "license", "message",  # words
     "repo", "revision", "datasets", "host",  # of services
 }  # fmt: skip
