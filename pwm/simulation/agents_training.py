@@ -133,8 +133,8 @@ class AgentsTraining:
         self._began = sum(made[task] for task in names)
         suite = store.suite
         self._sizes = (
-            max(suite[name].obs_dim for name in names),
-            max(suite[name].action_dim for name in names),
+            max(suite[name].obs_dim for name in wanted),
+            max(suite[name].action_dim for name in wanted),
         )
         device = use_device(config.device)
         say_if_busy(device)
