@@ -36,13 +36,14 @@ FUNCTIONS: dict[str, tuple[str, str, str | None]] = {
     "parity_planner": ("gpu.parity_planner", "check", None),
     "extract": ("gpu.commands", "extract", None),
     "pretrain": ("gpu.commands", "pretrain", None),
+    "agents": ("gpu.agents", "check", None),
     "tests": ("gpu.commands", "tests", "gpu_tests"),
     "speed": ("gpu.speed", "check", "PARTS"),
     "windows": ("gpu.speed", "windows", "WINDOWS"),
     "ranks": ("gpu.commands", "ranks", "RANKS"),
 }
 MOST = {"env": 90, "windows": 60}  # seconds; the others have 240
-ALONE = ("speed", "windows", "ranks")
+ALONE = ("speed", "agents", "windows", "ranks")
 ORDER = (
     "parity_extract:float32",
     "parity_pretrain:decoding,float32",
@@ -57,6 +58,7 @@ ORDER = (
     "speed:48Mx27,5Mx80",
     "parity_planner",
     "speed:planner",
+    "agents",
     "tests",
     "env",
     "speed:planner_float32,plain",

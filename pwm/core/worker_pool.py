@@ -10,7 +10,7 @@ import multiprocessing
 import pickle
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -200,7 +200,11 @@ class WorkerPool:
         self._processes: list[_Worker] = []
 
     def run(
-        self, next_job: Callable[[int], Job | None], answer: Answerer | None = None
+        self,
+        next_job: Callable[[int], Job | None],
+        answer: Answerer | None = None,
+        together: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[Job, Any]]:
         """Jobs with their results, in the order in which they end.
 
@@ -208,28 +212,37 @@ class WorkerPool:
             next_job: gives a job for the worker of an index, or None if there is none for now; the
                 run is over when none is to be had and all are done.
             answer: answers the questions of jobs; all that wait at once are passed together.
+            together: whether questions wait until every worker that has a job asks one, so that
+                they are answered in an order that does not depend on who was faster.
+            meanwhile: called when answers are out, to do something while the workers go on.
 
         Raises:
             PwmError: for a job that has failed too often (the sentence names its part), or that
                 raised a PwmError other than a SimulatorError, which would come again.
         """
+        asking: dict[_Worker, Any] = {}
         while self._hand_out(next_job):
-            asking = []
-            for worker in self._ready():
+            for worker in self._ready(asking):
                 kind, content = worker.receive()
                 if kind == _DONE:
                     yield worker.jobs.popleft(), content
                 elif kind == _QUESTION:
-                    asking.append((worker, content))
+                    asking[worker] = content
                 elif kind == _MISTAKE:
                     raise PwmError(f"{worker.part}: {content}")
                 else:
+                    asking.pop(worker, None)
                     self._replace(worker, kind, content)
-            if asking and answer is not None:
-                answers = answer([(worker.jobs[0], question) for worker, question in asking])
-                for (worker, _), content in zip(asking, answers, strict=True):
+            busy = sum(bool(worker.jobs) for worker in self._processes)
+            if asking and answer is not None and (not together or len(asking) == busy):
+                in_order = [worker for worker in self._processes if worker in asking]
+                told = in_order if together else list(asking)
+                answers = answer([(worker.jobs[0], asking[worker]) for worker in told])
+                for worker, content in zip(told, answers, strict=True):
                     worker.look()
                     worker.send(content)
+                asking.clear()
+                meanwhile()
 
     def _hand_out(self, next_job: Callable[[int], Job | None]) -> bool:
         """Gives every worker something to do; returns whether any has."""
@@ -244,12 +257,15 @@ class WorkerPool:
                 self._processes[index].hand(job)
         return any(worker.jobs for worker in self._processes)
 
-    def _ready(self) -> list[_Worker]:
-        """Workers that have sent something; those that hang are replaced meanwhile."""
+    def _ready(self, waiting: Container[_Worker]) -> list[_Worker]:
+        """Workers that have sent something; those that hang are replaced meanwhile.
+
+        Those ``waiting`` for an answer do nothing, and are not taken to hang.
+        """
         busy = {worker.connection: worker for worker in self._processes if worker.jobs}
         ready = [busy.pop(c) for c in wait(list(busy), _SECONDS_BETWEEN_CHECKS)]  # type: ignore[call-overload]
         for worker in busy.values():
-            if worker.hangs(self._timeout):
+            if worker not in waiting and worker.hangs(self._timeout):
                 self._replace(worker, "hung", f"it gave no sign of life for {self._timeout:g} s")
         return ready
 

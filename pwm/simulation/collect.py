@@ -19,6 +19,7 @@ from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.episode import Episode
 from pwm.data.inspection import info
 from pwm.data.store import EpisodeStore, success_known
+from pwm.simulation.agents_config import AGENTS, describe_agents
 from pwm.simulation.behaviors import PolicyNoise
 from pwm.simulation.collect_config import CollectConfig, collected_suite, episodes_per_task
 from pwm.simulation.opened_store import open_or_create
@@ -56,14 +57,11 @@ def collect(config: CollectConfig) -> Path:
     suite = collected_suite(config)
     wanted = episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
-    learns = config.behaviour in LEARNERS
     if recipe.behaviour == "policy":
         for task in suite:
             recipe.make("policy", task)  # raises for a policy that is not of this task
     suite = Suite(suite.name, require_environments(suite))
-    description = _describe(recipe, suite)
-    if learns:
-        description |= describe_learner(config.behaviour, config.sac)
+    description = _describe(config, recipe, suite)
     source = _source_key(recipe, description)
     limits = config.workers or available_cores(), config.worker_timeout, config.max_faults
     with (
@@ -71,7 +69,7 @@ def collect(config: CollectConfig) -> Path:
         StopSignals() as signals,
         WorkerPool(*limits, ahead=2, notify=console.print) as pool,
     ):
-        if learns:
+        if config.behaviour in LEARNERS:
             require_prior(store, config.sac)
         note_environments(store, suite.names)
         tell_other_policy(store, config.policy, source, description)
@@ -86,7 +84,12 @@ def collect(config: CollectConfig) -> Path:
             with progress_bar() as progress:
                 bar = progress.add_task("collect", total=total, note="")
                 show = partial(progress.update, bar)
-                if learns:
+                if config.behaviour == AGENTS:
+                    from pwm.simulation.agents_collection import record_agents  # it loads torch
+
+                    learned = config.seed, config.agents, wanted, made
+                    record_agents(store, source, *learned, pool, signals, show)
+                elif config.behaviour in LEARNERS:
                     behaviour, seed, sac = config.behaviour, config.seed, config.sac
                     training = Training(behaviour, seed, store.path, source, sac)
                     record_training(store, training, wanted, made, pool, signals, show)
@@ -130,7 +133,7 @@ def join_stores(config: CollectConfig, parts: Mapping[str, Path]) -> None:
     suite = Suite(named.name, tuple(tasks))
     wanted = episodes_per_task(config.episodes, suite)
     recipe = _recipe(config)
-    description = _describe(recipe, suite)
+    description = _describe(config, recipe, suite)
     source = _source_key(recipe, description)
     with open_or_create(Path(config.out), suite) as store:
         note_environments(store, suite.names, opened.values())
@@ -145,7 +148,7 @@ def _recipe(config: CollectConfig) -> Recipe:
     return Recipe(config.seed, config.behaviour, config.policy, config.noise(), config.mpc)
 
 
-def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
+def _describe(config: CollectConfig, recipe: Recipe, suite: Suite) -> dict[str, Any]:
     """How the episodes are made; a policy is named by its content, since its path may change."""
     description = {"made_by": "pwm collect", "behaviour": recipe.behaviour, "seed": recipe.seed}
     if recipe.policy is not None:
@@ -159,6 +162,10 @@ def _describe(recipe: Recipe, suite: Suite) -> dict[str, Any]:
         description["policy_noise_correlation"] = list(noise.correlations)
     if recipe.behaviour == "mpc" and recipe.planner != SimulatorMPCConfig():
         description["planner"] = asdict(recipe.planner)
+    if config.behaviour in LEARNERS:
+        description |= describe_learner(config.behaviour, config.sac)
+    if config.behaviour == AGENTS:
+        description |= describe_agents(config.agents)
     return description
 
 

@@ -25,6 +25,7 @@ from pwm.core.validation import (
 )
 from pwm.core.worker_pool import MOST_WORKERS
 from pwm.data.manifest import Manifest
+from pwm.simulation.agents_config import AGENTS, AgentsConfig
 from pwm.simulation.behaviors import BEHAVIOURS, PolicyNoise, can_hold, has_controller
 from pwm.simulation.sac_config import (
     LEARNERS,
@@ -47,7 +48,7 @@ class CollectConfig:
         behaviour: ``mixed`` (each task's default mixture), ``random``, ``ou``, ``scripted``,
             ``held`` (Meta-World's scripts, which hold still while they succeed), ``mpc``
             (planning on dm_control's simulator), ``policy``, or an agent that learns from its
-            episodes: ``sac`` or ``tqc``.
+            episodes: ``sac`` or ``tqc``, one per worker, or ``agents``, of all tasks in one loop.
         policy: for ``policy``, the directory of the policy, or of many tasks' policies.
         policy_noise: standard deviation of the noise on the policy's actions; of a list each
             episode draws one.
@@ -59,6 +60,7 @@ class CollectConfig:
         resume: ``auto`` goes on with what is in ``out`` or adds to it; ``never`` refuses it.
         mpc: of behaviour ``mpc``, how much it tries.
         sac: of behaviours ``sac`` and ``tqc``, how the agents learn.
+        agents: of behaviour ``agents``, how they learn.
         metaworld: decision steps of Meta-World's episodes x control steps of each, such as
             ``500x1``; null for the benchmark's ``100x2``. What learns from the data keeps it.
     """
@@ -79,6 +81,7 @@ class CollectConfig:
     resume: str = "auto"
     mpc: SimulatorMPCConfig = field(default_factory=SimulatorMPCConfig)
     sac: SacConfig = field(default_factory=SacConfig)
+    agents: AgentsConfig = field(default_factory=AgentsConfig)
     metaworld: str | None = None
 
     def validate(self) -> None:
@@ -88,7 +91,7 @@ class CollectConfig:
         require_at_most(self, MOST_WORKERS, "workers")
         require_positive(self, "worker_timeout")
         require_at_least(self, 1, "max_faults")
-        known = ("mixed", *BEHAVIOURS, *LEARNERS)
+        known = ("mixed", *BEHAVIOURS, *LEARNERS, AGENTS)
         if self.behaviour not in known and Path(self.behaviour).is_dir():
             raise PwmError(
                 f"behaviour={self.behaviour} is a directory; its policies act by "
@@ -97,6 +100,7 @@ class CollectConfig:
         require_choice(self, "behaviour", known)
         require_valid("mpc", self.mpc)
         require_valid("sac", self.sac)
+        require_valid("agents", self.agents)
         if self.behaviour in LEARNERS:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):

@@ -23,7 +23,8 @@ _TASKS = (
 )
 
 
-def _start(words: Sequence[str], output: int | None = None) -> subprocess.Popen[str]:
+def start(words: Sequence[str], output: int | None = None) -> subprocess.Popen[str]:
+    """A command of the project; ``output`` is where its messages go."""
     command = [sys.executable, "-m", "pwm", *words]
     return subprocess.Popen(command, cwd=ROOT, stderr=output, text=True)
 
@@ -38,13 +39,13 @@ def pretrain() -> None:
         f"batch_size={80 if TINY else 1024}", "horizon.lengths=[4,16]", "horizon.starts=[0.0,0.5]",
         "save_every=100", f"diagnose_every={steps}",
     ]  # fmt: skip
-    first, file = _start(words), work / "run/metrics.jsonl"
+    first, file = start(words), work / "run/metrics.jsonl"
     while first.poll() is None and _lines(file) < (1 if TINY else 6):
         time.sleep(0.1)
     if first.poll() is None:
         first.send_signal(signal.SIGTERM)
     claim("stops when asked", first.wait() in (143, 0), code=first.returncode)
-    claim("goes on", _start(words).wait() == 0)
+    claim("goes on", start(words).wait() == 0)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     claim("every step is logged once", [x["step"] for x in lines] == [*range(10, steps + 1, 10)])
     began, ended = lines[0]["reward_loss"], lines[-1]["reward_loss"]
@@ -71,7 +72,7 @@ def extract() -> None:
     if TINY:
         words += ["learner.horizon=2", "learner.networks.actor=[8]", "learner.networks.critic=[8]"]
     start = time.perf_counter()
-    process = _start(words, subprocess.PIPE)
+    process = start(words, subprocess.PIPE)
     assert process.stderr is not None
     said = []
     for line in process.stderr:

@@ -72,3 +72,14 @@ def ask_then_die(caller: Caller, flag: str) -> Any:
         Path(flag).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return [*answers, caller.ask(2)]
+
+
+def count_up(caller: Caller, number: int, times: int, seconds: float, flag: str) -> int:
+    """Asks for the next number; the last of three dies once before it asks at all."""
+    if number == 20 and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    for _ in range(times):
+        time.sleep(seconds)
+        number = caller.ask(number)
+    return number

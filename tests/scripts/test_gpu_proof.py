@@ -105,7 +105,12 @@ def test_every_check_and_part_is_there():
 
 def test_checks_that_time_run_alone_and_the_others_have_time():
     checks = gpu_proof.chosen(())
-    assert {c.name.split(":")[0] for c in checks if c.alone} == {"speed", "windows", "ranks"}
+    assert {c.name.split(":")[0] for c in checks if c.alone} == {
+        "speed",
+        "agents",
+        "windows",
+        "ranks",
+    }
     assert all(check.most >= 150 for check in checks if check.name not in ("env", "windows"))
     both = [check.name for check in gpu_proof.chosen(["proof", "timing"])]
     assert sorted(both) == sorted(gpu_proof.ORDER)

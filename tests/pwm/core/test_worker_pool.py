@@ -165,3 +165,28 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_questions_that_are_answered_together_wait_for_the_slowest(tmp_path: Path) -> None:
+    """Also for one that died and is there again; a long answer is no hang."""
+    asked: list[list[Any]] = []
+    between: list[int] = []
+
+    def answer(questions: Sequence[tuple[Job, Any]]) -> Sequence[Any]:
+        asked.append([question for _, question in questions])
+        return [number + 1 for number in asked[-1]]
+
+    slow = [job(jobs.count_up, 10 * n, 3, 0.1 * n, str(tmp_path / str(n))) for n in range(3)]
+    with WorkerPool(3, timeout=60, max_faults=2) as pool:
+        waiting = dict(enumerate(slow))
+        done = dict(
+            pool.run(
+                lambda worker: waiting.pop(worker, None),
+                answer,
+                together=True,
+                meanwhile=lambda: between.append(len(asked)),
+            )
+        )
+    assert [done[one] for one in slow] == [3, 13, 23]
+    assert asked == [[0, 10, 20], [1, 11, 21], [2, 12, 22]]
+    assert between == [1, 2, 3]
