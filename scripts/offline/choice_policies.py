@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from offline.data import copy_episodes
 
-from pwm.cli.main import COMMANDS, config_directory
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import config_directory
 from pwm.cli.overrides import Schema
 from pwm.core.layout import MANIFEST_NAME
 from pwm.data.problems import BadData

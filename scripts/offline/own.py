@@ -11,7 +11,8 @@ from typing import Any
 
 from offline import commands
 
-from pwm.cli.main import COMMANDS, config_directory
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import config_directory
 from pwm.cli.overrides import Schema
 from pwm.core.fingerprints import fingerprint
 from pwm.core.validation import from_plain

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from samples import OWN_TASK, ROOT, make_samples
 
-from pwm.cli.main import COMMANDS, main
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import main
 
 # Of processor time, which other work on the machine does not change.
 SECONDS = 3.0  # of a mistake in this process, where imports are done

@@ -37,7 +37,8 @@ from kills import contents, saved_episodes, saved_jobs, saved_policies, saved_st
 from samples import ROOT, TASKS, make_results, make_samples, make_store, run
 from small_disk import Disk
 
-from pwm.cli.main import COMMANDS, main
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import main
 from pwm.core.files import unfinished_path
 from pwm.core.suites import get_suite
 from pwm.evaluation.scores import Results

@@ -9,7 +9,7 @@ import pytest
 
 import envs
 import pwm
-from pwm.cli.main import COMMANDS
+from pwm.cli.commands import COMMANDS
 
 
 @pytest.mark.parametrize("name", pwm.__all__)

@@ -11,7 +11,8 @@ import pytest
 from check_links import pages
 from documented import pwm_lines
 
-from pwm.cli.main import COMMANDS, config_directory
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import config_directory
 from pwm.cli.overrides import Schema
 from pwm.core.errors import PwmError
 

@@ -8,7 +8,8 @@ from typing import get_type_hints
 
 import pytest
 
-from pwm.cli.main import _JOB_COMMANDS, COMMANDS
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import _JOB_COMMANDS
 from pwm.core.settings import block_types, changeable, input_settings
 from pwm.evaluation.evaluate import EvaluateConfig
 from pwm.extraction.estimate import EstimateConfig

@@ -15,7 +15,8 @@ from command_lines import SECONDS, filled, in_this_process, make_inputs
 from config_mistakes import MISTAKES
 
 import pwm
-from pwm.cli.main import COMMANDS, config_directory, main
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import config_directory, main
 from pwm.core.errors import PwmError
 
 ROOT = Path(pwm.__file__).parent.parent

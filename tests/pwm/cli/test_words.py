@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pwm.cli.main import COMMANDS, _schema
+from pwm.cli.commands import COMMANDS
+from pwm.cli.main import _schema
 from pwm.cli.multirun import run_jobs
 from pwm.cli.words import hydra_value
 from pwm.core.errors import PwmError

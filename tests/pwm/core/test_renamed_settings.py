@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from pwm.cli.main import COMMANDS
+from pwm.cli.commands import COMMANDS
 from pwm.core.renamed_settings import (
     RENAMED,
     current_name,
