@@ -101,7 +101,7 @@ def _columns(
     if known.scored_by_success and recorded.success is not None:
         reward, outcome = recorded.success.astype(np.float32), float(recorded.success[-1])
     later = np.concatenate([recorded.action[1:], np.zeros_like(recorded.action[:1])])
-    ended = np.zeros(length, np.float32)
+    ended: np.ndarray = np.zeros(length, np.float32)
     ended[-1] = recorded.terminated[-1]
     is_whole = length >= known.episode_length or bool(recorded.terminated[-1])
     return {
