@@ -56,7 +56,7 @@ def test_gradients_of_the_hopper_are_those_of_finite_differences():
 @pytest.mark.parametrize("name", SIZES)
 def test_gradients_of_an_environment_are_those_of_finite_differences(name, steps):
     found = locomotion_gradients.compare(name, steps=steps, seed=1)
-    assert found.correlation > 0.99
+    assert found.correlation > 0.95
     assert found.median_error < 0.1
 
 
