@@ -123,6 +123,7 @@ def _train_embeddings(model: WorldModel, tasks: Sequence[int]) -> None:
     if not model.size.task_dim:
         return
     weight = model.task_emb.weight
+    assert isinstance(weight, nn.Parameter)
     weight.requires_grad_(True)
     rows = torch.zeros(len(weight), 1, dtype=torch.bool, device=weight.device)
     rows[list(tasks)] = True
