@@ -36,6 +36,7 @@ class Parts(nn.Module):
         self.parts = nn.ModuleList(part for name, part in model.named_children() if name != "prior")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_docs_show_the_table():
     text = SCALING.read_text()

@@ -14,12 +14,12 @@ def test_a_critic_pass_costs_its_products():
     """Forward and gradient of weights in every layer, gradient of inputs in all but the first."""
     more, less = (
         extraction_cost("1M", changed(CONFIG, critic={"iterations": passes}), 2)
-        for passes in (5, 3)
+        for passes in (2, 1)
     )
     latent, samples, ensemble = 128, 2 * 4 * 8, 3
     layers = [(latent, 400, 2), (400, 200, 3), (200, 1, 3)]
     one_pass = sum(2 * samples * ensemble * i * o * products for i, o, products in layers)
-    assert more.flops - less.flops == pytest.approx(2 * one_pass)
+    assert more.flops - less.flops == pytest.approx(one_pass)
 
 
 def test_costs_grow_with_the_batch_and_with_q():

@@ -11,6 +11,9 @@ from pwm.cli.main import main
 
 TASK = "cartpole-balance"
 
+# Faster are goals in a toy model, tests/pwm/extraction/test_learner.py.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
