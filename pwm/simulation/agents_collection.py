@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from pwm.core.progress import console
 from pwm.core.signals import StopSignals
 from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.store import EpisodeStore
@@ -58,7 +59,7 @@ class _Loop:
         self._acts: dict[int, Act] = {}
         self._acted: list[list[np.ndarray]] = []
         self._came: dict[int, Stepped] = {}
-        self._learns_next = False
+        self._learns_next = self._told = False
 
     def next_job(self, worker: int) -> Job | None:
         """Each worker has one job, the slots that it holds."""
@@ -120,6 +121,10 @@ class _Loop:
             for member in unfinished:
                 self._training.commit(member)
             return None
+        if not self._told:
+            held = f"{len(self._training.members) * self._each} simulators in {len(self._held)}"
+            console.print(f"The simulators have started: {held} workers.")
+            self._told = True
         least = min(member.episodes.clock for member in unfinished)
         self._active = [member for member in unfinished if member.episodes.clock == least]
         self._acted = self._training.act(self._active)

@@ -46,13 +46,13 @@ def check() -> None:
 
 
 def _for_a_while(words: list[str]) -> tuple[int, float, list[str]]:
-    """Exit code, seconds between the beginning of the loop and a signal, and what was said."""
+    """Exit code, seconds from the simulators' first step to a signal, and what was said."""
     process = start(words, subprocess.PIPE)
     assert process.stderr is not None
     said: list[str] = []
     for line in process.stderr:
         said.append(line.rstrip())
-        if line.startswith("The replays"):
+        if line.startswith("The simulators have started"):
             break
     began = time.perf_counter()
     try:

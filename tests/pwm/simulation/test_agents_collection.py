@@ -187,9 +187,7 @@ def test_without_its_agent_a_training_cannot_go_on(trained, tmp_path):
         collect(settings(out, episodes=12))
 
 
-def test_replays_that_do_not_fit_are_refused_before_anything_starts(
-    tmp_path, monkeypatch, capsys
-):
+def test_replays_that_do_not_fit_are_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pwm.simulation.agents_training.free_memory", lambda: 2000)
     with pytest.raises(PwmError, match=r"the replays of 2 tasks, 150 steps each, take .* free"):
         collect(settings(tmp_path / "data"))

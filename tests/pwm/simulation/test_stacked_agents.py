@@ -96,7 +96,7 @@ def test_what_is_padding_stays_zero_and_counts_for_nothing():
 
 
 def test_agents_that_are_put_down_go_on_in_another_stack():
-    stack, actions = trained(TASKS)
+    stack, _ = trained(TASKS)
     pair = agents(TASKS[1:], states=[stack.state(1), stack.state(2)])
     for k in (0, 1):
         for group, tensors in pair.state(k).items():
@@ -110,7 +110,9 @@ def test_normalization_is_that_of_all_that_was_seen():
         stack.observe(part)
     nets = stack.networks
     torch.testing.assert_close(nets.mean, seen.double().mean(1))
-    torch.testing.assert_close(nets.var[:, :2], seen.double().var(1, correction=0)[:, :2], rtol=0.1, atol=0)
+    torch.testing.assert_close(
+        nets.var[:, :2], seen.double().var(1, correction=0)[:, :2], rtol=0.1, atol=0
+    )
 
 
 def batch_of(obs, action, reward, terminated) -> Transitions:
@@ -137,7 +139,7 @@ def test_agents_find_the_actions_that_pay_and_draw_less_and_less():
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_values_go_beyond_a_time_limit_but_not_beyond_a_termination(ends):
-    """A step pays 1 and leads back: for ever that is worth 1 / (1 - 0.5), and once it is worth 1."""
+    """A step pays 1 and leads back: for ever that is worth 1 / (1 - 0.5), once it is worth 1."""
     task = replace(TASKS[0], obs_dim=1)
     config = replace(
         CONFIG, net_arch=[8], gamma=0.5, initial_entropy=1e-6, learning_rate=2e-2, tau=0.2
