@@ -10,6 +10,7 @@ humanoid without muscles.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import newton
 import numpy as np
@@ -52,12 +53,24 @@ SIDES = (
     Ring("{side}_thigh", "{side}_shin", "{side}_shin", 12, 0.05, (0.2, 0.1), (_UP, _DOWN), 90.0),
     Ring("{side}_shin", "{side}_foot", "{side}_foot", 14, 0.05, (0.2, 0.06), (_UP, _DOWN), 40.0),
     Ring(
-        *("torso", "{side}_upper_arm", "{side}_upper_arm"),
-        *(10, 0.05, (0.06, 0.12), ((-1.0, 1.0, 1.0), _ARM), 67.5),
+        origin="torso",
+        insertion="{side}_upper_arm",
+        joint="{side}_upper_arm",
+        count=10,
+        radius=0.05,
+        reach=(0.06, 0.12),
+        directions=((-1.0, 1.0, 1.0), _ARM),
+        torque=67.5,
     ),
     Ring(
-        *("{side}_upper_arm", "{side}_lower_arm", "{side}_lower_arm"),
-        *(6, 0.04, (0.14, 0.08), ((-1.0, 1.0, 1.0), _FOREARM), 45.0),
+        origin="{side}_upper_arm",
+        insertion="{side}_lower_arm",
+        joint="{side}_lower_arm",
+        count=6,
+        radius=0.04,
+        reach=(0.14, 0.08),
+        directions=((-1.0, 1.0, 1.0), _FOREARM),
+        torque=45.0,
     ),
 )
 TRUNK = (
@@ -124,9 +137,9 @@ def _around(
     return centre + reach * along + radius * across
 
 
-def _rest_poses(single: newton.ModelBuilder) -> dict[int, wp.transform]:
+def _rest_poses(single: newton.ModelBuilder) -> dict[int, Any]:
     """Bodies' frames where all joint coordinates are zero."""
-    poses: dict[int, wp.transform] = {-1: wp.transform_identity()}
+    poses: dict[int, Any] = {-1: wp.transform_identity()}
     for joint in range(single.joint_count):
         placed = poses[single.joint_parent[joint]] * wp.transform(*single.joint_X_p[joint])
         inside = wp.transform_inverse(wp.transform(*single.joint_X_c[joint]))

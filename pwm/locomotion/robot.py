@@ -55,7 +55,7 @@ class Drive:
         """The drives as kernels take them."""
         drives = force_kernels.Drives()
         for entry in fields(self):
-            value = wp.array(getattr(self, entry.name), dtype=float, device=device)
+            value: Any = wp.array(getattr(self, entry.name), dtype=float, device=device)
             setattr(drives, entry.name, value)
         return drives
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
+from typing import Any
 
 import newton
 import numpy as np
@@ -33,10 +34,11 @@ def _hopper() -> newton.ModelBuilder:
     Newton makes one joint of the file's two slides and its hinge, and keeps only the first one's
     place, 1.25 m below the torso; height and speed would be those of that point.
     """
-    builder = _load(GYMNASIUM_ASSETS, "hopper.xml")
+    builder: Any = _load(GYMNASIUM_ASSETS, "hopper.xml")
     builder.joint_X_p[0] = wp.transform(wp.vec3(0.0, 0.0, 1.25), wp.quat_identity())
     builder.joint_X_c[0] = wp.transform_identity()
-    return builder
+    result: newton.ModelBuilder = builder
+    return result
 
 
 def _motors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import newton
 import numpy as np
@@ -19,7 +20,7 @@ class Link:
 
     parent: int
     kind: int
-    placement: wp.transform
+    placement: Any
     axis: Array
     body: int = -1
     mass: float = 0.0
@@ -40,14 +41,14 @@ class LinkTree:
     def __init__(self, single: newton.ModelBuilder) -> None:
         self.links: list[Link] = []
         self.link_of_body: dict[int, int] = {}
-        self.body_in_link: dict[int, wp.transform] = {}
+        self.body_in_link: dict[int, Any] = {}
         self.coordinates, self.dofs = len(single.joint_q), len(single.joint_qd)
         for joint in range(single.joint_count):
             self._add(single, joint)
 
     def _add(self, single: newton.ModelBuilder, joint: int) -> None:
         body, parent = single.joint_child[joint], single.joint_parent[joint]
-        placement = wp.transform(*single.joint_X_p[joint])
+        placement: Any = wp.transform(*single.joint_X_p[joint])
         above = self.link_of_body.get(parent, -1)
         if above >= 0:
             placement = self.body_in_link[parent] * placement
