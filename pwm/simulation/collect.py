@@ -62,6 +62,8 @@ def collect(config: CollectConfig) -> Path:
             recipe.make("policy", task)  # raises for a policy that is not of this task
     suite = Suite(suite.name, require_environments(suite))
     description = _describe(config, recipe, suite)
+    if config.behaviour in LEARNERS:
+        description |= describe_learner(config.behaviour, config.sac)
     source = _source_key(recipe, description)
     limits = config.workers or available_cores(), config.worker_timeout, config.max_faults
     with (
@@ -162,8 +164,6 @@ def _describe(config: CollectConfig, recipe: Recipe, suite: Suite) -> dict[str, 
         description["policy_noise_correlation"] = list(noise.correlations)
     if recipe.behaviour == "mpc" and recipe.planner != SimulatorMPCConfig():
         description["planner"] = asdict(recipe.planner)
-    if config.behaviour in LEARNERS:
-        description |= describe_learner(config.behaviour, config.sac)
     if config.behaviour == AGENTS:
         description |= describe_agents(config.agents)
     return description
