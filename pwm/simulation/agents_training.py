@@ -40,7 +40,7 @@ SECONDS_BETWEEN_COMMITS = 60.0
 _KIND = "stacked_agent"
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A task in the loop.
 
@@ -88,7 +88,7 @@ class _Rate:
         return self._last
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stack:
     """Members whose agents act together, and learn together or not at all."""
 
@@ -267,7 +267,7 @@ class AgentsTraining:
         self, active: Sequence[Member], acted: Sequence[list[np.ndarray]], came: Came
     ) -> list[tuple[Member, int]]:
         """Takes what a step of every slot led to; returns the slots where an episode begins."""
-        rows, begun = [], []
+        rows, begun, told = [], [], ""
         place = active[0].episodes.clock * self._config.envs_per_task
         for member, actions in zip(active, acted, strict=True):
             steps = [came[member.number, slot] for slot in range(len(actions))]
@@ -281,9 +281,13 @@ class AgentsTraining:
             ended, slots = member.episodes.add(actions, steps)
             begun += [(member, slot) for slot in slots]
             if ended:
-                self._tell(member.task.name, sum(ended[-1].reward))
+                told = f"{member.task.name}: return {sum(ended[-1].reward):.0f}"
             self._rate.add(len(actions))
         self._replay.add([member.number for member in active], place, np.array(rows))
+        if told:  # once for all: of updates in no time a bar would make a rate without meaning
+            there = sum(min(m.episodes.complete, m.wanted) for m in self.members)
+            note = f"{self._rate.now:,.0f} steps/s, {told}"
+            self._show(completed=there - self._began, note=note)
         due = time.monotonic() - self._committed > SECONDS_BETWEEN_COMMITS
         for member in active:
             if due or member.episodes.complete >= member.wanted:
@@ -291,11 +295,6 @@ class AgentsTraining:
         if due:
             self._committed = time.monotonic()
         return begun
-
-    def _tell(self, task: str, episode_return: float) -> None:
-        there = sum(min(m.episodes.complete, m.wanted) for m in self.members)
-        note = f"{self._rate.now:,.0f} steps/s, {task}: return {episode_return:.0f}"
-        self._show(completed=there - self._began, note=note)
 
     def commit(self, member: Member) -> None:
         """Puts a task's agent on the disk, and its episodes into the store."""

@@ -36,6 +36,10 @@ _LARGEST_OBS = 10.0  # in standard deviations
 class _Networks(nn.Module):
     """What is learned of K tasks, with padded inputs and outputs."""
 
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
     def __init__(self, tasks: int, obs_dim: int, action_dim: int, config: AgentsConfig) -> None:
         super().__init__()
         hidden = config.net_arch
@@ -152,7 +156,7 @@ class Agents:
         """Adds observations, (K, E, obs_dim), to the means and variances of the tasks."""
         nets, fresh = self.networks, obs.double()
         count = nets.count + fresh.shape[1]
-        share = (fresh.shape[1] / count).unsqueeze(1)
+        share = (count.reciprocal() * fresh.shape[1]).unsqueeze(1)
         mean, var = fresh.mean(1), fresh.var(1, correction=0)
         apart = mean - nets.mean
         nets.var += share * (var - nets.var + (1 - share) * apart.square())
@@ -220,8 +224,8 @@ class Agents:
             parameter.grad = grad.contiguous()  # fused Adam takes no heed of strides
         self._optimizer.step()
         with torch.no_grad():
-            targets, critics = list(nets.target.parameters()), list(nets.critic.parameters())
-            torch._foreach_lerp_(targets, critics, self._config.tau)
+            targets: list[Tensor] = list(nets.target.parameters())
+            torch._foreach_lerp_(targets, list[Tensor](self._critic), self._config.tau)
 
 
 def first_state(task: Task, config: AgentsConfig, seed: int) -> Groups:

@@ -82,7 +82,7 @@ def test_help_mentions_presets_and_meanings(capsys):
     main(["grow", "--help"])
     shown = capsys.readouterr().out
     assert "grow=gpu|mt30|mt80|mt80_seeds|quick" in shown
-    assert "collect@collect=sac_fast" in shown
+    assert "collect@collect=agents|agents_gpu|sac_fast" in shown
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
