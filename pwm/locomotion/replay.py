@@ -18,7 +18,8 @@ class Replay:
     Args:
         capacity: transitions, all environments together.
         num_envs: N.
-        observation_size, action_size: numbers of components.
+        observation_size: components of an observation.
+        action_size: components of an action.
         device: where they are kept and drawn.
     """
 

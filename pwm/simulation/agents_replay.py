@@ -34,7 +34,8 @@ class Replay:
     Args:
         tasks: K.
         capacity: transitions per task.
-        obs_dim, action_dim: the padded sizes.
+        obs_dim: padded size of observations.
+        action_dim: padded size of actions.
         device: where it is.
     """
 

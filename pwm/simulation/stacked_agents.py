@@ -60,7 +60,8 @@ class Agents:
 
     Args:
         tasks: of which each is one, K.
-        obs_dim, action_dim: padded sizes of observations and actions.
+        obs_dim: padded size of observations.
+        action_dim: padded size of actions.
         config: how they learn.
         accelerator: how their arithmetic runs, and on which device.
         states: what :meth:`state` gave of each.
