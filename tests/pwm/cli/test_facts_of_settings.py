@@ -44,7 +44,10 @@ INPUTS = {
 
 # Of the commands that compare their settings with those of an earlier run.
 MAY_CHANGE = {
-    "collect": {"suite", "episodes", "workers", "worker_timeout", "max_faults"},
+    "collect": {
+        "suite", "episodes", "workers", "worker_timeout", "max_faults",
+        "agents.device", "agents.compile", "agents.precision",
+    },
     "pretrain": {
         "device", "log_every", "save_every", "keep_last", "max_skipped", "wandb_project",
         "on_error", "data_device", "data_memory", "accumulate", "parallel",

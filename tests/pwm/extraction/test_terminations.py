@@ -142,4 +142,4 @@ def test_of_an_ensemble_all_predict_terminations_or_none(tmp_path):
     save_checkpoint(tmp_path / "other", KIND, {"model": other.state_dict()}, model_meta(other))
     config = ExtractConfig("model", "data", "out", ensemble=[str(tmp_path / "other")])
     with pytest.raises(PwmError, match="one alone predicts terminations"):
-        _ensemble(config, model)
+        _ensemble(config, model, [])

@@ -126,7 +126,7 @@ def test_agents_of_mt80_begin_with_the_episodes_that_were_planned():
     for config in collections:
         if config.behaviour == "mpc":
             recipe = _recipe(config)
-            planned.add(_source_key(recipe, _describe(recipe, get_suite(config.suite))))
+            planned.add(_source_key(recipe, _describe(config, recipe, get_suite(config.suite))))
     named = [config.sac.prior for config in collections if config.sac.prior]
     assert len(named) == 2
     assert all(set(prior) == planned for prior in named)

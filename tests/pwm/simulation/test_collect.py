@@ -246,7 +246,7 @@ def test_settings_of_the_planner_act_and_are_told_where_they_are_not_the_default
     assert not np.array_equal(first.action, second.action)
     assert [source["planner"]["every"] for source in store.sources.values()] == [2, 1]
     default = CollectConfig(str(tmp_path / "data"), "cartpole-balance", behaviour="mpc")
-    assert "planner" not in _describe(_recipe(default), store.suite)
+    assert "planner" not in _describe(default, _recipe(default), store.suite)
 
 
 def test_a_store_of_another_suite_is_refused(collected):
