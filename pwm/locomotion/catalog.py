@@ -51,8 +51,8 @@ def make_simulation(
     """
     if name not in ENTRIES:
         raise PwmError(
-            f"There is no locomotion environment {name}{nearest(name, ENTRIES)}; "
-            f"there are {', '.join(ENTRIES)}."
+            f"there is no locomotion environment {name}{nearest(name, ENTRIES) or '.'} "
+            f"The names are {', '.join(ENTRIES)}."
         )
     if num_envs < 1:
         raise PwmError(f"num_envs={num_envs} of {name}; give the number of its copies, 1 or more.")

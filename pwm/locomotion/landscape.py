@@ -15,7 +15,7 @@ from torch import Tensor
 from pwm.core.errors import PwmError
 from pwm.core.files import write_atomically
 from pwm.core.progress import console, progress_bar
-from pwm.core.settings import setting
+from pwm.core.settings import require_inputs, setting
 from pwm.core.validation import (
     require_at_least,
     require_positive,
@@ -62,7 +62,8 @@ class LandscapeConfig:
         horizons: lengths in steps that gradients are taken over.
         samples: rollouts whose gradients are taken, one by one.
         many: rollouts of finite differences, which the gradients are compared with.
-        directions: random ones in the space of weights, along which derivatives are taken.
+        directions: random ones in the space of weights, along which derivatives are taken, two or
+            more, since correlations are over them.
         distance: of finite differences, in units of actions.
         points, radius: of returns along a direction, in units of actions.
     """
@@ -84,12 +85,12 @@ class LandscapeConfig:
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_seed(self, "seed")
-        require_at_least(self, 1, "directions")
-        require_at_least(self, 2, "samples", "many", "points")
+        require_at_least(self, 2, "directions", "samples", "many", "points")
         require_positive(self, "distance", "radius")
         if not self.horizons or min(self.horizons) < 1:
             raise PwmError(f"horizons={self.horizons} must be lengths of at least 1 step.")
         require_resume(self)
+        require_inputs(self)
         resolve_device(self.device)
         require_output(self)
 
@@ -98,7 +99,7 @@ class Worlds:
     """The simulator and, given a checkpoint, the world model of a study, and the policy in both.
 
     Raises:
-        PwmError: for a checkpoint of another task.
+        PwmError: for a checkpoint that is no run of pwm, or of another task.
     """
 
     def __init__(self, config: LandscapeConfig, device: str) -> None:
@@ -110,6 +111,7 @@ class Worlds:
             self.actors = _untrained(first, config.seed).to(device)
         else:
             path = Path(config.checkpoint)
+            _require_run_of_pwm(path)
             self._model = load_world_model(path / "world_model", device)
             policy = load_policy(path / "policy", device)
             if policy.task.name != config.task:
@@ -158,6 +160,14 @@ class Worlds:
         """Release the simulators."""
         for simulation in self._open.values():
             simulation.close()
+
+
+def _require_run_of_pwm(path: Path) -> None:
+    if not all((path / part).is_dir() for part in ("world_model", "policy")):
+        raise PwmError(
+            f"checkpoint={path} is no run of pwm by `pwm compare`: it lacks a world_model or a "
+            "policy; give the directory of one, such as runs/x/ant/pwm/seed0."
+        )
 
 
 def _untrained(simulation: BatchedSimulation, seed: int) -> Actors:

@@ -22,7 +22,7 @@ from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.fingerprints import MadeOf, require_unchanged
 from pwm.core.layout import MANIFEST_NAME
-from pwm.core.locks import DirectoryLock
+from pwm.core.locks import LOCK_NAME, DirectoryLock
 from pwm.core.progress import console
 from pwm.core.renamed_settings import tell_renames, with_current_names
 from pwm.core.settings import changeable, innermost, input_settings
@@ -67,13 +67,16 @@ def open_run(
         made_of: fingerprints of what the run is made from, recorded with those of before.
         settled: the names of those that there is a result of, and which may not have changed.
 
+    A mistake that is found within, before the first file is written, takes back the records of a
+    run that it began: the command with the mistake mended then has the directory to itself.
+
     Raises:
         PwmError: if another process writes there, the directory holds another run, or what its
             results were made from has changed.
     """
     require_resume(config, directory / _CONFIG)
     make_directory(directory)
-    with DirectoryLock(directory):
+    with DirectoryLock(directory), _nothing_of_mistakes(directory):
         resolved, made_of = resolved_config(config), dict(made_of or {})
         was = _check_same_run(directory, command, resolved, type(config), made_of)
         if settled and not was and (directory / _RUN).is_file():
@@ -95,6 +98,19 @@ def open_run(
             seconds = before + time.time() - started
             with nullcontext() if finished else suppress(PwmError):  # what ended it counts
                 _record(directory, command, resolved, made_of, started, seconds, finished)
+
+
+@contextmanager
+def _nothing_of_mistakes(directory: Path) -> Iterator[None]:
+    """Remove the records of a run that began within, and came to a mistake and to nothing else."""
+    begins = not (directory / _CONFIG).exists()
+    try:
+        yield
+    except PwmError:
+        if begins and {path.name for path in directory.iterdir()} <= {_CONFIG, _RUN, LOCK_NAME}:
+            (directory / _CONFIG).unlink(missing_ok=True)
+            (directory / _RUN).unlink(missing_ok=True)
+        raise
 
 
 def resolved_config(config: Any) -> dict[Any, Any]:

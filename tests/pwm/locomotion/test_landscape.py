@@ -155,10 +155,14 @@ def test_the_mean_gradient_of_a_throw_misses_the_jump():
     [
         ({"horizons": []}, "horizons="),
         ({"samples": 1}, "samples=1 must be at least 2"),
+        ({"directions": 1}, "directions=1 must be at least 2"),  # a correlation is over directions
         ({"distance": 0.0}, "distance=0.0 must be above 0"),
         ({"task": "ball_wal"}, "did you mean 'ball_wall'"),
+        ({"checkpoint": "nowhere"}, "there is no nowhere; check the path"),
+        ({"checkpoint": "."}, "checkpoint=. is no run of pwm by `pwm compare`"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message, tmp_path):
     with pytest.raises(PwmError, match=message):
         landscape(LandscapeConfig(**{"task": "ball_wall", "out": str(tmp_path)} | SMALL | changes))
+    assert not (tmp_path / "config.yaml").exists()

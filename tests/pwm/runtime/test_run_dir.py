@@ -222,3 +222,23 @@ def test_a_run_of_before_fingerprints_is_kept_and_said_so_once(tmp_path, capsys)
             pass
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("was made from is not on record; it is kept") == 1
+
+
+def test_a_mistake_before_the_first_file_leaves_the_directory_to_other_settings(tmp_path):
+    with pytest.raises(PwmError, match="mistake"), open_run(tmp_path, "test", Config(seed=4)):
+        raise PwmError("a mistake")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    run(tmp_path)
+    assert read_run(tmp_path)["seed"] == 3
+
+
+@pytest.mark.parametrize("there", ["run", "other file"])
+def test_a_mistake_keeps_the_records_beside_what_there_is(there, tmp_path):
+    if there == "run":
+        run(tmp_path)
+    else:
+        (tmp_path / "model").touch()
+    with pytest.raises(PwmError, match="mistake"), open_run(tmp_path, "test", Config()):
+        raise PwmError("a mistake")
+    assert read_run(tmp_path)["finished"] is False
+    assert (tmp_path / "config.yaml").exists()
