@@ -237,6 +237,13 @@ def test_the_command(toy, clones, tmp_path, capsys) -> None:
     assert f"{clones} has no policy for walker-run" in capsys.readouterr().err
 
 
+def test_a_world_model_that_lacks_the_task_is_named(toy, clones, tmp_path, capsys) -> None:
+    words = ["estimate", f"policies={clones}", f"data={toy.data}", f"out={tmp_path / 'out'}"]
+    assert main([*words, "checkpoint=checkpoints/quick/world_model"]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "the world model checkpoints/quick/world_model does not know " in shown
+
+
 def test_extraction_keeps_and_tells_the_best(toy, toy_world_model, tmp_path, capsys) -> None:
     words = [
         "select=expected_score",
