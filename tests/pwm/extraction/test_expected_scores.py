@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,9 +240,9 @@ def test_the_command(toy, clones, tmp_path, capsys) -> None:
 
 def test_a_world_model_that_lacks_the_task_is_named(toy, clones, tmp_path, capsys) -> None:
     words = ["estimate", f"policies={clones}", f"data={toy.data}", f"out={tmp_path / 'out'}"]
-    assert main([*words, "checkpoint=checkpoints/quick/world_model"]) == 1
-    shown = " ".join(capsys.readouterr().err.split())
-    assert "the world model checkpoints/quick/world_model does not know " in shown
+    quick = Path(__file__).parents[3] / "checkpoints" / "quick" / "world_model"
+    assert main([*words, f"checkpoint={quick}"]) == 1
+    assert f"the world model {quick} does not know " in capsys.readouterr().err
 
 
 def test_extraction_keeps_and_tells_the_best(toy, toy_world_model, tmp_path, capsys) -> None:
