@@ -63,7 +63,7 @@ def require_choice(config: Any, name: str, choices: Sequence[str]) -> None:
     if value not in choices:
         hint = nearest(str(value), choices)
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
-        raise PwmError(f"unknown {name} '{value}'{hint or ';'} it is {listed}.")
+        raise PwmError(f"unknown {name} '{value}'{f'{hint} It' if hint else '; it'} is {listed}.")
 
 
 def require_resume(config: Any, *traces: Path) -> None:

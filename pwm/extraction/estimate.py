@@ -97,8 +97,11 @@ def estimate(config: EstimateConfig) -> dict[str, ExpectedScore]:
                 f"{store.path} has no episodes of {name}; give the data that its policy was "
                 "learned from, or leave the task out of tasks=."
             )
-        if model is not None:
-            model.suite.id(name)  # raises for a task that the world model does not have
+        if model is not None and name not in model.suite:
+            raise PwmError(
+                f"the world model {config.checkpoint} does not know {name}; give one that does, or "
+                "none, for observations as states."
+            )
     shared_tasks(store, suite, list(policies))  # raises where sizes differ
     found: dict[str, ExpectedScore] = {}
     with open_run(Path(config.out), "estimate", config):

@@ -79,6 +79,8 @@ def read_groups(path: Path) -> Groups:
     """
     try:
         groups = json.loads(path.read_bytes())["groups"]
+        if any(isinstance(group, str) for group in groups):
+            raise ValueError("a group is a list of names, also of one")
         names = [name for group in groups for name in group]
         if not names or not all(groups) or not all(isinstance(name, str) for name in names):
             raise ValueError("a group is empty, or a name is no text")
@@ -107,12 +109,15 @@ def chosen_groups(groups: Any, tasks: Sequence[Task], suite_given: bool) -> Grou
         return by_embodiment(tasks, groups)
     found, names = read_groups(Path(groups)), [task.name for task in tasks]
     known = {name for group in found for name in group}
+    others = sorted(known - set(names))
     if missing := [name for name in names if name not in known]:
+        strange = others and not suite_given
+        unknown = f", and names {', '.join(others)}, which the data lack" if strange else ""
         raise PwmError(
-            f"{groups} has no group for {', '.join(missing)}; add them, or leave them out with "
-            "suite=."
+            f"{groups} has no group for {', '.join(missing)}{unknown}; add them, or leave them "
+            "out with suite=."
         )
-    if not suite_given and (others := sorted(known - set(names))):
+    if not suite_given and others:
         raise PwmError(
             f"{groups} names {', '.join(others)}, which the data lack; remove them from it, or "
             "name the tasks to train on with suite=."

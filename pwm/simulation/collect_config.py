@@ -101,6 +101,10 @@ class CollectConfig:
         require_valid("mpc", self.mpc)
         require_valid("sac", self.sac)
         require_valid("agents", self.agents)
+        if self.behaviour == AGENTS:
+            from pwm.runtime.device import resolve_device  # it loads torch
+
+            resolve_device(self.agents.device)
         if self.behaviour in LEARNERS:
             require_learner(self.behaviour, self.sac)
         if (self.behaviour == "policy") != (self.policy is not None):

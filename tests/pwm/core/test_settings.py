@@ -90,5 +90,7 @@ def test_a_message_names_the_setting_as_it_is_typed():
         require_valid("learner", Checked())
     with pytest.raises(PwmError, match=r"^unknown learner\.units 'euros'; it is symlog or real"):
         require_valid("learner", Checked(1, "euros"))
+    with pytest.raises(PwmError, match=r"'sym'; did you mean 'symlog'\? It is symlog or real"):
+        require_valid("learner", Checked(1, "sym"))
     with pytest.raises(PwmError, match=r"^learner: no width would do"):
         require_valid("learner", Checked(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +236,13 @@ def test_the_command(toy, clones, tmp_path, capsys) -> None:
         assert score["low"] < score["score"] < score["high"]
     assert main([*words, *small, "tasks=[walker-run]"]) == 1
     assert f"{clones} has no policy for walker-run" in capsys.readouterr().err
+
+
+def test_a_world_model_that_lacks_the_task_is_named(toy, clones, tmp_path, capsys) -> None:
+    words = ["estimate", f"policies={clones}", f"data={toy.data}", f"out={tmp_path / 'out'}"]
+    quick = Path(__file__).parents[3] / "checkpoints" / "quick" / "world_model"
+    assert main([*words, f"checkpoint={quick}"]) == 1
+    assert f"the world model {quick} does not know " in capsys.readouterr().err
 
 
 def test_extraction_keeps_and_tells_the_best(toy, toy_world_model, tmp_path, capsys) -> None:

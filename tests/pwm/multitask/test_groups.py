@@ -35,7 +35,7 @@ def test_a_file_of_groups_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     "content",
     ["", "[]", '{"groups": []}', '{"groups": [[], ["a"]]}', '{"groups": [["a"], ["a"]]}',
-     '{"groups": [[3]]}', '{"groups": 3}'],
+     '{"groups": [[3]]}', '{"groups": 3}', '{"groups": ["a", "b"]}', '{"groups": [["a"]'],
 )  # fmt: skip
 def test_a_file_without_groups_is_refused(tmp_path, content):
     (tmp_path / "groups.json").write_text(content)
@@ -48,6 +48,8 @@ def test_a_file_and_the_tasks_must_fit(tmp_path):
     file.write_text(json.dumps({"groups": [["walker-run"], ["mw-push", "cup-catch"]]}))
     with pytest.raises(PwmError, match="has no group for reacher-easy, walker-walk"):
         chosen_groups(str(file), TASKS[:4], True)
+    with pytest.raises(PwmError, match="walker-walk, and names cup-catch, which the data"):
+        chosen_groups(str(file), TASKS[:4], False)
     with pytest.raises(PwmError, match="names cup-catch, which the data lack"):
         chosen_groups(str(file), TASKS[:2], False)
     assert chosen_groups(str(file), TASKS[:1], True) == [["walker-run"]]

@@ -203,6 +203,7 @@ def test_replays_that_do_not_fit_are_refused_before_anything_starts(tmp_path, mo
         ("agents.updates_per_step=0", "agents.updates_per_step=0.0 must be above 0"),
         ("agents.buffer_size=3", "agents.buffer_size=3 must hold a step of each"),
         ("agents.compile=maybe", "unknown agents.compile 'maybe'"),
+        ("agents.device=gpu", "unknown device 'gpu'; use auto, cpu, cuda or cuda:1"),
         ("behaviour=agent", "unknown behaviour 'agent'; did you mean 'agents'?"),
     ],
 )
