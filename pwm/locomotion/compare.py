@@ -14,7 +14,7 @@ from pwm.core.progress import console
 from pwm.core.settings import Choices, setting
 from pwm.core.validation import require_at_least, require_resume, require_seed, require_valid
 from pwm.locomotion.catalog import make_simulation
-from pwm.locomotion.comparison import Comparison, write_comparison
+from pwm.locomotion.comparison import Comparison, printed, write_comparison
 from pwm.locomotion.methods import METHODS, MethodSettings, make_learner, require_methods
 from pwm.locomotion.training import Curve, Run, RunSettings
 from pwm.runtime.device import resolve_device, use_device
@@ -93,7 +93,12 @@ def compare(config: CompareConfig) -> Path:
             for seed in range(config.seeds):  # so that a run that is stopped has all methods
                 for method in methods:
                     curves[task][method].append(_run(config, task, method, seed, device))
-        return write_comparison(Comparison(curves, left_out, config.steps), out)
+        comparison = Comparison(curves, left_out, config.steps)
+        page = write_comparison(comparison, out)
+    for table in printed(comparison):
+        console.print(table)
+    console.print(f"Comparison: {page}", soft_wrap=True)
+    return page
 
 
 def _chosen(

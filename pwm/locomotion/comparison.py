@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from pwm.core.files import write_atomically
 from pwm.evaluation.statistics import Interval, iqm, iqm_interval
@@ -150,6 +152,15 @@ def tables(found: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         ]
         made[task] = [head, *rows]
     return made
+
+
+def printed(comparison: Comparison) -> Iterator[Table]:
+    """The table of each task, for a terminal."""
+    for task, (head, *rows) in tables(summary(comparison)).items():
+        table = Table(*head, title=task, box=SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*row)
+        yield table
 
 
 def _span(end: Mapping[str, float]) -> str:

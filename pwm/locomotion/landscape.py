@@ -198,6 +198,7 @@ def landscape(config: LandscapeConfig) -> Path:
             worlds.close()
         write_atomically(out / "landscape.json", json.dumps(found, indent=1).encode())
         write_atomically(out / "landscape.svg", landscape_picture(config.task, found).encode())
+    console.print(f"Landscape: {out / 'landscape.svg'} and landscape.json", soft_wrap=True)
     return out / "landscape.svg"
 
 

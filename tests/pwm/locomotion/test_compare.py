@@ -197,7 +197,7 @@ def test_settings_that_cannot_work_are_refused(changes, message, tmp_path):
         CompareConfig(**{"tasks": ["pendulum"], "out": str(tmp_path)} | changes).validate()
 
 
-def test_seeds_and_methods_can_be_added_to_a_comparison(tmp_path, monkeypatch):
+def test_seeds_and_methods_can_be_added_to_a_comparison(tmp_path, monkeypatch, capsys):
     made = []
     monkeypatch.setattr(
         "pwm.locomotion.compare.make_learner",
@@ -213,5 +213,7 @@ def test_seeds_and_methods_can_be_added_to_a_comparison(tmp_path, monkeypatch):
     page = compare(config(methods=["shac", "pwm"], seeds=2))
     assert made == [("shac", 0), ("pwm", 0), ("shac", 1), ("pwm", 1)]
     assert page == tmp_path / "comparison.html"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "PWM" in said and f"Comparison: {page}" in said
     with pytest.raises(PwmError, match="steps: 8 -> 9"):
         compare(config(methods=["shac"], steps=9))
