@@ -98,6 +98,9 @@ def compare(config: CompareConfig) -> Path:
     say_if_busy(use_device(config.device))
     out = Path(config.out)
     chosen, left_out = _chosen(config, device)
+    unfilmed = [method for method in config.methods if method not in FILMED]
+    if config.videos and unfilmed:
+        console.print(f"No videos of {' and '.join(unfilmed)}: their runs save no policy of pwm's.")
     with open_run(out, "compare", config):
         curves: dict[str, dict[str, list[Curve]]] = {}
         for task, methods in chosen.items():
@@ -113,8 +116,6 @@ def compare(config: CompareConfig) -> Path:
 
 def _film_all(config: CompareConfig, chosen: dict[str, list[str]], device: str) -> None:
     """Videos of all runs that have a policy and no video yet."""
-    if unfilmed := [method for method in config.methods if method not in FILMED]:
-        console.print(f"No videos of {' and '.join(unfilmed)}, whose runs have no policy of pwm's.")
     for task, methods in chosen.items():
         for method in [m for m in methods if m in FILMED]:
             for seed in range(config.seeds):

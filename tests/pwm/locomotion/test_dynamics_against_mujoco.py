@@ -1,4 +1,4 @@
-"""Places of bodies and accelerations of the articulated dynamics beside those of MuJoCo, off the ground."""
+"""Places of bodies and their accelerations beside those of MuJoCo, off the ground."""
 
 from __future__ import annotations
 

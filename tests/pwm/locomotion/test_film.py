@@ -82,7 +82,7 @@ def test_frames_of_an_episode_are_25_a_second_until_it_ends():
 
 def test_the_camera_goes_along_with_the_robot():
     ends = np.array([[[0.0, 0.0, 0.3], [0.0, 0.0, 1.0]]])
-    travelled = np.stack([ends, ends + [3.7, 0.0, 0.0]])
+    travelled = np.stack([ends, ends + np.array([3.7, 0.0, 0.0])])
     first, last = Scenes(travelled, np.array([0.1])).frames()
     assert orange(first).any()
     assert np.array_equal(orange(first), orange(last))
@@ -90,7 +90,6 @@ def test_the_camera_goes_along_with_the_robot():
 
 
 @pytest.mark.parametrize("name", ["ant", "anymal", "humanoid", "humanoid_muscles"])
-@pytest.mark.slow
 def test_every_robot_can_be_drawn(name):
     robot = require_drawable(make_simulation(name, num_envs=1))
     ends, radii = (value.numpy() for value in robot.capsules())
