@@ -25,6 +25,12 @@ def require_video() -> None:
     """Raise PwmError if imageio is missing or no OpenGL backend works."""
     from pwm.envs import render_backend
 
+    require_writer()
+    render_backend()
+
+
+def require_writer() -> None:
+    """Raise PwmError if imageio, which videos are written with, is missing."""
     try:
         import imageio.v3  # noqa: F401
         import imageio_ffmpeg  # noqa: F401
@@ -32,7 +38,6 @@ def require_video() -> None:
         raise PwmError(
             "writing videos needs imageio and imageio-ffmpeg; pip install 'pwm-worldmodels[video]'."
         ) from error
-    render_backend()
 
 
 def require_frames(tasks: Iterable[Task]) -> None:
@@ -114,6 +119,13 @@ def strip(frames: np.ndarray) -> np.ndarray:
     even = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2].astype(np.float32)
     blocks = even.reshape(len(even), even.shape[1] // 2, 2, even.shape[2] // 2, 2, 3)
     return np.concatenate(list(blocks.mean((2, 4)).round().astype(np.uint8)), axis=1)
+
+
+def side_by_side(frames: np.ndarray) -> bytes:
+    """A PNG of :func:`strip`."""
+    import imageio.v3 as iio
+
+    return iio.imwrite("<bytes>", strip(frames), extension=".png")
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

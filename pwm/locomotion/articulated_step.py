@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import warp as wp
 from torch import Tensor
@@ -26,6 +27,7 @@ class ArticulatedStep:
     Attributes:
         coordinates, dofs, muscles: numbers per world.
         rest_q: (coordinates,) the robot as its file places it.
+        radii: (shapes,) m, of the spheres, capsules and cylinders that its bodies are made of.
     """
 
     def __init__(self, robot: Robot, num_envs: int, device: str) -> None:
@@ -39,6 +41,11 @@ class ArticulatedStep:
         self._outer_link: Any = wp.array(tree.outer_links(), dtype=int, device=self.device)
         self._armature: Any = wp.array(single.joint_armature, dtype=float, device=self.device)
         self._drives = robot.drive(single).struct(self.device)
+        shapes = robot.shapes(single, tree)
+        self._shape_links = torch.tensor([shape.link for shape in shapes], device=device)
+        ends = np.array([[shape.ends[0], shape.ends[-1]] for shape in shapes])
+        self._shape_ends = torch.tensor(ends, dtype=torch.float32, device=device)
+        self.radii = torch.tensor([shape.radius for shape in shapes], device=device)
         self._spheres = robot.spheres(single, tree, self.device)
         self._muscles = robot.muscles(single, tree, self.device)
         self.muscles = len(self._muscles[-1])
@@ -66,6 +73,24 @@ class ArticulatedStep:
         q_next, qd_next = _Differentiable.apply(self, q, qd, control, activation)
         return q_next, qd_next
 
+    def shape_ends(self, q: Tensor) -> Tensor:
+        """Where both ends of each shape are, (N, shapes, 2, 3) m, at coordinates (N, q)."""
+        pose = torch.zeros(self.num_envs * self._links, 7, device=q.device)
+        own: Any = wp.from_torch(q.detach().float().contiguous())
+        wp.launch(
+            rigid_kernels.link_poses,
+            self.num_envs,
+            inputs=[self._tree, own, wp.from_torch(pose, dtype=wp.transform)],
+            device=self.device,
+            stream=self._stream(),
+        )
+        frames = pose.reshape(self.num_envs, self._links, 7)[:, self._shape_links, None]
+        place, turn, scalar = frames[..., :3], frames[..., 3:6], frames[..., 6:]
+        ends = self._shape_ends.expand(self.num_envs, -1, -1, -1)
+        turn = turn.expand_as(ends)
+        swept = 2 * torch.linalg.cross(turn, ends)
+        return place + ends + scalar * swept + torch.linalg.cross(turn, swept)
+
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The step without derivatives."""
         self._load(inputs)
@@ -90,12 +115,14 @@ class ArticulatedStep:
         for target, value in zip(self._inputs, inputs, strict=True):
             _tensor(target).copy_(value)
 
+    def _stream(self) -> Any:
+        """Torch's current stream; None on a CPU."""
+        if not self.device.is_cuda:
+            return None
+        return wp.stream_from_torch(torch.cuda.current_stream(wp.device_to_torch(self.device)))
+
     def _replay(self, graph: Any) -> None:
-        stream = None
-        if self.device.is_cuda:
-            current = torch.cuda.current_stream(wp.device_to_torch(self.device))
-            stream = wp.stream_from_torch(current)
-        wp.capture_launch(graph, stream=stream)
+        wp.capture_launch(graph, stream=self._stream())
 
     def _record(self, run: Callable[[], None]) -> Any:
         with wp.ScopedCapture(device=self.device) as capture:

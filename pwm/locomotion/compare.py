@@ -13,8 +13,10 @@ from pwm.core.errors import PwmError
 from pwm.core.progress import console
 from pwm.core.settings import Choices, setting
 from pwm.core.validation import require_at_least, require_resume, require_seed, require_valid
+from pwm.evaluation.videos import require_writer
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.comparison import Comparison, printed, write_comparison
+from pwm.locomotion.film import FILMED, VIDEO, film, require_drawable
 from pwm.locomotion.methods import METHODS, MethodSettings, make_learner, require_methods
 from pwm.locomotion.training import Curve, Run, RunSettings
 from pwm.runtime.device import resolve_device, use_device
@@ -38,6 +40,8 @@ class CompareConfig:
         episodes: of an evaluation, the same ones for all.
         learners: settings of the methods.
         save_every: iterations between checkpoints, from which runs of pwm and shac go on.
+        videos: write an episode of the learned policy into each run of pwm and shac, as
+            ``video.mp4`` and a strip of its frames, ``video.png``; also of runs that are finished.
     """
 
     presets: ClassVar[Choices] = {"compare": "paper"}
@@ -53,6 +57,7 @@ class CompareConfig:
     episodes: int = 16
     learners: MethodSettings = field(default_factory=MethodSettings)
     save_every: int = setting(50, may_change=True)
+    videos: bool = setting(False, may_change=True)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -64,6 +69,13 @@ class CompareConfig:
         require_at_least(self, 1, "steps", "seeds", "evaluations", "episodes", "save_every")
         require_seed(self, "seeds")
         require_valid("learners", self.learners)
+        if self.videos:
+            require_writer()
+            if not set(FILMED) & set(self.methods):
+                raise PwmError(
+                    "videos=true needs a run of pwm or shac, since ppo and sac have no policy that "
+                    "pwm opens; add one of them to methods=."
+                )
         require_resume(self)
         resolve_device(self.device)
         require_output(self)
@@ -86,6 +98,9 @@ def compare(config: CompareConfig) -> Path:
     say_if_busy(use_device(config.device))
     out = Path(config.out)
     chosen, left_out = _chosen(config, device)
+    unfilmed = [method for method in config.methods if method not in FILMED]
+    if config.videos and unfilmed:
+        console.print(f"No videos of {' and '.join(unfilmed)}: their runs save no policy of pwm's.")
     with open_run(out, "compare", config):
         curves: dict[str, dict[str, list[Curve]]] = {}
         for task, methods in chosen.items():
@@ -95,10 +110,26 @@ def compare(config: CompareConfig) -> Path:
                     curves[task][method].append(_run(config, task, method, seed, device))
         comparison = Comparison(curves, left_out, config.steps)
         page = write_comparison(comparison, out)
+        if config.videos:
+            _film_all(config, chosen, device)
     for table in printed(comparison):
         console.print(table)
     console.print(f"Comparison: {page}", soft_wrap=True)
     return page
+
+
+def _film_all(config: CompareConfig, chosen: dict[str, list[str]], device: str) -> None:
+    """Videos of all runs that have a policy and no video yet."""
+    for task, methods in chosen.items():
+        for method in [m for m in methods if m in FILMED]:
+            for seed in range(config.seeds):
+                run = _directory(config, task, method, seed)
+                if not (run / VIDEO).is_file():
+                    console.print(f"Filmed {film(run, device)}.")
+
+
+def _directory(config: CompareConfig, task: str, method: str, seed: int) -> Path:
+    return Path(config.out) / task / method / f"seed{seed}"
 
 
 def _chosen(
@@ -109,6 +140,8 @@ def _chosen(
     left_out: dict[str, dict[str, str]] = {}
     for task in config.tasks:
         simulation = make_simulation(task, num_envs=1, device=device)
+        if config.videos:
+            require_drawable(simulation)
         differentiable = simulation.differentiable
         simulation.close()
         chosen[task] = [m for m in config.methods if m != "shac" or differentiable]
@@ -122,7 +155,7 @@ def _chosen(
 
 
 def _run(config: CompareConfig, task: str, method: str, seed: int, device: str) -> Curve:
-    directory = Path(config.out) / task / method / f"seed{seed}"
+    directory = _directory(config, task, method, seed)
     if (curve := Curve.load(directory)).finished:
         return curve
     num_envs = config.learners.of(method).num_envs

@@ -83,6 +83,21 @@ def no_muscles(_: newton.ModelBuilder) -> Muscles:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """A sphere, or a capsule or cylinder, which has two ends.
+
+    Attributes:
+        link: that carries it.
+        ends: (3,) each, in the link's frame.
+        radius: m.
+    """
+
+    link: int
+    ends: list[Array]
+    radius: float
+
+
+@dataclass(frozen=True)
 class Robot:
     """A robot that :class:`~pwm.locomotion.articulated_step.ArticulatedStep` can simulate.
 
@@ -102,15 +117,9 @@ class Robot:
     step_seconds: float = 1 / 60
     muscle_table: Callable[[newton.ModelBuilder], Muscles] = no_muscles
 
-    def spheres(
-        self, single: newton.ModelBuilder, tree: LinkTree, device: wp.Device
-    ) -> tuple[Any, Any, Any]:
-        """What touches the ground: spheres, and both ends of capsules and cylinders.
-
-        Returns:
-            Arrays of links, of centres in their frames, and of radii.
-        """
-        links, centres, radii = [], [], []
+    def shapes(self, single: newton.ModelBuilder, tree: LinkTree) -> list[Shape]:
+        """All that the robot's bodies are made of."""
+        found = []
         for kind, body, size, place in zip(
             single.shape_type,
             single.shape_body,
@@ -121,11 +130,27 @@ class Robot:
             if body < 0:
                 continue
             half = 0.0 if kind == newton.GeoType.SPHERE else float(size[1])
+            ends = []
             for end in {-half, half}:
                 centre = wp.transform_point(wp.transform(*place), wp.vec3(0.0, 0.0, end))
-                links.append(tree.link_of_body[body])
-                centres.append(tree.point(body, np.array(centre)))
-                radii.append(float(size[0]))
+                ends.append(tree.point(body, np.array(centre)))
+            found.append(Shape(tree.link_of_body[body], ends, float(size[0])))
+        return found
+
+    def spheres(
+        self, single: newton.ModelBuilder, tree: LinkTree, device: wp.Device
+    ) -> tuple[Any, Any, Any]:
+        """What touches the ground: spheres, and both ends of capsules and cylinders.
+
+        Returns:
+            Arrays of links, of centres in their frames, and of radii.
+        """
+        links, centres, radii = [], [], []
+        for shape in self.shapes(single, tree):
+            for end in shape.ends:
+                links.append(shape.link)
+                centres.append(end)
+                radii.append(shape.radius)
         return (
             wp.array(links, dtype=int, device=device),
             wp.array(np.array(centres), dtype=wp.vec3, device=device),

@@ -99,6 +99,10 @@ class ArticulatedSimulation:
         self.failures = int(state["failures"])
         self._generator.set_state(state["generator"])
 
+    def capsules(self) -> tuple[Tensor, Tensor]:
+        """Ends (N, capsules, 2, 3) of the bodies' shapes, in m, and their radii (capsules,)."""
+        return self._world.shape_ends(self._q), self._world.radii
+
     def close(self) -> None:
         """There is nothing to release."""
 

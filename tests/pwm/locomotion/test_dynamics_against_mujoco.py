@@ -1,4 +1,4 @@
-"""Accelerations of the articulated dynamics beside those of MuJoCo, off the ground."""
+"""Places of bodies and their accelerations beside those of MuJoCo, off the ground."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def within_limits(model, chance: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_accelerations_are_those_of_mujoco(name):
+def test_places_and_accelerations_are_those_of_mujoco(name):
     robot, folder, file = MODELS[name]
     text = files(folder[0]).joinpath(*folder[1:], file).read_text()
     model = mujoco.MjModel.from_xml_string(re.sub("<sensor>.*</sensor>", "", text, flags=re.DOTALL))
@@ -60,6 +60,8 @@ def test_accelerations_are_those_of_mujoco(name):
         ours_qd[:3] = qd[:3] + np.cross(ours_qd[3:6], data.xipos[1] - data.xpos[1])
     mujoco.mj_forward(model, data)
     given = [torch.tensor(value, dtype=torch.float32)[None] for value in (q, ours_qd)]
+    centres = step.shape_ends(given[0])[0].mean(1).numpy()
+    assert np.allclose(centres, data.geom_xpos[model.geom_bodyid > 0], atol=1e-5)
     with torch.no_grad():
         _, moved = step(*given, torch.zeros(1, step.dofs), torch.zeros(1, 0))
     found = ((moved - given[1])[0].double() / SECONDS).numpy()
