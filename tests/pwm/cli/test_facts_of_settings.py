@@ -67,7 +67,7 @@ MAY_CHANGE = {
         "rounds", "device", "episodes", "improvement", "min_episodes", "stalled", "bc_decay",
         "collect", "pretrain", "extract", "evaluate", "collect_with", "record_evaluation", "solved",
     },
-    "compare": {"tasks", "methods", "seeds", "device", "save_every"},
+    "compare": {"tasks", "methods", "seeds", "device", "save_every", "videos"},
     "landscape": {"device"},
 }  # fmt: skip
 
