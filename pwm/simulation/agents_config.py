@@ -10,7 +10,8 @@ from typing import Any
 from pwm.core.errors import PwmError
 from pwm.core.settings import setting
 from pwm.core.suites import Suite
-from pwm.core.validation import require_at_least, require_choice, require_positive, require_share
+from pwm.core.validation import require_at_least, require_choice, require_positive
+from pwm.simulation.learner_settings import require_networks_and_targets
 
 AGENTS = "agents"
 """The behaviour: agents of all tasks side by side, one batch of networks."""
@@ -69,11 +70,7 @@ class AgentsConfig:
         if self.learning_episodes is not None:
             require_at_least(self, 1, "learning_episodes")
         require_positive(self, "updates_per_step", "learning_rate", "tau", "initial_entropy")
-        require_share(self, "tau")
-        if not self.net_arch or min(self.net_arch) < 1:
-            raise PwmError(f"net_arch={self.net_arch} must be widths of at least 1, such as [256].")
-        if self.gamma is not None and not 0 <= self.gamma < 1:
-            raise PwmError(f"gamma={self.gamma} must be at least 0 and below 1, or null.")
+        require_networks_and_targets(self)
         if self.buffer_size < self.envs_per_task:
             raise PwmError(
                 f"buffer_size={self.buffer_size} must hold a step of each of the "

@@ -10,8 +10,9 @@ from typing import Any
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
-from pwm.core.validation import require_at_least, require_choice, require_positive, require_share
+from pwm.core.validation import require_at_least, require_choice, require_positive
 from pwm.data.store import EpisodeStore
+from pwm.simulation.learner_settings import require_networks_and_targets
 
 LEARNERS = ("sac", "tqc")
 """Behaviours that are agents of Stable-Baselines3 and of its sb3-contrib, or of SBX."""
@@ -74,11 +75,7 @@ class SacConfig:
         if self.learning_episodes is not None:
             require_at_least(self, 1, "learning_episodes")
         require_positive(self, "learning_rate", "tau")
-        require_share(self, "tau")
-        if not self.net_arch or min(self.net_arch) < 1:
-            raise PwmError(f"net_arch={self.net_arch} must be widths of at least 1, such as [256].")
-        if self.gamma is not None and not 0 <= self.gamma < 1:
-            raise PwmError(f"gamma={self.gamma} must be at least 0 and below 1, or null.")
+        require_networks_and_targets(self)
         numeric = isinstance(self.ent_coef, int | float) and not isinstance(self.ent_coef, bool)
         if self.ent_coef != "auto" and not (numeric and 0 <= self.ent_coef < float("inf")):
             raise PwmError(f"ent_coef={self.ent_coef} must be auto or a number of at least 0.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +90,12 @@ def sparse_store(path: Path, task: Task, episodes: int) -> Path:
 
     rewrite_manifest(path, change)
     return path
+
+
+def digests(directory: Path, pattern: str = "*") -> dict[str, str]:
+    """SHA-256 of every file below a directory whose name fits, by its path there."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob(pattern))
+        if path.is_file()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stores import digests
 
 import pwm.simulation.agents_training
 from envs import make_env
@@ -50,17 +50,10 @@ def settings(out: Path, agents: AgentsConfig = TINY, **more) -> CollectConfig:
     return CollectConfig(str(out), behaviour="agents", agents=agents, **given)
 
 
-def digest(directory: Path, pattern: str) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob(pattern))
-    }
-
-
 def result(store: Path) -> dict[str, str]:
     """The episodes, and the agents that they end with."""
     final = f"step_{EPISODES:09d}/*.safetensors"
-    return digest(store, "*.bin") | digest(store, final)
+    return digests(store, "*.bin") | digests(store, final)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +169,7 @@ def test_after_its_learning_episodes_an_agent_only_acts(trained, tmp_path):
     assert fixed.sources[source]["settings"]["learning_episodes"] == 6
     assert_alike(fixed, EpisodeStore.open(trained), 6)
     collect(settings(out, config, episodes={"swing": EPISODES + 4, "balance": EPISODES}))
-    ends = [digest(out / f".agents/{source}/swing/step_{n:09d}", "networks-*") for n in (11, 15)]
+    ends = [digests(out / f".agents/{source}/swing/step_{n:09d}", "networks-*") for n in (11, 15)]
     assert ends[0] == ends[1] != {}
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from faulty_env import Harm
 from forked import forked_command
+from stores import digests
 
 from envs import make_env
 from pwm.core.errors import PwmError
@@ -28,14 +28,6 @@ TASKS = "pendulum-swingup,mw-drawer-close"
 EPISODES = 3  # a task
 
 
-def digest(store: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
     """From one worker; not to be written into."""
@@ -46,8 +38,8 @@ def collected(tmp_path_factory):
 @pytest.mark.spawned  # as a user's workers are
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(collected, tmp_path):
     two = collect(CollectConfig(str(tmp_path / "two"), TASKS, episodes=EPISODES, seed=5, workers=2))
-    assert digest(two) == digest(collected)
-    names = set(digest(two))
+    assert digests(two) == digests(collected)
+    names = set(digests(two))
     assert {"manifest.json", "pendulum-swingup/rows.bin", "pendulum-swingup/episodes.bin"} <= names
 
 
@@ -79,22 +71,22 @@ def test_more_episodes_go_on_where_the_store_ends(collected, tmp_path):
     store = EpisodeStore.open(out)
     assert [store.count(name) for name in store.suite.names] == [2, 0]
     collect(CollectConfig(out, TASKS, episodes=EPISODES, seed=5, workers=1))
-    fresh, grown = digest(collected), digest(Path(out))
+    fresh, grown = digests(collected), digests(Path(out))
     assert {name: fresh[name] for name in fresh if name != "manifest.json"} == {
         name: grown[name] for name in grown if name != "manifest.json"
     }
-    before = digest(Path(out))
+    before = digests(Path(out))
     collect(CollectConfig(out, TASKS, episodes=EPISODES, seed=5, workers=1))
-    assert digest(Path(out)) == before, "nothing was left to do"
+    assert digests(Path(out)) == before, "nothing was left to do"
 
 
 def test_resume_never_adds_to_nothing(collected):
-    before = digest(collected)
+    before = digests(collected)
     with pytest.raises(PwmError, match="of an earlier run and resume=never"):
         collect(CollectConfig(str(collected), TASKS, episodes=9, seed=5, resume="never"))
     with pytest.raises(PwmError, match="unknown resume"):
         collect(CollectConfig(str(collected), TASKS, episodes=9, seed=5, resume="perhaps"))
-    assert digest(collected) == before
+    assert digests(collected) == before
 
 
 def test_another_seed_or_behaviour_adds_another_source(tmp_path):
@@ -180,7 +172,7 @@ def test_workers_that_die_and_hang_at_random_leave_the_same_bytes(collected, tmp
     )  # fmt: skip
     with Harm([signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL], every=0.4):
         out = collect(settings)
-    assert digest(out) == digest(collected)
+    assert digests(out) == digests(collected)
     assert "Workers replaced" in capsys.readouterr().err
 
 
@@ -192,7 +184,7 @@ def test_simulators_that_raise_die_hang_or_give_nan_are_run_again(tmp_path, caps
     plain = collect(settings("plain"))
     for kind in ("nan", "raise", "die", "hang"):
         (tmp_path / f"token.{kind}").touch()
-    assert digest(collect(settings("faulty", worker_timeout=3.0))) == digest(plain)
+    assert digests(collect(settings("faulty", worker_timeout=3.0))) == digests(plain)
     assert not list(tmp_path.glob("token.*"))
     assert "Workers replaced: 4 (1 died, 2 failed, 1 hung)" in capsys.readouterr().err
     seed = episode_seed(0, "own", 5)
@@ -250,10 +242,10 @@ def test_settings_of_the_planner_act_and_are_told_where_they_are_not_the_default
 
 
 def test_a_store_of_another_suite_is_refused(collected):
-    before = digest(collected)
+    before = digests(collected)
     with pytest.raises(PwmError, match="do not include 'walker-run'"):
         collect(CollectConfig(str(collected), "walker-run", episodes=1))
-    assert digest(collected) == before
+    assert digests(collected) == before
 
 
 def test_an_interrupt_before_the_first_episode_is_clean(tmp_path, monkeypatch):

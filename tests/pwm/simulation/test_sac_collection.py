@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import multiprocessing
 import shutil
 import signal
@@ -15,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from stores import digests
 
 import pwm.simulation.sac_collection
 from envs import make_env
@@ -54,18 +54,10 @@ def settings(out: Path, **more) -> CollectConfig:
     return CollectConfig(str(out), behaviour="sac", sac=TINY, **given)
 
 
-def digest(directory: Path, pattern: str = "*") -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob(pattern))
-        if path.is_file()
-    }
-
-
 def result(store: Path) -> dict[str, str]:
     """The episodes, and the agents that they end with."""
     final = f"step_{EPISODES:09d}/*.safetensors"
-    return digest(store, "*.bin") | digest(store, final)
+    return digests(store, "*.bin") | digests(store, final)
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +97,13 @@ def test_the_manifest_says_what_came_from_where(trained):
 
 def test_any_number_of_workers_gives_the_same_bytes(trained, tmp_path):
     two = collect(settings(tmp_path / "data", workers=2))
-    assert digest(two) == digest(trained)
+    assert digests(two) == digests(trained)
 
 
 def test_where_all_episodes_are_there_nothing_is_left_to_do(trained, tmp_path):
     out = shutil.copytree(trained, tmp_path / "data")
     collect(settings(out))
-    assert digest(out) == digest(trained)
+    assert digests(out) == digests(trained)
 
 
 def at_answer(monkeypatch, number: int, act: Callable[[], None]) -> None:
@@ -221,7 +213,7 @@ def test_after_its_learning_episodes_an_agent_only_acts(trained, tmp_path):
         np.testing.assert_array_equal(one.action, other.action)
     ends = [(parts, 8), (parts, EPISODES), (whole, EPISODES)]
     agents = (of.agents(suite["swing"]) / step_name(n) for of, n in ends)
-    first, *others = (digest(agent, "*.safetensors") for agent in agents)
+    first, *others = (digests(agent, "*.safetensors") for agent in agents)
     assert others == [first] * 2
     same = [
         np.array_equal(episode.action, learning.episode("swing", i).action)
@@ -279,7 +271,7 @@ def test_in_jax_too_a_training_in_pieces_gives_the_same_bytes(tmp_path):
         for episodes in pieces:
             given = settings(tmp_path / directory / "data", episodes={"swing": episodes})
             store = collect(replace(given, sac=jax))
-        return digest(store, "*.bin") | digest(store, "step_000000004/*.safetensors")
+        return digests(store, "*.bin") | digests(store, "step_000000004/*.safetensors")
 
     for directory in ("whole", "parts"):
         (tmp_path / directory).mkdir()
