@@ -15,7 +15,7 @@ from pwm.core.settings import Choices, setting
 from pwm.core.validation import require_at_least, require_resume, require_seed, require_valid
 from pwm.evaluation.videos import require_writer
 from pwm.locomotion.catalog import make_simulation
-from pwm.locomotion.comparison import Comparison, printed, write_comparison
+from pwm.locomotion.comparison import Comparison, printed, summary, write_comparison
 from pwm.locomotion.film import FILMED, VIDEO, film, require_drawable
 from pwm.locomotion.methods import METHODS, MethodSettings, make_learner, require_methods
 from pwm.locomotion.training import Curve, Run, RunSettings
@@ -109,10 +109,11 @@ def compare(config: CompareConfig) -> Path:
                 for method in methods:
                     curves[task][method].append(_run(config, task, method, seed, device))
         comparison = Comparison(curves, left_out, config.steps)
-        page = write_comparison(comparison, out)
+        found = summary(comparison)
+        page = write_comparison(comparison, found, out)
         if config.videos:
             _film_all(config, chosen, device)
-    for table in printed(comparison):
+    for table in printed(found):
         console.print(table)
     console.print(f"Comparison: {page}", soft_wrap=True)
     return page

@@ -154,9 +154,9 @@ def tables(found: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     return made
 
 
-def printed(comparison: Comparison) -> Iterator[Table]:
-    """The table of each task, for a terminal."""
-    for task, (head, *rows) in tables(summary(comparison)).items():
+def printed(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Of a :func:`summary` the table of each task, for a terminal."""
+    for task, (head, *rows) in tables(found).items():
         table = Table(*head, title=task, box=SIMPLE_HEAD)
         for row in rows:
             table.add_row(*row)
@@ -185,10 +185,15 @@ def _band(line: Line, method: str) -> Band:
     return Band(line.x, line.value, line.low, line.high, COLOURS[method])
 
 
-def write_comparison(comparison: Comparison, out: Path) -> Path:
-    """Write ``comparison.json``, ``comparison.md``, pictures and the page; the page's path."""
-    found, drawn = summary(comparison), pictures(comparison)
-    made = tables(found)
+def write_comparison(comparison: Comparison, found: Mapping[str, Any], out: Path) -> Path:
+    """Write ``comparison.json``, ``comparison.md``, pictures and the page; the page's path.
+
+    Args:
+        comparison: the runs.
+        found: their :func:`summary`.
+        out: where to.
+    """
+    made, drawn = tables(found), pictures(comparison)
     write_atomically(out / "comparison.json", json.dumps(found, indent=1).encode())
     parts = []
     for task, table in made.items():

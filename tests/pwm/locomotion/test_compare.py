@@ -74,7 +74,8 @@ def test_tables_have_equal_steps_and_equal_time():
 
 def test_the_page_says_what_is_left_out_and_what_was_published(tmp_path):
     left_out = {"ant": {"shac": "ant cannot be differentiated"}}
-    page = write_comparison(Comparison({"ant": RUNS}, left_out), tmp_path).read_text()
+    comparison = Comparison({"ant": RUNS}, left_out)
+    page = write_comparison(comparison, summary(comparison), tmp_path).read_text()
     assert "shac is left out: ant cannot be differentiated." in page
     assert "PWM 9,598 in 27,558,852 steps" in page
     assert "10.0 (8.0 to 12.0)" in page
