@@ -40,10 +40,11 @@ FUNCTIONS: dict[str, tuple[str, str, str | None]] = {
     "tests": ("gpu.commands", "tests", "gpu_tests"),
     "speed": ("gpu.speed", "check", "PARTS"),
     "windows": ("gpu.speed", "windows", "WINDOWS"),
+    "locomotion": ("gpu.locomotion", "check", "PARTS"),
     "ranks": ("gpu.commands", "ranks", "RANKS"),
 }
 MOST = {"env": 90, "windows": 60}  # seconds; the others have 240
-ALONE = ("speed", "agents", "windows", "ranks")
+ALONE = ("speed", "agents", "windows", "ranks", "locomotion")
 ORDER = (
     "parity_extract:float32",
     "parity_pretrain:decoding,float32",
@@ -59,6 +60,7 @@ ORDER = (
     "parity_planner",
     "speed:planner",
     "agents",
+    "locomotion",
     "tests",
     "env",
     "speed:planner_float32,plain",

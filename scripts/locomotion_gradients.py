@@ -45,10 +45,12 @@ class Comparison:
         return float((error / self.differences.abs().clamp_min(1e-9)).median())
 
 
-def compare(name: str, *, steps: int, seed: int, checks: int = CHECKS) -> Comparison:
+def compare(
+    name: str, *, steps: int, seed: int, checks: int = CHECKS, device: str = "cpu"
+) -> Comparison:
     """Adjoint against central differences over ``steps`` control steps of an environment."""
     chance = torch.Generator().manual_seed(seed)
-    sizes = make_simulation(name, num_envs=1, seed=seed)
+    sizes = make_simulation(name, num_envs=1, seed=seed, device=device)
     components = steps * sizes.action_size
     chosen = torch.randperm(components, generator=chance)[:checks]
     actions = 0.4 * torch.randn(components, generator=chance).clamp(-2, 2)
@@ -56,24 +58,25 @@ def compare(name: str, *, steps: int, seed: int, checks: int = CHECKS) -> Compar
     for row, component in enumerate(chosen):
         actions[1 + row, component] += DIFFERENCE
         actions[1 + len(chosen) + row, component] -= DIFFERENCE
-    actions.requires_grad_()
-    simulation = make_simulation(name, num_envs=len(actions), seed=seed)
+    actions = actions.to(device).requires_grad_()
+    simulation = make_simulation(name, num_envs=len(actions), seed=seed, device=device)
     simulation.load_state(_beginning(sizes, len(actions), chance))
     values = _projection(simulation, actions.view(len(actions), steps, -1), chance)
     (gradient,) = torch.autograd.grad(values[0], actions)
     plus, minus = values.detach()[1:].chunk(2)
-    return Comparison(gradient[0, chosen].double(), (plus - minus) / (2 * DIFFERENCE))
+    differences = (plus - minus) / (2 * DIFFERENCE)
+    return Comparison(gradient[0, chosen].double().cpu(), differences.cpu())
 
 
 def _beginning(
     single: BatchedSimulation, copies: int, chance: torch.Generator
 ) -> dict[str, Tensor]:
     """Copies of the state that random actions led one environment to."""
-    single.reset()
+    device = single.reset().device
     for _ in range(WARM_UP):
         with torch.no_grad():
             noise = torch.randn(1, single.action_size, generator=chance)
-            single.step(0.3 * noise.clamp(-2, 2))
+            single.step(0.3 * noise.clamp(-2, 2).to(device))
     state = single.state()
     batched = {name for name, value in state.items() if value.dim() > 0 and value.shape[0] == 1}
     return {
@@ -83,13 +86,14 @@ def _beginning(
 
 
 def _projection(simulation: BatchedSimulation, actions: Tensor, chance: torch.Generator) -> Tensor:
-    total = torch.zeros(len(actions), dtype=torch.double)
+    total = torch.zeros(len(actions), dtype=torch.double, device=actions.device)
     for index in range(actions.shape[1]):
         step = simulation.step(actions[:, index])
         if bool((step.terminated | step.truncated).any()):
             raise RuntimeError(f"An episode of {simulation.name} ended within a comparison.")
-        total = total + step.reward.double() * torch.randn((), generator=chance).double()
+        total = total + step.reward.double() * float(torch.randn((), generator=chance))
     weights = torch.randn(simulation.observation_size, generator=chance).double()
+    weights = weights.to(actions.device)
     return total + step.final_observation.double() @ weights
 
 
