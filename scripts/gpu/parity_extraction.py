@@ -97,15 +97,15 @@ def _run(name: str, way: Way, inputs: Sequence[Inputs]) -> Run:
     learner = ActorCriticLearner(model, suite.tasks[:_TASKS], _config(), 0, way.how.prepare(device))
     learner.begin_iterations()
     assert learner.q is not None
-    scheduled = learner.actors, learner.critics
+    scheduled, first = (learner.actors, learner.critics), learner.config.warmup_steps
     begun, metrics = weights(*scheduled, learner.q.online), []
     for i, given in enumerate(inputs):
-        learner.set_progress(i)
+        learner.set_progress(first + i)
         metrics.append(on_cpu(learner.iteration(_moved(given, device))))
     run = Run(begun, weights(*scheduled, learner.q.online), metrics)
     if name.startswith("graph") and DEVICE == "cuda":
         before = weights(*scheduled)
-        learner.set_progress(_STEPS)  # the learning rates' last value, which is zero
+        learner.set_progress(first + _STEPS)  # the learning rates' last value, which is zero
         learner.iteration(_moved(inputs[0], device))
         after = weights(*scheduled)
         same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

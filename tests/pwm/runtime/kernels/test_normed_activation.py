@@ -66,7 +66,7 @@ def with_gradients(function, tensors, fixed, simplex) -> tuple[Tensor, tuple[Ten
     leaves = [t.detach().clone().requires_grad_() for t in tensors]
     x, weight, bias, *rest = leaves
     y = function(x, weight, bias, rest[0] if rest else fixed, simplex)
-    toward = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    toward = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
     return y.detach(), torch.autograd.grad((y * toward).sum(), leaves)
 
 
