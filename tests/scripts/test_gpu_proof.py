@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -108,6 +109,7 @@ def test_checks_that_time_run_alone_and_the_others_have_time():
     assert {c.name.split(":")[0] for c in checks if c.alone} == {
         "speed",
         "agents",
+        "locomotion",
         "windows",
         "ranks",
     }
@@ -150,3 +152,11 @@ def test_wheels_are_of_the_installed_versions_for_the_other_machine(tmp_path):
     assert download[download.index("--python-version") + 1] == "3.12"
     assert "msgspec==1.2" in download and "--no-deps" in download
     assert build[-1] == "antlr4-python3-runtime==1.2"
+
+
+def test_of_dm_control_only_what_its_suite_needs_is_carried(tmp_path):
+    with zipfile.ZipFile(wheels.slim("dm-control", tmp_path)) as archive:
+        names = archive.namelist()
+    assert {"dm_control/suite/walker.py", "dm_control/suite/common/materials.xml"} <= set(names)
+    assert any(name.endswith("dist-info/RECORD") for name in names)
+    assert not [name for name in names if "dog_assets" in name or "locomotion/" in name]

@@ -188,6 +188,7 @@ def test_every_preset_holds_settings():
         ("collect collect=sac_fast out=o", {"behaviour": "sac", "seed": 0}),
         ("extract extract=bc_then_gradients data=d checkpoint=c out=o", {"pool": 16_384}),
         ("quickstart recipe=mixed10 model@pretrain.model=tiny", {"out": "runs/mixed10"}),
+        ("quickstart recipe=mt30_gpu", {"out": "runs/mt30_gpu", "seed": 0}),
     ],
 )
 def test_presets_choose_settings(words, settings, capsys):
