@@ -1,4 +1,4 @@
-"""``pwm data``: look at an episode store, check it, list the tasks."""
+"""``pwm data``: look at an episode store, check it, merge several, list the tasks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES
 from pwm.core.validation import nearest
 from pwm.data.inspection import info, verify
+from pwm.data.merge_stores import merge
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 
 _USAGE = """usage: pwm data info DIR     episodes, rows, returns and where they came from, per task
        pwm data verify DIR   read every byte and compare with the recorded checksums
+       pwm data merge OUT DIR DIR ...
+                             all episodes of several stores in a new one
        pwm data tasks        the tasks of every suite with their sizes"""
 
 
@@ -36,12 +39,15 @@ def data_command(words: Sequence[str]) -> None:
             console.print(info(EpisodeStore.open(directory)))
         case ["verify", directory]:
             _verify(directory, console)
+        case ["merge", out, first, second, *others]:
+            console.print(info(EpisodeStore.open(merge(out, [first, second, *others]))))
         case _:
-            known = ("info", "verify", "tasks")
+            known = ("info", "verify", "merge", "tasks")
             hint = "" if words[0] in known else nearest(words[0], known)
             raise PwmError(
                 f"pwm data does not understand '{' '.join(words)}'{hint or ';'} give `pwm data "
-                "info DIR`, `pwm data verify DIR` or `pwm data tasks`."
+                "info DIR`, `pwm data verify DIR`, `pwm data merge OUT DIR DIR ...` or `pwm data "
+                "tasks`."
             )
 
 

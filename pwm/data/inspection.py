@@ -16,8 +16,9 @@ from pwm.core.suites import Task
 from pwm.data.cut_episodes import cut_episodes
 from pwm.data.episode import ACTION_LIMIT, EPISODES_NAME, ROWS_NAME
 from pwm.data.problems import BadData, DataError, Problem
+from pwm.data.ranking import success_known
 from pwm.data.record_file import RecordFile
-from pwm.data.store import EpisodeStore, success_known
+from pwm.data.store import EpisodeStore
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 8

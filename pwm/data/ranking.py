@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pwm.data.cut_episodes import cut_episodes
-from pwm.data.store import EpisodeStore, success_known
+from pwm.data.store import EpisodeStore
 
 _UPPER = 0.9  # of expectiles: near 1 for the best that any episode made of a start
 _RIDGE = 0.1  # of a standardized feature's variance; where starts predict little, returns decide
@@ -114,3 +114,14 @@ def _residual_by_episodes(start: np.ndarray) -> Residual:
 
 def _standardized(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+
+
+def success_known(store: EpisodeStore, task: str) -> np.ndarray:
+    """Of which of a task's episodes it is known whether they succeeded, (episodes,) bool.
+
+    The episodes of a source that says ``"success_known": False`` are among those where it is not.
+    """
+    table = store.episodes(task)
+    silent = [i for i, s in enumerate(store.sources.values()) if s.get("success_known") is False]
+    known: np.ndarray = (table["success_unknown"] == 0) & ~np.isin(table["source"], silent)
+    return known

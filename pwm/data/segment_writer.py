@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -28,10 +28,9 @@ def write_segment(
     The folder of the task's files is made if it does not exist. Raises OSError.
     """
     dtype, table = row_dtype(record.task), np.zeros(len(episodes), EPISODE_DTYPE)
-    rows_hash, start = hashlib.sha256(), record.rows
-    is_new = not folder.is_dir()
-    folder.mkdir(exist_ok=True)
-    with _open_behind(folder / ROWS_NAME, record.rows * dtype.itemsize) as file:
+
+    def parts() -> Iterator[np.ndarray]:
+        start = 0
         for entry, episode in zip(table, episodes, strict=True):
             rows = episode.rows(dtype)
             entry["start"], entry["length"] = start, len(rows)
@@ -41,15 +40,40 @@ def write_segment(
             entry["seed"], entry["source"] = episode.seed, source_id
             entry["behaviour"] = behaviour_ids[episode.behaviour]
             start += len(rows)
+            yield rows
+
+    return write_records(folder, record, parts(), table)
+
+
+def write_records(
+    folder: Path, record: TaskRecord, parts: Iterable[np.ndarray], table: np.ndarray
+) -> Segment:
+    """Writes and syncs rows, and then their episodes' entries, behind a task's committed ones.
+
+    The folder of the task's files is made if it does not exist. Raises OSError.
+
+    Args:
+        folder: of the task's files.
+        record: what is committed of the task.
+        parts: (rows,) each, of `pwm.data.episode.row_dtype`.
+        table: (episodes,) of `EPISODE_DTYPE`, as it is once all parts are taken; its episodes'
+            starts count from the first row of the parts, and are shifted in place.
+    """
+    rows_hash, count, is_new = hashlib.sha256(), 0, not folder.is_dir()
+    folder.mkdir(exist_ok=True)
+    with _open_behind(folder / ROWS_NAME, record.rows * row_dtype(record.task).itemsize) as file:
+        for rows in parts:
             rows_hash.update(rows.data)
             file.write(rows.data)
+            count += len(rows)
+    table["start"] += record.rows
     with _open_behind(folder / EPISODES_NAME, record.episodes * EPISODE_DTYPE.itemsize) as file:
         file.write(table.data)
     fsync_directory(folder)
     if is_new:
         fsync_directory(folder.parent)
     table_hash = hashlib.sha256(table.data).hexdigest()
-    return Segment(len(episodes), start - record.rows, rows_hash.hexdigest(), table_hash)
+    return Segment(len(table), count, rows_hash.hexdigest(), table_hash)
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -50,11 +51,11 @@ from pwm.data.episode import (
     row_dtype,
     table_fault,
 )
-from pwm.data.manifest import Manifest, TaskRecord
+from pwm.data.manifest import Manifest, Segment, TaskRecord
 from pwm.data.packed import unpack
 from pwm.data.problems import BadData, DataError, data_error
 from pwm.data.record_file import RecordFile
-from pwm.data.segment_writer import write_segment
+from pwm.data.segment_writer import write_records, write_segment
 
 _MAX_IDS = 2**16
 
@@ -312,25 +313,41 @@ class EpisodeStore:
                 that are not finite or actions outside [-1, 1], or the disk is full.
         """
         self._require_writer()
-        record = self.record(task)
         if source not in self._manifest.sources:
             raise PwmError(f"{self.path} has no source '{source}'; call add_source with it first.")
         if not episodes:
             return
         for i, episode in enumerate(episodes):
-            if fault := episode.fault(record.task):
+            if fault := episode.fault(self.suite[task]):
                 raise PwmError(f"episode {i} to append to task '{task}' cannot be stored: {fault}.")
             if lost := episode.lost_entries():
                 warnings.warn(lost_sentence(task, lost), stacklevel=2)
-        new = dict.fromkeys([*self.behaviours, *(episode.behaviour for episode in episodes)])
-        if len(new) > _MAX_IDS:
+        new = tuple(dict.fromkeys([*self.behaviours, *(e.behaviour for e in episodes)]))
+        ids = {name: i for i, name in enumerate(new)}
+        number = list(self._manifest.sources).index(source)
+        own = partial(write_segment, episodes=episodes, behaviour_ids=ids, source_id=number)
+        self._append(task, own, new)
+
+    def append_records(
+        self, task: str, parts: Iterable[np.ndarray], table: np.ndarray, behaviours: Sequence[str]
+    ) -> None:
+        """Adds what `pwm.data.segment_writer.write_records` takes, in one commit like `append`.
+
+        Sources are positions among this store's, behaviours among ``behaviours``, which begin with
+        this store's. Raises PwmError if it is not open for appending, or the disk is full.
+        """
+        self._require_writer()
+        self._append(task, partial(write_records, parts=parts, table=table), behaviours)
+
+    def _append(
+        self, task: str, write: Callable[[Path, TaskRecord], Segment], behaviours: Sequence[str]
+    ) -> None:
+        if len(behaviours) > _MAX_IDS:
             raise PwmError(f"{self.path} would hold more than {_MAX_IDS} behaviours; name fewer.")
-        behaviour_ids = {name: i for i, name in enumerate(new)}
-        source_id = list(self._manifest.sources).index(source)
         self._require_inside(self.path / task, task)
         with writing(self.path / task):
-            segment = write_segment(self.path / task, record, episodes, behaviour_ids, source_id)
-        self._commit(self._manifest.with_segment(task, segment, tuple(new)))
+            segment = write(self.path / task, self.record(task))
+        self._commit(self._manifest.with_segment(task, segment, tuple(behaviours)))
         self._forget(task)
 
     def leave_out(self, task: str) -> None:
@@ -373,14 +390,3 @@ class EpisodeStore:
             except DataError as error:
                 bad.note(error.problem)
                 self.leave_out(task.name)
-
-
-def success_known(store: EpisodeStore, task: str) -> np.ndarray:
-    """Of which of a task's episodes it is known whether they succeeded, (episodes,) bool.
-
-    The episodes of a source that says ``"success_known": False`` are among those where it is not.
-    """
-    table = store.episodes(task)
-    silent = [i for i, s in enumerate(store.sources.values()) if s.get("success_known") is False]
-    known: np.ndarray = (table["success_unknown"] == 0) & ~np.isin(table["source"], silent)
-    return known

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.data.problems import BadData, DataError
+from pwm.data.ranking import success_known
 from pwm.data.splits import spread_episodes
-from pwm.data.store import EpisodeStore, success_known
+from pwm.data.store import EpisodeStore
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pwm.core.suites import Suite, Task
 from pwm.core.worker_pool import Job, WorkerPool
 from pwm.data.episode import Episode
 from pwm.data.inspection import info
-from pwm.data.store import EpisodeStore, success_known
+from pwm.data.ranking import success_known
+from pwm.data.store import EpisodeStore
 from pwm.simulation.agents_config import AGENTS, describe_agents
 from pwm.simulation.behaviors import PolicyNoise
 from pwm.simulation.collect_config import CollectConfig, collected_suite, episodes_per_task

@@ -16,9 +16,10 @@ from pwm.data.ranking import (
     _residual_by_episodes,
     _residual_by_features,
     best_first,
+    success_known,
     surplus,
 )
-from pwm.data.store import EpisodeStore, success_known
+from pwm.data.store import EpisodeStore
 
 
 @pytest.mark.parametrize("task", [SMALL, LARGE])
