@@ -125,7 +125,8 @@ class _Show:
         from matplotlib import pyplot
 
         picture = self._picture(figure)
-        figure.canvas.manager.set_window_title(f"pwm watch: {self._task.name}")
+        if figure.canvas.manager is not None:
+            figure.canvas.manager.set_window_title(f"pwm watch: {self._task.name}")
         for moment in self._moments():
             picture.show(moment)
             figure.canvas.draw_idle()
