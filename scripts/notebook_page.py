@@ -31,9 +31,10 @@ def _shown(outputs: list[dict[str, Any]]) -> Iterator[str]:
         yield _fenced("text", _COLOURS.sub("", printed).strip("\n"))
     for output in outputs:
         data = output.get("data", {})
-        if "image/png" in data:
-            content = "".join(data["image/png"]).replace("\n", "")
-            yield f'<img alt="output" src="data:image/png;base64,{html.escape(content)}">'
+        picture = next((kind for kind in ("image/png", "image/gif") if kind in data), None)
+        if picture is not None:
+            content = "".join(data[picture]).replace("\n", "")
+            yield f'<img alt="output" src="data:{picture};base64,{html.escape(content)}">'
         elif "text/plain" in data:
             yield _fenced("text", "".join(data["text/plain"]))
 

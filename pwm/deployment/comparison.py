@@ -13,6 +13,7 @@ from pwm.deployment.network import Network
 from pwm.deployment.sources import Source
 
 SAME = 1e-6  # of an action's half-range, or of the largest output
+_SAME_IN_FLOAT64 = 1e-7  # likewise; ONNX has LayerNorm's epsilon in float32
 _ROUNDINGS = 8  # torch's own, that sums in another order may differ by
 _SAMPLES, _SINGLY = 256, 16
 _CALLS, _FIRST_CALLS = 2000, 100
@@ -25,40 +26,61 @@ class Comparison:
     """Differences as a share of an action's half-range, or of the largest output and at least 1.
 
     Attributes:
-        largest: between the file's outputs and torch's in float32.
+        in_float64: between what the file computes if it is computed in float64, and torch's.
+        distance: between the file's outputs in float32 and torch's in float64.
         rounding: between torch's in float32 and in float64.
+        largest: between the file's in float32 and torch's.
     """
 
-    largest: float
+    in_float64: float
+    distance: float
     rounding: float
+    largest: float
 
 
-def compared(run: Run, source: Source, name: str) -> Comparison:
+def compared(run: Run, in_float64: Run, source: Source, name: str) -> Comparison:
     """Compare a function of a file with the original, at many inputs at once and at single ones.
 
+    In float32 two correct programs that sum in another order differ by what the network makes of
+    rounding, so that alone cannot tell a fault from rounding: in float64 they hardly differ.
+
+    Args:
+        run: the file's function.
+        in_float64: the same operators on float64, with constants that are not rounded.
+        source: has the original.
+        name: of the function.
+
     Raises:
-        PwmError: if they differ by more than rounding explains.
+        PwmError: if they differ in float64, or in float32 by more than rounding explains.
     """
     inputs = source.samples(name, _SAMPLES)
-    original = source.outputs(name, inputs)
-    exact = source.outputs(name, inputs, exact=True)
-    singly = [run(*(each[i : i + 1] for each in inputs)) for i in range(_SINGLY)]
-    unit = _unit(source.networks[name], original)
-    found = Comparison(
-        max(
-            float(np.abs((run(*inputs) - original) / unit).max()),
-            float(np.abs((np.concatenate(singly) - original[:_SINGLY]) / unit).max()),
-        ),
-        float(np.abs((original - exact) / unit).max()),
+    original, exact = source.outputs(name, inputs), source.outputs(name, inputs, exact=True)
+    unit = _unit(source.networks[name], exact)
+
+    def largest(differences: np.ndarray) -> float:
+        return float(np.abs(differences / unit).max())
+
+    singly = np.concatenate([run(*(each[i : i + 1] for each in inputs)) for i in range(_SINGLY)])
+    found = np.concatenate([run(*inputs), singly])
+    rows = [*range(_SAMPLES), *range(_SINGLY)]
+    result = Comparison(
+        largest(in_float64(*(each.astype(np.float64) for each in inputs)) - exact),
+        largest(found - exact[rows]),
+        largest(original - exact),
+        largest(found - original[rows]),
     )
-    allowed = SAME + _ROUNDINGS * found.rounding
-    if not found.largest <= allowed:
+    _require(name, "in float64", result.in_float64, _SAME_IN_FLOAT64)
+    _require(name, "in float32", result.distance, SAME + _ROUNDINGS * result.rounding)
+    return result
+
+
+def _require(name: str, how: str, difference: float, allowed: float) -> None:
+    if not difference <= allowed:
         raise PwmError(
-            f"'{name}' of the file differs from the original by {found.largest:.2g}, and rounding "
-            f"explains {allowed:.2g}; nothing is written: use other versions of "
+            f"'{name}' of the file differs {how} from the original by {difference:.2g}, and "
+            f"rounding explains {allowed:.2g}; nothing is written: use other versions of "
             "torch, onnx or onnxruntime, or another format."
         )
-    return found
 
 
 def _unit(network: Network, outputs: np.ndarray) -> np.ndarray:

@@ -19,12 +19,14 @@ from pwm.core.suites import get_suite, task_names
 from pwm.core.validation import require_choice, require_writable
 from pwm.deployment.comparison import Run, compared, latency
 from pwm.deployment.metadata import described, metadata
-from pwm.deployment.numpy_file import module_name, numpy_source, open_numpy
-from pwm.deployment.onnx_file import onnx_model, open_onnx
+from pwm.deployment.network import Network
+from pwm.deployment.numpy_file import module_name, numpy_in_float64, numpy_source, open_numpy
+from pwm.deployment.onnx_file import onnx_in_float64, onnx_model, open_onnx
 from pwm.deployment.sources import PolicySource, Source, WorldModelSource
 from pwm.deployment.torch_program import (
     open_executable,
     open_program,
+    program_in_float64,
     require_compiler,
     write_executable,
     write_program,
@@ -187,24 +189,28 @@ def _checked(source: Source, made: list[Path], config: DeployConfig) -> dict[str
     files = made * len(source.networks) if len(made) == 1 else made
     for file, (name, network) in zip(files, source.networks.items(), strict=True):
         functions[name] = {"file": file.name, **described(network)}
-        run = _opened(file, name, config.to)
-        if run is None:
+        run, in_float64 = _opened(file, name, network, config.to)
+        if run is None or in_float64 is None:
             continue
-        found = compared(run, source, name)
-        functions[name]["largest_difference"] = found.largest
+        found = compared(run, in_float64, source, name)
+        functions[name]["difference_in_float64"] = found.in_float64
+        functions[name]["distance_from_float64"] = found.distance
         functions[name]["rounding"] = found.rounding
+        functions[name]["largest_difference"] = found.largest
         if config.latency:
             median, slow = latency(run, source.samples(name, 64))
             functions[name]["microseconds"] = {"p50": round(median, 1), "p99": round(slow, 1)}
     return functions
 
 
-def _opened(file: Path, function: str, to: str) -> Run | None:
+def _opened(file: Path, function: str, network: Network, to: str) -> tuple[Run | None, Run | None]:
+    """What a file computes, and what the same operators do in float64."""
     if to == "onnx":
-        return open_onnx(file)
+        return open_onnx(file), onnx_in_float64(network)
     if to == "numpy":
-        return open_numpy(file, function)
-    return open_program(file) if to == "torch" else open_executable(file)
+        return open_numpy(file, function), numpy_in_float64(file, network)
+    opened = open_program if to == "torch" else open_executable
+    return opened(file), program_in_float64(network)
 
 
 def _tell(source: Source, facts: Mapping[str, Any], files: list[Path]) -> None:
@@ -223,8 +229,9 @@ def _tell(source: Source, facts: Mapping[str, Any], files: list[Path]) -> None:
             )
             continue
         line = (
-            f"{name}: differs from torch by {function['largest_difference']:.1e} at most, where "
-            f"torch's own rounding is {function['rounding']:.1e}"
+            f"{name}: in float64 as torch within {function['difference_in_float64']:.1e}; in "
+            f"float32 within {function['distance_from_float64']:.1e} of that, and torch within "
+            f"{function['rounding']:.1e}"
         )
         if "microseconds" in function:
             p50, p99 = function["microseconds"].values()

@@ -17,7 +17,7 @@ class Layer:
 
     Attributes:
         weight: (outputs, inputs) float32.
-        bias: (outputs,).
+        bias: (outputs,), in float64, since it may have been computed; files round it.
         norm: scale and shift of LayerNorm, (outputs,) each.
         simplex: entries of a group of SimNorm, which is the activation; 0 for Mish.
     """

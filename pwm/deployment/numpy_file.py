@@ -11,6 +11,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from keyword import iskeyword
 from pathlib import Path
 from pprint import pformat
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,14 @@ def numpy_source(networks: Mapping[str, Network], facts: Mapping[str, Any]) -> s
 class _Arrays:
     """What the text has, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: type[np.floating[Any]] = np.float32) -> None:
+        self._dtype = dtype
         self.kept: list[np.ndarray] = []
 
     def number(self, array: np.ndarray | None) -> int | None:
         if array is None:
             return None
-        self.kept.append(np.asarray(array, np.float32))
+        self.kept.append(np.asarray(array, self._dtype))
         return len(self.kept) - 1
 
 
@@ -102,9 +104,20 @@ def _layer(layer: Layer, arrays: _Arrays) -> dict[str, Any]:
 
 def open_numpy(path: Path, function: str) -> Callable[..., np.ndarray]:
     """A function of a file that :func:`numpy_source` gave the text of."""
+    run: Callable[..., np.ndarray] = getattr(_module(path), function)
+    return run
+
+
+def numpy_in_float64(path: Path, network: Network) -> Callable[..., np.ndarray]:
+    """What a file's code computes in float64."""
+    arrays = _Arrays(np.float64)
+    run: Callable[..., np.ndarray] = _module(path).Network(_described(network, arrays), arrays.kept)
+    return run
+
+
+def _module(path: Path) -> ModuleType:
     spec = spec_from_file_location("deployed", path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    run: Callable[..., np.ndarray] = getattr(module, function)
-    return run
+    return module

@@ -12,7 +12,7 @@ class Network:
     """A function of one or two arrays, (size,) or (batch, size) each, of any real type."""
 
     def __init__(self, described: dict, arrays: list) -> None:
-        self.name = described["name"]
+        self.name, self._dtype = described["name"], arrays[0].dtype
         self.inputs = [
             (given["name"], given["size"], _at(arrays, given["normalization"]))
             for given in described["inputs"]
@@ -23,11 +23,11 @@ class Network:
         self._head, self._extra = described["head"], _at(arrays, described["extra"])
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-        """The output, (size,) or (batch, size) float32."""
+        """The output, (size,) or (batch, size), float32 as the arrays are."""
         if len(inputs) != len(self.inputs):
             names = ", ".join(name for name, *_ in self.inputs)
             raise TypeError(f"{self.name} is a function of {names}")
-        given = [np.asarray(each, np.float32) for each in inputs]
+        given = [np.asarray(each, self._dtype) for each in inputs]
         for each, (name, size, _) in zip(given, self.inputs, strict=True):
             if each.shape[-1:] != (size,):
                 raise ValueError(f"{name} has {size} entries, got an array of shape {each.shape}")
@@ -54,7 +54,7 @@ def unpacked(text: str, shapes: list) -> list:
 
 def _normalized(x: Array, period: Maybe, mean: Maybe, scale: Maybe) -> Array:
     if period is not None:
-        x = x - period * np.round(x / np.maximum(period, np.float32(1)))
+        x = x - period * np.round(x / np.maximum(period, 1))
     if mean is not None:
         x = x - mean
     return x if scale is None else x / scale
@@ -66,15 +66,15 @@ def _layer(
     x = x @ weight.T + bias
     if norm_scale is None or norm_shift is None:
         return x
-    share = np.float32(1 / len(bias))
+    share = 1 / len(bias)
     x = x - np.add.reduce(x, -1, keepdims=True) * share
     variance = np.add.reduce(x * x, -1, keepdims=True) * share
-    x = x / np.sqrt(variance + np.float32(1e-5)) * norm_scale + norm_shift
+    x = x / np.sqrt(variance + 1e-5) * norm_scale + norm_shift
     if simplex:
         return _softmax(x.reshape(*x.shape[:-1], -1, simplex)).reshape(x.shape)
-    e = np.exp(np.minimum(x, np.float32(30)))
-    n = (e + np.float32(2)) * e
-    return x * (n / (n + np.float32(2)))
+    e = np.exp(np.minimum(x, 30))
+    n = (e + 2) * e
+    return x * (n / (n + 2))
 
 
 def _softmax(x: Array) -> Array:
@@ -86,8 +86,7 @@ def _action(x: Array, low: Maybe, high: Maybe) -> Array:
     x = np.tanh(x)
     if low is None or high is None:
         return x
-    half = np.float32(0.5)
-    return np.clip((low + high) * half + x * ((high - low) * half), low, high)
+    return np.clip((low + high) / 2 + x * ((high - low) / 2), low, high)
 
 
 def _reward(x: Array, bins: Array) -> Array:

@@ -16,12 +16,15 @@ OPSET, IR_VERSION = 21, 10  # what onnxruntime 1.20 and newer read
 EPSILON = 1e-5  # of LayerNorm, torch's
 
 
-def onnx_model(network: Network, facts: Mapping[str, str]) -> bytes:
+def onnx_model(
+    network: Network, facts: Mapping[str, str], dtype: type[np.floating[Any]] = np.float32
+) -> bytes:
     """A network as the content of an ONNX file, with any number of rows.
 
     Args:
         network: what it computes.
         facts: its metadata.
+        dtype: of inputs, constants and output.
 
     Raises:
         PwmError: if the package onnx is not installed.
@@ -34,7 +37,8 @@ def onnx_model(network: Network, facts: Mapping[str, str]) -> bytes:
             "to=onnx needs the package onnx, which is not installed; pip install "
             "'pwm-worldmodels[onnx]', or deploy to=numpy or to=torch."
         ) from error
-    graph = _Graph()
+    graph = _Graph(dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     parts = [graph.normalized(given) for given in network.inputs]
     x = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=-1)
     for layer in network.layers:
@@ -43,7 +47,7 @@ def onnx_model(network: Network, facts: Mapping[str, str]) -> bytes:
     graph.nodes[-1].output[0] = network.name
 
     def shaped(name: str, size: int) -> Any:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
+        return helper.make_tensor_value_info(name, kind, ["batch", size])
 
     model = helper.make_model(
         helper.make_graph(
@@ -67,7 +71,8 @@ def onnx_model(network: Network, facts: Mapping[str, str]) -> bytes:
 class _Graph:
     """Nodes and constants under numbered names."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: type[np.floating[Any]]) -> None:
+        self._dtype = dtype
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -78,11 +83,11 @@ class _Graph:
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
-    def constant(self, values: Any, dtype: type = np.float32) -> str:
+    def constant(self, values: Any, dtype: type | None = None) -> str:
         from onnx import numpy_helper
 
         name = f"c{len(self.constants)}"
-        array = np.ascontiguousarray(values, dtype).reshape(np.shape(values))
+        array = np.ascontiguousarray(values, dtype or self._dtype).reshape(np.shape(values))
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
@@ -122,7 +127,7 @@ class _Graph:
 def _action(graph: _Graph, x: str, network: Network) -> None:
     action = graph.add("Tanh", x)
     if network.bounds is not None:
-        low, high = network.bounds
+        low, high = (bound.astype(np.float64) for bound in network.bounds)
         scaled = graph.add("Mul", action, graph.constant((high - low) / 2))
         moved = graph.add("Add", graph.constant((low + high) / 2), scaled)
         least = graph.add("Min", moved, graph.constant(high))
@@ -132,7 +137,8 @@ def _action(graph: _Graph, x: str, network: Network) -> None:
 def _reward(graph: _Graph, x: str, network: Network) -> None:
     assert network.bins is not None
     shares = graph.add("Softmax", x, axis=-1)
-    symlog = graph.add("MatMul", shares, graph.constant(network.bins[:, None]))
+    weighted = graph.add("Mul", shares, graph.constant(network.bins))
+    symlog = graph.add("ReduceSum", weighted, graph.constant([-1], np.int64), keepdims=1)
     size = graph.add("Sub", graph.add("Exp", graph.add("Abs", symlog)), graph.constant(1.0))
     graph.add("Mul", graph.add("Sign", symlog), size)
 
@@ -151,13 +157,22 @@ _HEADS: Mapping[str, Callable[[_Graph, str, Network], None]] = {
 
 def open_onnx(path: Path) -> Callable[..., np.ndarray] | None:
     """What an ONNX file computes on one thread; None where onnxruntime is not installed."""
+    return _session(str(path))
+
+
+def onnx_in_float64(network: Network) -> Callable[..., np.ndarray] | None:
+    """What the same graph computes in float64; None where onnxruntime is not installed."""
+    return _session(onnx_model(network, {}, np.float64))
+
+
+def _session(model: str | bytes) -> Callable[..., np.ndarray] | None:
     try:
         import onnxruntime
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
 
     def run(*inputs: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ class WorldModelSource(Source):
         self._module, self.task = model, task
         self._id = torch.tensor(model.suite.id(task.name))
         with torch.no_grad():
-            embedding = _array(model.task_embedding(self._id))
+            embedding = copy.deepcopy(model).double().task_embedding(self._id).numpy()
         mean, scale = np.zeros(model.suite.obs_dim), np.ones(model.suite.obs_dim)
         if model.normalize_obs:
             mean, scale = _array(model.obs_mean[self._id]), _array(model.obs_scale[self._id])
@@ -172,6 +172,7 @@ def _layer(module: nn.Module) -> Layer:
     if norm is not None:
         own += [norm.weight, norm.bias]
     arrays = [_array(each[0] if isinstance(module, StackedLinear) else each) for each in own]
+    arrays[1] = arrays[1].astype(np.float64)
     if norm is None:
         return Layer(arrays[0], arrays[1])
     act = getattr(module, "act", None)
@@ -194,7 +195,7 @@ def _with_constants(layer: Layer, columns: Sequence[slice], *constants: np.ndarr
     for part in columns:
         kept[part] = True
     bias = layer.bias + weight[:, ~kept] @ np.concatenate(constants)
-    return Layer(layer.weight[:, kept].copy(), bias.astype(np.float32), layer.norm, layer.simplex)
+    return Layer(layer.weight[:, kept].copy(), bias, layer.norm, layer.simplex)
 
 
 def _observation(
@@ -219,7 +220,7 @@ def _bounds(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
 def _action(task: Task) -> Input:
     if (bounds := _bounds(task)) is None:
         return Input("action", task.action_dim)
-    low, high = bounds
+    low, high = (bound.astype(np.float64) for bound in bounds)
     return Input("action", task.action_dim, (low + high) / 2, (high - low) / 2)
 
 

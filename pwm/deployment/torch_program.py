@@ -19,11 +19,16 @@ from pwm.deployment.network import Network
 
 
 class Program(nn.Module):
-    """A network in operators that export and compile as they stand."""
+    """A network in operators that export and compile as they stand.
 
-    def __init__(self, network: Network) -> None:
+    Args:
+        network: what it computes.
+        dtype: of inputs, constants and output.
+    """
+
+    def __init__(self, network: Network, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self._network = network
+        self._network, self._dtype = network, dtype
         for number, given in enumerate(network.inputs):
             for name in ("period", "mean", "scale"):
                 self._keep(f"{name}{number}", getattr(given, name))
@@ -40,7 +45,7 @@ class Program(nn.Module):
 
     def _keep(self, name: str, array: np.ndarray | None) -> None:
         if array is not None:  # torch 2.13 cannot export a buffer that is None
-            self.register_buffer(name, torch.from_numpy(array.copy()))
+            self.register_buffer(name, torch.tensor(array, dtype=self._dtype))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs (batch, size) to (batch, outputs)."""
@@ -104,6 +109,11 @@ def write_program(network: Network, facts: Mapping[str, str], path: Path) -> Non
 def open_program(path: Path) -> Callable[..., np.ndarray]:
     """What an exported program computes."""
     return _on_arrays(torch.export.load(path).module())
+
+
+def program_in_float64(network: Network) -> Callable[..., np.ndarray]:
+    """What the program computes in float64, before it is exported."""
+    return _on_arrays(Program(network, torch.float64))
 
 
 def require_compiler() -> None:

@@ -125,6 +125,8 @@ class _Show:
         from matplotlib import pyplot
 
         picture = self._picture(figure)
+        if figure.canvas.manager is not None:
+            figure.canvas.manager.set_window_title(f"pwm watch: {self._task.name}")
         for moment in self._moments():
             picture.show(moment)
             figure.canvas.draw_idle()
@@ -179,6 +181,11 @@ def window_figure() -> Any:
     figure = pyplot.figure()  # with the toolkit that matplotlib finds, or none
     if figure.canvas.required_interactive_framework is None:
         pyplot.close(figure)
+        console.print(
+            "There is a display, but matplotlib can open no window on it, so an MP4 is written; a "
+            "window needs a toolkit such as tkinter, and a display that answers.",
+            soft_wrap=True,
+        )
         return None
     return figure
 

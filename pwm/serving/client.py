@@ -10,9 +10,14 @@ import numpy as np
 from pwm.core.errors import PwmError
 from pwm.serving.messages import Array, Reply, Request, zeromq
 
+_RELOAD = 120.0  # seconds that opening many policies may take
+
 
 class PolicyClient:
-    """One connection to a server, for one thread; an answer may take ``timeout`` seconds."""
+    """One connection to a server, for one thread; an answer may take ``timeout`` seconds.
+
+    The answer to :meth:`reload` may take two minutes if that is more.
+    """
 
     def __init__(self, address: str = "tcp://127.0.0.1:5555", timeout: float = 5.0) -> None:
         self._zmq = zeromq()
@@ -40,7 +45,7 @@ class PolicyClient:
 
     def reload(self) -> dict[str, Any]:
         """Have the server open its policies anew, and give its health after that."""
-        return self._ask(Request("reload")).facts or {}
+        return self._ask(Request("reload"), max(self._timeout, _RELOAD)).facts or {}
 
     def __enter__(self) -> Self:
         return self
@@ -48,10 +53,11 @@ class PolicyClient:
     def __exit__(self, *exception: object) -> None:
         self._socket.close()
 
-    def _ask(self, request: Request) -> Reply:
+    def _ask(self, request: Request, timeout: float | None = None) -> Reply:
+        seconds = self._timeout if timeout is None else timeout
         self._socket.send(msgspec.msgpack.encode(request))
-        if not self._socket.poll(round(1000 * self._timeout)):
-            late = f"no answer from {self.address} within {self._timeout:g} s"
+        if not self._socket.poll(round(1000 * seconds)):
+            late = f"no answer from {self.address} within {seconds:g} s"
             raise PwmError(f"{late}; check that pwm serve runs there, or give a longer timeout.")
         reply = msgspec.msgpack.decode(self._socket.recv(), type=Reply)
         if reply.error is not None:

@@ -24,6 +24,7 @@ def test_a_page_shows_what_code_printed_gave_and_drew_without_colours():
         {"output_type": "stream", "text": ["\x1b[31mred\x1b[0m\n", "rose\n"]},
         {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
         {"output_type": "display_data", "data": {"image/png": "iVB\nOR", "text/plain": "Figure"}},
+        {"output_type": "execute_result", "data": {"image/gif": "R0lG", "text/plain": "Image"}},
     ]
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "text"]},
@@ -31,5 +32,6 @@ def test_a_page_shows_what_code_printed_gave_and_drew_without_colours():
     ]
     assert notebook_page({"cells": cells}) == (
         "# Title\ntext\n\n````python\n1 + 1\n````\n\n````text\nred\nrose\n````\n\n"
-        '````text\n2\n````\n\n<img alt="output" src="data:image/png;base64,iVBOR">\n'
+        '````text\n2\n````\n\n<img alt="output" src="data:image/png;base64,iVBOR">\n\n'
+        '<img alt="output" src="data:image/gif;base64,R0lG">\n'
     )

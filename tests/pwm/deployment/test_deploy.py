@@ -66,7 +66,9 @@ def test_what_a_file_says_of_itself(policies, tmp_path):
     action = facts["functions"].pop("action")
     assert action["file"] == "cheetah-run.onnx"
     assert action["inputs"] == [{"name": "obs", "shape": ["batch", 17]}]
-    assert 0 <= action["largest_difference"] < 2e-6
+    assert 0 < action["difference_in_float64"] < 1e-9
+    for name in ("distance_from_float64", "rounding", "largest_difference"):
+        assert 0 < action[name] < 2e-6
     assert 0 < action["microseconds"]["p50"] <= action["microseconds"]["p99"]
     model = onnx.load(file)
     inside = {entry.key: entry.value for entry in model.metadata_props}
@@ -149,12 +151,14 @@ def test_settings_that_do_not_fit_are_refused(policies, tmp_path, changes, sente
 def test_a_file_that_computes_something_else_is_not_written(policies, tmp_path, monkeypatch):
     write = module.onnx_model
 
-    def wrong(network, facts):
+    def wrong(network, facts, *dtype):
         last = replace(network.layers[-1], bias=network.layers[-1].bias + np.float32(1e-4))
-        return write(replace(network, layers=(*network.layers[:-1], last)), facts)
+        return write(replace(network, layers=(*network.layers[:-1], last)), facts, *dtype)
 
     monkeypatch.setattr(module, "onnx_model", wrong)
-    with pytest.raises(PwmError, match=r"differs from the original by .*; nothing is written"):
+    with pytest.raises(
+        PwmError, match=r"differs in float32 from the original by .*; nothing is written"
+    ):
         deploy(DeployConfig(policy=str(policies / "arm"), out=str(tmp_path / "out")))
     assert [*(tmp_path / "out").iterdir()] == []
 

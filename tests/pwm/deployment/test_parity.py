@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from deployable import ARM, CHEETAH, latent_policy, observation_policy, world_model
@@ -11,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pwm.core.errors import PwmError
 from pwm.core.suites import get_task
 from pwm.deployment.comparison import SAME, compared
-from pwm.deployment.numpy_file import numpy_source, open_numpy
-from pwm.deployment.onnx_file import onnx_model, open_onnx
+from pwm.deployment.numpy_file import numpy_in_float64, numpy_source, open_numpy
+from pwm.deployment.onnx_file import onnx_in_float64, onnx_model, open_onnx
 from pwm.deployment.sources import PolicySource, WorldModelSource
 from pwm.deployment.torch_program import (
     open_executable,
     open_program,
+    program_in_float64,
     write_executable,
     write_program,
 )
@@ -50,18 +53,70 @@ def opened(source: PolicySource | WorldModelSource, directory: Path, to: str) ->
     return runs
 
 
+def in_float64(
+    source: PolicySource | WorldModelSource, directory: Path, name: str
+) -> dict[str, Run]:
+    """A function in float64 by the operators of every kind of file, of which NumPy's is there."""
+    network = source.networks[name]
+    onnx_run = onnx_in_float64(network)
+    assert onnx_run is not None
+    return {
+        "onnx": onnx_run,
+        "numpy": numpy_in_float64(directory / "file.py", network),
+        "torch": program_in_float64(network),
+    }
+
+
 @pytest.fixture(scope="module", params=POLICIES)
 def policy_files(request, tmp_path_factory):
     policy = POLICIES[request.param]()
     source = PolicySource(policy)
     directory = tmp_path_factory.mktemp("deployed")
-    return policy, source, {to: opened(source, directory, to)["action"] for to in ("onnx", "numpy")}
+    runs = {to: opened(source, directory, to)["action"] for to in ("onnx", "numpy")}
+    return policy, source, runs, in_float64(source, directory, "action")
+
+
+def test_actions_in_float64_are_the_policys(policy_files):
+    _, source, _, exact = policy_files
+    inputs = source.samples("action", 256)
+    expected = source.outputs("action", inputs, exact=True)
+    for to, run in exact.items():
+        allowed = 1e-9 if to == "onnx" else 1e-12  # ONNX has LayerNorm's epsilon in float32
+        found = run(*(each.astype(np.float64) for each in inputs))
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, expected, rtol=0, atol=allowed, err_msg=to)
+
+
+def test_a_model_in_float64_is_the_files_but_for_the_rounding_of_constants():
+    for network in WorldModelSource(world_model(ARM), ARM).networks.values():
+        file, exact = (
+            onnx.load_from_string(onnx_model(network, {}, dtype)).graph
+            for dtype in (np.float32, np.float64)
+        )
+        assert [*file.node] == [*exact.node]
+        for one, other in zip(file.initializer, exact.initializer, strict=True):
+            rounded = onnx.numpy_helper.to_array(one)
+            unrounded = onnx.numpy_helper.to_array(other)
+            np.testing.assert_array_equal(rounded, unrounded.astype(rounded.dtype))
+
+
+@pytest.mark.parametrize("shift", [1e-5, np.nan])
+def test_a_difference_that_rounding_would_hide_is_found_in_float64(tmp_path, shift):
+    source = PolicySource(latent_policy(CHEETAH))
+    run = opened(source, tmp_path, "numpy")["action"]
+    right = in_float64(source, tmp_path, "action")["numpy"]
+    with pytest.raises(
+        PwmError, match=r"'action' of the file differs in float64 .* by (1e-05|nan)"
+    ):
+        compared(run, lambda obs: right(obs) + shift, source, "action")
+    with pytest.raises(PwmError, match=r"'action' of the file differs in float32"):
+        compared(lambda obs: run(obs) + np.float32(30 * shift), right, source, "action")
 
 
 @given(data=st.data())
 @settings(max_examples=25)
 def test_actions_are_the_policys_for_any_observation(policy_files, data):
-    policy, source, runs = policy_files
+    policy, source, runs, _ = policy_files
     rows = data.draw(st.sampled_from([1, 2, 7]))
     numbers = st.floats(-50, 50, width=32)
     obs = data.draw(arrays(np.float32, (rows, policy.task.obs_dim), elements=numbers))
@@ -76,9 +131,10 @@ def test_actions_are_the_policys_for_any_observation(policy_files, data):
 
 
 def test_actions_of_usual_observations_differ_by_rounding(policy_files):
-    policy, source, runs = policy_files
-    for run in runs.values():
-        assert compared(run, source, "action").largest < 2e-6
+    policy, source, runs, exact = policy_files
+    for to, run in runs.items():
+        found = compared(run, exact[to], source, "action")
+        assert found.largest < 2e-6 and found.distance < 2e-6, to
     obs = source.samples("action", 3)[0]
     alone = runs["numpy"](obs[0])
     assert alone.shape == (policy.task.action_dim,)
@@ -97,7 +153,7 @@ def test_whole_turns_of_an_angle_change_nothing(tmp_path):
 
 
 def test_an_observation_that_is_not_finite_gives_no_action(policy_files):
-    policy, _, runs = policy_files
+    policy, _, runs, _ = policy_files
     obs = np.zeros((2, policy.task.obs_dim), np.float32)
     obs[1, 0] = np.nan
     for run in runs.values():
@@ -139,10 +195,25 @@ def test_a_world_model_steps_as_the_model_does(tmp_path, to, normalize_obs):
     np.testing.assert_allclose(runs["continuation"](latent), alive, atol=1e-6)
 
 
+def test_a_world_model_in_float64_is_the_model(tmp_path):
+    model = world_model(get_task("mw-reach"), ARM)
+    model.task_emb.weight *= 3  # longer than 1, so that they are scaled
+    source = WorldModelSource(model, ARM)
+    opened(source, tmp_path, "numpy")
+    for name in source.networks:
+        inputs = source.samples(name, 32)
+        expected = source.outputs(name, inputs, exact=True)
+        for to, run in in_float64(source, tmp_path, name).items():
+            allowed = 1e-9 if to == "onnx" else 1e-12
+            found = run(*(each.astype(np.float64) for each in inputs))
+            np.testing.assert_allclose(found, expected, rtol=0, atol=allowed, err_msg=name + to)
+
+
 def test_a_torch_program_acts_as_the_policy(tmp_path):
     source = PolicySource(latent_policy(CHEETAH))
     run = opened(source, tmp_path, "pt2")["action"]
-    assert compared(run, source, "action").largest < 2e-6
+    exact = program_in_float64(source.networks["action"])
+    assert compared(run, exact, source, "action").largest < 2e-6
 
 
 @pytest.mark.slow
@@ -150,4 +221,5 @@ def test_machine_code_acts_as_the_policy(tmp_path):
     source = PolicySource(latent_policy(ARM))
     write_executable(source.networks["action"], {"task": "arm"}, tmp_path / "arm.pt2")
     run = open_executable(tmp_path / "arm.pt2")
-    assert compared(run, source, "action").largest < 2e-6
+    exact = program_in_float64(source.networks["action"])
+    assert compared(run, exact, source, "action").largest < 2e-6

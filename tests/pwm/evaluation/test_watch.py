@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -88,7 +92,56 @@ def test_a_window_is_shown_until_it_is_closed(rendering, monkeypatch):
     assert pauses == [[], [0]]  # of five
 
 
-def test_without_a_display_there_is_no_window(monkeypatch):
+SHOWN = f"""
+from matplotlib import pyplot
+from PIL import ImageGrab
+from pwm.evaluation.watch import WatchConfig, watch
+
+show = pyplot.show
+
+
+def look_and_close(block=None):
+    if block is False:  # of a pause
+        return show(block=False)
+    figure = pyplot.gcf()
+    print(figure.canvas.manager.get_window_title())
+    figure.canvas.draw()
+    figure.canvas.flush_events()
+    ImageGrab.grab().save("screen.png")
+    window = figure.canvas.manager.window
+    window.after(100, window.destroy)  # what its cross does
+    show()
+
+
+pyplot.show = look_and_close
+assert watch(WatchConfig({POLICIES!r}, "pendulum-swingup", steps=3)) is None
+print("ended")
+"""
+
+
+@pytest.mark.slow
+def test_a_real_window_shows_the_episode_and_ends_when_it_is_closed(rendering, tmp_path):
+    if shutil.which("xvfb-run") is None:
+        pytest.skip("xvfb-run, which gives a display without a screen, is not installed")
+    pytest.importorskip("tkinter", reason="opens a window")
+    command = ["xvfb-run", "-a", "-s", "-screen 0 1000x1100x24", sys.executable, "-c", SHOWN]
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "MPLBACKEND": "TkAgg", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["pwm watch: pendulum-swingup", "ended"]
+    screen = iio.imread(tmp_path / "screen.png")[..., :3]
+    assert screen.shape == (1100, 1000, 3)
+    scene, plots, beside = screen[40:500, :640], screen[540:900, :640], screen[:, 700:]
+    assert scene.std() > 10
+    assert (plots == 255).all(-1).mean() > 0.8 and (plots < 60).all(-1).any()
+    assert (beside == 0).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["screen.png"]
+
+
+def test_without_a_display_there_is_no_window(monkeypatch, capsys):
     monkeypatch.setattr(command.sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
@@ -99,6 +152,7 @@ def test_without_a_display_there_is_no_window(monkeypatch):
     monkeypatch.setattr(pyplot, "figure", Figure)  # of no toolkit
     monkeypatch.setattr(pyplot, "close", lambda figure: None)
     assert window_figure() is None
+    assert "matplotlib can open no window on it, so an MP4 is written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -90,6 +91,13 @@ def test_the_task_is_named_where_there_are_several(policies):
             client.act(obs, "arm")
         with pytest.raises(PwmError, match="NaN"):
             client.act(np.full(3, np.nan), "arm")
+
+
+def test_a_reload_may_take_longer_than_an_action(policies, monkeypatch):
+    opened = module.find_policies
+    with running(policies) as server, PolicyClient(server.address, timeout=0.1) as client:
+        monkeypatch.setattr(module, "find_policies", lambda path: time.sleep(0.3) or opened(path))
+        assert client.reload()["tasks"] == ["cheetah-run", "arm"]
 
 
 def test_a_damaged_policy_does_not_take_the_place_of_the_one_that_acts(policies):
