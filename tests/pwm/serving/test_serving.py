@@ -93,11 +93,41 @@ def test_the_task_is_named_where_there_are_several(policies):
             client.act(np.full(3, np.nan), "arm")
 
 
-def test_a_reload_may_take_longer_than_an_action(policies, monkeypatch):
-    opened = module.find_policies
-    with running(policies) as server, PolicyClient(server.address, timeout=0.1) as client:
-        monkeypatch.setattr(module, "find_policies", lambda path: time.sleep(0.3) or opened(path))
-        assert client.reload()["tasks"] == ["cheetah-run", "arm"]
+def test_policies_act_while_others_are_opened_in_their_place(policies, monkeypatch):
+    opened, go_on = module.find_policies, threading.Event()
+    answers = []
+
+    def reload() -> None:
+        with PolicyClient(server.address, timeout=0.1) as operator:
+            answers.append(operator.reload()["tasks"])
+
+    with running(policies) as server, PolicyClient(server.address) as client:
+        monkeypatch.setattr(module, "find_policies", lambda path: go_on.wait(10) and opened(path))
+        operators = [threading.Thread(target=reload) for _ in range(3)]
+        for operator in operators:
+            operator.start()
+        for _ in range(20):
+            assert client.act(np.ones(3), "arm").shape == (2,)
+        assert not answers
+        before = server._policies
+        go_on.set()
+        for operator in operators:
+            operator.join(10)
+        assert answers == [["cheetah-run", "arm"]] * 3
+        assert server._policies is not before
+
+
+def test_a_reload_that_is_under_way_ends_before_the_server_does(policies, monkeypatch):
+    opened, stop = module.find_policies, threading.Event()
+    with Server(ServeConfig(policy=str(policies), port=0)) as server:
+        thread = threading.Thread(target=server.run, args=(stop.is_set,))
+        thread.start()
+        with PolicyClient(server.address) as client:
+            slow = lambda path: stop.set() or time.sleep(0.2) or opened(path)  # noqa: E731
+            monkeypatch.setattr(module, "find_policies", slow)
+            assert client.reload()["tasks"] == ["cheetah-run", "arm"]
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_a_damaged_policy_does_not_take_the_place_of_the_one_that_acts(policies):
@@ -151,12 +181,14 @@ def test_signals_reload_and_stop(policies, monkeypatch, capsys):
     def one_question(self, patience):
         if patience:  # and not after the signal to stop
             seen.append(self._policies)
-            signal.raise_signal(signal.SIGHUP if len(seen) == 1 else signal.SIGTERM)
+            if len(seen) == 1:
+                signal.raise_signal(signal.SIGHUP)
+            elif self._policies is not seen[0]:
+                signal.raise_signal(signal.SIGTERM)
         return False
 
     monkeypatch.setattr(module.Server, "_answer_one", one_question)
     with pytest.raises(Interrupted):
         serve(ServeConfig(policy=str(policies / "arm"), port=0))
-    assert seen[0] is not seen[1]
     assert "opened anew" in capsys.readouterr().err
     assert {s: signal.getsignal(s) for s in handlers} == handlers
