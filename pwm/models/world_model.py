@@ -27,6 +27,7 @@ from pwm.core.validation import (
 )
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.frozen import with_frozen_weights
+from pwm.models.grouped_weights import of_tasks
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp, side_by_side
 from pwm.models.low_rank import on_its_base
 from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
@@ -304,13 +305,18 @@ def load_world_model(
     Args:
         path: a pretraining run directory (its newest whole checkpoint is taken) or one checkpoint.
         device: where it runs.
-        tasks: names; of a directory of several world models the one for these tasks is opened.
+        tasks: names; of several world models the one for these tasks is opened.
 
     Raises:
         PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
+    return model_of(of_tasks(find_world_model(member_of(Path(path), tasks)), tasks), device)
+
+
+def model_of(checkpoint: Checkpoint, device: str | torch.device) -> WorldModel:
+    """The model that a checkpoint of one is of, as :func:`load_world_model` opens it."""
     device = resolve_device(str(device))
-    checkpoint = on_its_base(find_world_model(member_of(Path(path), tasks)), find_world_model)
+    checkpoint = on_its_base(checkpoint, find_world_model)
     meta = checkpoint.meta
     model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))
     return model.to(device).eval().requires_grad_(False)

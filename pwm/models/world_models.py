@@ -9,7 +9,9 @@ import torch
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
-from pwm.models.world_model import WorldModel, load_world_model
+from pwm.models.grouped_weights import of_group, parts_of_groups, task_groups
+from pwm.models.world_model import WorldModel, find_world_model, load_world_model, model_of
+from pwm.runtime.checkpoint import Checkpoint
 from pwm.runtime.grouped import is_grouped, read_members
 
 
@@ -55,14 +57,17 @@ def load_world_models(path: str | Path, device: str | torch.device = "cpu") -> W
     """Open all world models at a path, frozen and in evaluation mode.
 
     Args:
-        path: as for :func:`load_world_model`, or a directory of several.
+        path: as for :func:`load_world_model`, or of several.
         device: where they run.
 
     Raises:
         PwmError: as :func:`load_world_model` does, or if one is not of the tasks it is said to be.
     """
     if not is_grouped(Path(path)):
-        model = load_world_model(path, device)
+        checkpoint = find_world_model(Path(path))
+        if task_groups(checkpoint.meta):
+            return WorldModels(_of_groups(checkpoint, device))
+        model = model_of(checkpoint, device)
         return WorldModels([(model, model.suite.names)])
     members = []
     for member in read_members(Path(path)):
@@ -74,3 +79,16 @@ def load_world_models(path: str | Path, device: str | torch.device = "cpu") -> W
             )
         members.append((model, member.tasks))
     return WorldModels(members)
+
+
+def _of_groups(
+    checkpoint: Checkpoint, device: str | torch.device
+) -> list[tuple[WorldModel, tuple[str, ...]]]:
+    """A world model for each group of tasks; what does not differ between them is there once."""
+    groups, own = task_groups(checkpoint.meta), parts_of_groups(checkpoint)
+    models = [model_of(of_group(checkpoint, number), device) for number in range(len(groups))]
+    for model in models:
+        for name, part in models[0].named_children():
+            if name not in own:
+                setattr(model, name, part)
+    return list(zip(models, groups, strict=True))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pwm.models.low_rank import BASE, FACTORS, LowRankDelta, merged
+from pwm.multitask.changes import Changes
 
 
-class LowRankDeltas:
+class LowRankDeltas(Changes):
     """Changes of the weights of some layers of a model, which train in place of the weights.
 
     The model computes with the changed weights from here on, and everything in it but the changes
@@ -35,8 +36,8 @@ class LowRankDeltas:
         base: Mapping[str, Any],
         small: Collection[str],
     ) -> None:
-        self._model, self._small = model, tuple(small)
-        self.meta: dict[str, Any] = {BASE: dict(base)}
+        super().__init__(model)
+        self._small, self.meta = tuple(small), {BASE: dict(base)}
         model.requires_grad_(False)
         self._deltas: dict[str, LowRankDelta] = {}
         for name, layer in layers.items():

@@ -30,6 +30,7 @@ from pwm.models.world_model import (
 )
 from pwm.multitask.config import require_whole_weights
 from pwm.multitask.finetuning import Finetuning, require_finetuning
+from pwm.multitask.sharing import HeadSharing, require_sharing
 from pwm.pretraining.architecture import EPISODIC
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
@@ -84,7 +85,13 @@ class PretrainConfig(LearnerConfig):
         sampling: which windows are drawn more often than others.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
         groups: one world model for each of so many groups of tasks, by embodiment, or for each
-            group in a file that ``pwm analyze`` wrote; they share ``steps`` by their tasks.
+            group in a file that ``pwm analyze`` wrote; they share ``steps`` by their tasks. With
+            ``sharing`` other than ``hard`` there is one world model, and heads differ by group.
+        sharing: what the tasks share of one world model: ``hard``, all of it; ``soft``, all but
+            low-rank changes of reward head and dynamics, of which each task, or group, has its own,
+            and which are drawn towards none; ``branches``, all but the reward head, of which each
+            group has its own.
+        heads: what ``sharing`` depends on.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         batch_size: windows of an update, over all ranks and passes.
         accumulate: passes in which each rank goes through its share of the windows before it takes
@@ -119,6 +126,8 @@ class PretrainConfig(LearnerConfig):
     freeze_encoder: bool = False
     suite: Any = None
     groups: Any = None
+    sharing: str = "hard"
+    heads: HeadSharing = field(default_factory=HeadSharing)
     seed: int = 0
     device: str = setting("auto", may_change=True)
     compile: str = "auto"
@@ -178,6 +187,7 @@ class PretrainConfig(LearnerConfig):
         if self.suite is not None:
             task_names(self.suite)
         self._require_groups()
+        require_sharing(self)
         require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pwm.core.errors import PwmError
 from pwm.data.windows.batch import Batch
+from pwm.models.grouped_weights import task_groups
 from pwm.models.low_rank import base_entry
 from pwm.models.widening import EMBEDDING, MOMENTS
 from pwm.models.world_model import WorldModel, find_world_model
@@ -90,10 +92,17 @@ def train_deltas(
         settings: rank and scale.
         base: the world model whose tensors these are, apart from embeddings, moments and padding.
         out: the run's directory.
+
+    Raises:
+        PwmError: if weights of the base differ by group of tasks.
     """
-    entry = base_entry(
-        find_world_model(base).path, out / "checkpoints" / step_name(0), settings.scale
-    )
+    found = find_world_model(base)
+    if task_groups(found.meta):
+        raise PwmError(
+            f"finetune=lora saves small changes of {base}, whose weights differ by group of tasks; "
+            "give finetune=full, or a world model whose weights all tasks share."
+        )
+    entry = base_entry(found.path, out / "checkpoints" / step_name(0), settings.scale)
     small = (EMBEDDING, *MOMENTS)
     deltas = LowRankDeltas(model.train(), linear_layers(model), settings.rank, entry, small)
     _train_embeddings(model, targets)

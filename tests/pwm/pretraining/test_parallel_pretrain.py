@@ -28,6 +28,10 @@ BALANCED = {
     "gradnorm": [*WITH_Q, "balance=gradnorm", "steps=4"],
     "aggregated": ["balance=dwa", "balancing.period=1", "aggregate=upgrad", "steps=4"],
 }
+SHARING = {
+    "soft": ["sharing=soft", "steps=4"],
+    "branches": ["sharing=branches", "groups=2", "steps=4"],
+}
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -76,7 +80,7 @@ def plain(toy, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("plain")
     assert main(toy.pretrain(directory / "with_q", *WITH_Q)) == 0
     assert main(toy.pretrain(directory / "bfloat16", *IN_BFLOAT16, "accumulate=2")) == 0
-    for name, words in BALANCED.items():
+    for name, words in (BALANCED | SHARING).items():
         assert main(toy.pretrain(directory / name, *words)) == 0
     assert main(toy.pretrain(directory / "begun", *WITH_Q, "lr=0", "lr_final=0", "steps=1")) == 0
     return directory
@@ -94,6 +98,7 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
         "ddp_bfloat16": [*IN_BFLOAT16],
         "begun": [*WITH_Q, "lr=0", "lr_final=0", "steps=1", "parallel=fsdp"],
         **BALANCED,
+        **SHARING,
     }
     mistakes = {
         "indivisible": ["batch_size=6", "accumulate=2"],
@@ -121,6 +126,12 @@ def test_two_ranks_follow_one_rank_with_twice_the_batch(name, plain, by_ranks):
 def test_two_ranks_balance_tasks_as_one_does(name, plain, by_ranks):
     last = metrics(by_ranks / name)[-1]
     assert last["reacher-easy/weight"] != last["pendulum-swingup/weight"]
+    assert_same_curves(by_ranks / name, plain / name, tolerance=1e-4)
+    assert_same_state(by_ranks / name, plain / name)
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_two_ranks_share_heads_as_one_does(name, plain, by_ranks):
     assert_same_curves(by_ranks / name, plain / name, tolerance=1e-4)
     assert_same_state(by_ranks / name, plain / name)
 
