@@ -20,6 +20,7 @@ TASK_GROUPS = "task_groups"
 """The entry of a checkpoint's JSON part with the names of each group's tasks."""
 
 _OF_GROUP = ".of_group."
+_SHOWN = 8  # groups in a message
 
 
 def task_groups(meta: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -44,7 +45,8 @@ def of_tasks(checkpoint: Checkpoint, tasks: Iterable[str] | None) -> Checkpoint:
     for number, names in enumerate(groups):
         if wanted <= {*names}:
             return of_group(checkpoint, number)
-    parts = "; ".join(", ".join(names) for names in groups)
+    parts = "; ".join(", ".join(names) for names in groups[:_SHOWN])
+    parts += "; ..." if len(groups) > _SHOWN else ""
     raise PwmError(
         f"{checkpoint.path} has weights of their own for each of {len(groups)} groups of tasks, "
         "and what is asked for takes one world model: name tasks of one group, where tasks can be "

@@ -59,13 +59,8 @@ def each_with_its_own(x: Tensor, into: Tensor, out: Tensor) -> Tensor:
     return torch.einsum("...gnr,gor->...gno", torch.einsum("...gni,gri->...gnr", x, into), out)
 
 
-def in_blocks(x: Tensor, into: Tensor, out: Tensor) -> Tensor:
-    """A product of rows of which those of the first set come first, as many of each set."""
-    return each_with_its_own(x.unflatten(-2, (len(into), -1)), into, out).flatten(-3, -2)
-
-
 class RowGroups:
-    """The groups that rows belong to, in any order; said before the layers are called.
+    """The groups that rows belong to; said before the layers are called.
 
     Args:
         groups: G.
@@ -76,9 +71,14 @@ class RowGroups:
         self._now: _Now | None = None
 
     @contextmanager
-    def of(self, rows: Tensor) -> Iterator[None]:
-        """Inside, rows (..., n, inputs) are of the groups (n,)."""
-        before, self._now = self._now, _Now(rows, self._groups)
+    def of(self, rows: Tensor, even: bool = False) -> Iterator[None]:
+        """Inside, rows (..., n, inputs) are of the groups (n,).
+
+        Args:
+            rows: numbers below G, or G for rows of none; in any order.
+            even: whether rows of the first group come first, and so on, and as many of each.
+        """
+        before, self._now = self._now, _Now(rows, self._groups, even)
         try:
             yield
         finally:
@@ -91,8 +91,13 @@ class RowGroups:
         return self._now
 
     def product(self, x: Tensor, into: Tensor, out: Tensor) -> Tensor:
-        """A product with every set of all rows, from which those of their own set are kept."""
+        """A product of each row with the set of its group.
+
+        Unless they are even, with every set, of which that is kept.
+        """
         sets, rank, _ = into.shape
+        if self.now.even:
+            return each_with_its_own(x.unflatten(-2, (sets, -1)), into, out).flatten(-3, -2)
         narrow = F.linear(x, into.flatten(0, 1)).unflatten(-1, (sets, rank))
         narrow = (narrow * self.now.is_of.to(narrow.dtype).unsqueeze(-1)).flatten(-2)
         return F.linear(narrow, out.transpose(0, 1).flatten(1))
@@ -101,13 +106,13 @@ class RowGroups:
 class _Now:
     """Rows of groups, (n,), and what is worked out of them once."""
 
-    def __init__(self, rows: Tensor, groups: int) -> None:
-        self._rows, self._groups = rows, groups
+    def __init__(self, rows: Tensor, groups: int, even: bool) -> None:
+        self._rows, self._groups, self.even = rows, groups, even
 
     @cached_property
     def is_of(self) -> Tensor:
-        """(n, G), 1 for a row's own group and else 0."""
-        return F.one_hot(self._rows, self._groups)
+        """(n, G), 1 for the group of a row and else 0."""
+        return F.one_hot(self._rows, self._groups + 1)[:, :-1]
 
     @cached_property
     def order(self) -> Tensor:

@@ -37,6 +37,10 @@ class Changes:
         """Inside, the model is called with windows (B,) of these tasks."""
         return nullcontext()
 
+    def of_batch(self, task: Tensor) -> AbstractContextManager[None]:
+        """Inside, the model is called with a batch of training, of these tasks (B,)."""
+        return self.of_tasks(task)
+
     def penalty(self) -> Tensor | None:
         """What is added to the loss, a scalar, if there is something."""
         return None

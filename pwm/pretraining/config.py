@@ -28,7 +28,7 @@ from pwm.data.windows.sampler import (
 from pwm.models.world_model import (
     ModelSize,
 )
-from pwm.multitask.config import require_whole_weights
+from pwm.multitask.config import EVEN, require_whole_weights
 from pwm.multitask.finetuning import Finetuning, require_finetuning
 from pwm.multitask.sharing import HeadSharing, require_sharing
 from pwm.pretraining.architecture import EPISODIC
@@ -109,7 +109,7 @@ class PretrainConfig(LearnerConfig):
             ``switch``, as they are left out at once; ``adaptive``, those units alone that matter
             more for the targets than for others; ``lora``, low-rank changes of all layers, which
             are saved as a small file on ``init``. ``none`` trains on all tasks alike.
-        target: the tasks to fine-tune for.
+        target: the tasks to fine-tune for; ``all`` is all that ``init`` and ``data`` have.
         replay: the share of the other tasks in the first batches; by default a half where it
             fades, and else 0.
         finetuning: what ``finetune`` depends on.
@@ -222,7 +222,8 @@ class PretrainConfig(LearnerConfig):
             )
         if self.finetune == "none":
             return
-        task_names(self.target)
+        if self.target != "all":
+            task_names(self.target)
         if self.init is None:
             raise PwmError(
                 f"finetune={self.finetune} needs a world model to start from; give it as init=."
@@ -233,6 +234,11 @@ class PretrainConfig(LearnerConfig):
             )
         if self.finetune == "lora" and self.accumulate > 1:
             raise PwmError("finetune=lora does not go with accumulate; leave one of them out.")
+        if self.finetuning.per_task and (self.balance not in EVEN or self.aggregate != "mean"):
+            raise PwmError(
+                "finetuning.per_task=true trains each target as if it were the only one, so there "
+                "is nothing to balance; leave balance and aggregate out."
+            )
 
     def _require_init(self) -> None:
         """Raise PwmError for settings that need a world model to start from, or do not fit it."""

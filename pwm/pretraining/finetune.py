@@ -18,6 +18,7 @@ from pwm.models.world_model import WorldModel, find_world_model
 from pwm.multitask.finetuning import Finetuning
 from pwm.multitask.importance import Units, fisher, keep_only
 from pwm.multitask.low_rank import LowRankDeltas
+from pwm.multitask.stacked_low_rank import StackedLowRankDeltas
 from pwm.pretraining.learner import LearnerConfig
 from pwm.pretraining.losses import model_terms, roll_out, total_loss
 from pwm.runtime.training_checkpoints import step_name
@@ -89,7 +90,7 @@ def train_deltas(
     Args:
         model: is changed; what it computes does not.
         targets: ids of the tasks.
-        settings: rank and scale.
+        settings: rank and scale, and whether each target has changes of its own.
         base: the world model whose tensors these are, apart from embeddings, moments and padding.
         out: the run's directory.
 
@@ -104,7 +105,12 @@ def train_deltas(
         )
     entry = base_entry(found.path, out / "checkpoints" / step_name(0), settings.scale)
     small = (EMBEDDING, *MOMENTS)
-    deltas = LowRankDeltas(model.train(), linear_layers(model), settings.rank, entry, small)
+    changed = model.train(), linear_layers(model), settings.rank, entry, small
+    deltas = (
+        StackedLowRankDeltas(*changed, targets, model.suite.names)
+        if settings.per_task
+        else LowRankDeltas(*changed)
+    )
     _train_embeddings(model, targets)
     return Ready(deltas, _frozen_q(model))
 

@@ -192,7 +192,7 @@ class WorldModelLearner:
             The loss; its terms as metrics; the rollout it was taken on; losses by task.
         """
         config = self.config
-        with self.changes.of_tasks(batch.task):
+        with self.changes.of_batch(batch.task):
             rollout = roll_out(self.model, batch, frozen=self._in_two_parts)
             terms = model_terms(self.model, batch, rollout, config.rho)
         if noise is not None:

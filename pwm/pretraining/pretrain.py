@@ -30,6 +30,7 @@ from pwm.models.world_model import (
 )
 from pwm.multitask.changes import Changes
 from pwm.multitask.config import sampling
+from pwm.multitask.stacked_low_rank import StackedLowRankDeltas
 from pwm.pretraining.architecture import is_to_be_episodic
 from pwm.pretraining.config import (
     PretrainConfig,
@@ -41,6 +42,7 @@ from pwm.pretraining.grouped import pretrain_groups
 from pwm.pretraining.heads import fingerprints, head_groups, share_heads
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
+from pwm.pretraining.per_task_learner import PerTaskLearner
 from pwm.pretraining.surprise import prediction_errors
 from pwm.pretraining.targets import Targets
 from pwm.pretraining.training_loop import Source, train
@@ -232,6 +234,8 @@ def _learner(
 ) -> WorldModelLearner:
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     accelerator = Acceleration(config.compile, config.precision).prepare(device)
+    if isinstance(changes, StackedLowRankDeltas):
+        return PerTaskLearner(model, config, discount, accelerator, changes)
     if ranks.parallel is None and config.accumulate == 1:
         return WorldModelLearner(model.to(device), config, discount, accelerator, changes)
     from pwm.pretraining.parallel_learner import ParallelLearner
