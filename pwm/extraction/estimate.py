@@ -140,6 +140,6 @@ def estimates_table(found: Mapping[str, ExpectedScore]) -> Table:
     for head in ("expected", "interval", "distance"):
         table.add_column(head, justify="right")
     for name, score in found.items():
-        interval = f"{score.low:.1f} to {score.high:.1f}"
-        table.add_row(name, f"{score.score:.1f}", interval, f"{score.distance:.3f}")
+        interval = f"{score.low:z.1f} to {score.high:z.1f}"
+        table.add_row(name, f"{score.score:z.1f}", interval, f"{score.distance:.3f}")
     return table

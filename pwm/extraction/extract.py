@@ -261,7 +261,7 @@ class _Steps:
 
 def _note(metrics: Mapping[str, Tensor]) -> str:
     shown = next(n for n in ("imagined_return", "bc_loss", "q_loss") if n in metrics)
-    return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):.2f}"
+    return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):z.2f}"
 
 
 def _by_task(tasks: Sequence[Task], metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -31,6 +31,7 @@ from pwm.models.grouped_weights import of_tasks
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp, side_by_side
 from pwm.models.low_rank import on_its_base
 from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
+from pwm.models.policy_records import extracted_from, policies_in
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
 from pwm.runtime.device import resolve_device
 from pwm.runtime.grouped import member_of
@@ -348,10 +349,18 @@ def is_episodic(meta: Mapping[str, Any]) -> bool:
 
 
 def find_world_model(path: Path) -> Checkpoint:
-    """The checkpoint that :func:`load_world_model` opens, of which it may take a base beside it."""
+    """The checkpoint that :func:`load_world_model` opens, of which it may take a base beside it.
+
+    Raises:
+        PwmError: if there is none, or it is damaged.
+    """
     if (path / "checkpoints").is_dir():
         found = load_latest(path / "checkpoints", KIND, warnings.warn)
         if found is None:
             raise PwmError(f"{path} holds no whole checkpoint yet; let pretraining save one.")
         return found
+    if policies := policies_in(path):
+        source = extracted_from(policies[0])
+        wanted = f"{source}, which they are of" if source else "what pwm pretrain wrote as out="
+        raise PwmError(f"{path} holds policies, and a world model is wanted; give {wanted}.")
     return load_checkpoint(path, KIND, groups=("model",))

@@ -22,10 +22,12 @@ from pwm.data.windows.sampler import (
     Batch,
     WindowSampler,
 )
+from pwm.models.grouped_weights import of_group
 from pwm.models.world_model import (
     KIND,
     WorldModel,
     load_world_model,
+    model_of,
     wraps_angles,
 )
 from pwm.multitask.changes import Changes
@@ -39,7 +41,7 @@ from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import held_out_windows
 from pwm.pretraining.finetune import train_all, train_deltas, train_important
 from pwm.pretraining.grouped import pretrain_groups
-from pwm.pretraining.heads import fingerprints, head_groups, share_heads
+from pwm.pretraining.heads import begun_heads, fingerprints, head_groups, share_heads
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
 from pwm.pretraining.per_task_learner import PerTaskLearner
@@ -178,6 +180,8 @@ def _episode_weights(
 def _given(config: PretrainConfig, device: torch.device | str) -> WorldModel:
     """The world model of ``init``, of several that for the tasks to train on."""
     assert config.init is not None
+    if config.sharing != "hard" and (begun := begun_heads(config)) is not None:
+        return model_of(of_group(begun, 0), device)
     return load_world_model(config.init, device, _names_of(config))
 
 

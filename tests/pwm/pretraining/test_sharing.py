@@ -337,6 +337,25 @@ def test_it_begins_with_a_world_model(toy, toy_world_model, tmp_path):
         require_equal(found, load_world_model(toy_world_model).state_dict())
 
 
+@pytest.mark.parametrize("sharing", WAYS)
+def test_it_goes_on_from_heads_of_the_same_groups(sharing, toy, runs, tmp_path, capsys):
+    words = [f"init={runs / sharing}", "steps=1", "lr=0", "lr_final=0", "heads.penalty=0"]
+    again = toy.pretrain(tmp_path / "out", *WAYS[sharing], *words)
+    assert main(again) == 0
+    for name in toy.tasks:
+        found, wanted = (
+            load_world_model(path, tasks=[name]).state_dict()
+            for path in (tmp_path / "out", runs / sharing)
+        )
+        moving = {n for n in found if n.startswith("q_target")}  # towards Q, whatever lr is
+        require_equal(*({n: x for n, x in s.items() if n not in moving} for s in (found, wanted)))
+    other = {"soft": "heads.rank=2", "branches": "heads.dynamics=false"}[sharing]
+    assert main(toy.pretrain(tmp_path / "b", *WAYS[sharing], *words, other)) == 1
+    assert "in another way" in " ".join(capsys.readouterr().err.split())
+    assert main([*again, "sampling.surprise=1", f"out={tmp_path / 'c'}"]) == 1
+    assert "leave it out" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
