@@ -69,10 +69,15 @@ def of_group(checkpoint: Checkpoint, number: int) -> Checkpoint:
     return replace(checkpoint, tensors={**checkpoint.tensors, "model": state}, meta=meta)
 
 
-def parts_of_groups(checkpoint: Checkpoint) -> set[str]:
+def own_parts(checkpoint: Checkpoint) -> set[str]:
     """Names of the networks that differ by group."""
     return {
         name.split(".", 1)[0]
         for name in checkpoint.tensors["model"]
         if _OF_GROUP in name or name.endswith(FACTORS)
     }
+
+
+def differ_by_changes_alone(checkpoint: Checkpoint) -> bool:
+    """Whether groups have no networks of their own, but low-rank changes of shared ones."""
+    return not any(_OF_GROUP in name for name in checkpoint.tensors["model"])

@@ -71,6 +71,11 @@ def base_entry(base: Path, checkpoint: Path, scale: float) -> dict[str, Any]:
     }
 
 
+def scale_of(meta: Mapping[str, Any]) -> float:
+    """What the products of factors in a checkpoint are multiplied with."""
+    return float(meta[BASE]["scale"]) if BASE in meta else 1.0
+
+
 def on_its_base(checkpoint: Checkpoint, read: Callable[[Path], Checkpoint]) -> Checkpoint:
     """A checkpoint with all tensors of the group ``model`` merged, whether or not it is on a base.
 
@@ -81,12 +86,12 @@ def on_its_base(checkpoint: Checkpoint, read: Callable[[Path], Checkpoint]) -> C
     Raises:
         PwmError: if the base is not there any more, or is another one.
     """
-    entry = checkpoint.meta.get(BASE)
-    state, scale = {}, 1.0
+    entry, scale = checkpoint.meta.get(BASE), scale_of(checkpoint.meta)
+    state = {}
     if entry is not None:
         base = on_its_base(read(_where(checkpoint.path, entry)), read)
         suites = suite_from_table(base.meta["suite"]), suite_from_table(checkpoint.meta["suite"])
-        state, scale = widened_state(base.tensors["model"], *suites), float(entry["scale"])
+        state = widened_state(base.tensors["model"], *suites)
     own = checkpoint.tensors.get("model", {})
     state |= {name: tensor for name, tensor in own.items() if not name.endswith(FACTORS)}
     into, out = FACTORS

@@ -18,28 +18,28 @@ Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class StackedDeltas(nn.Module):
-    """G sets of changes of a weight, (outputs, inputs), that begin alike and as none.
+    """G sets of changes of a weight, (outputs, inputs).
 
     Args:
-        weight: of the layer.
-        sets: G.
-        rank: of the changes.
-        scale: a factor on them.
-        product: says of which rows each set is.
-
-    Attributes:
         into, out: factors (G, rank, inputs) and (G, outputs, rank).
+        scale: a factor on the changes.
+        product: says of which rows each set is.
     """
 
-    def __init__(
-        self, weight: Tensor, sets: int, rank: int, scale: float, product: Product
-    ) -> None:
+    def __init__(self, into: Tensor, out: Tensor, scale: float, product: Product) -> None:
         super().__init__()
+        self.into, self.out = nn.Parameter(into), nn.Parameter(out)
+        self.scale, self._product = scale, product
+
+    @classmethod
+    def none_yet(
+        cls, weight: Tensor, sets: int, rank: int, scale: float, product: Product
+    ) -> StackedDeltas:
+        """So many sets of changes of a weight, of a rank, that begin alike and as none."""
         outputs, inputs = weight.shape
         into = nn.init.normal_(weight.new_empty(rank, inputs), std=inputs**-0.5)
-        self.into = nn.Parameter(into.repeat(sets, 1, 1))
-        self.out = nn.Parameter(weight.new_zeros(sets, outputs, rank))
-        self.scale, self._product = scale, product
+        out = weight.new_zeros(sets, outputs, rank)
+        return cls(into.repeat(sets, 1, 1), out, scale, product)
 
     def forward(self, x: Tensor) -> Tensor:
         """What is added to the product of the weight and (..., n, inputs)."""

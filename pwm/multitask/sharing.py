@@ -142,7 +142,7 @@ class GroupHeads(Changes):
         for number, layer in net.named_children():
             assert isinstance(layer.weight, Tensor)
             weight = layer.weight.detach()
-            layer.change = StackedDeltas(weight, sets, rank, 1.0, self._rows.product)
+            layer.change = StackedDeltas.none_yet(weight, sets, rank, 1.0, self._rows.product)
             self._deltas[f"{name}.{number}"] = layer.change
             self.own += layer.change.parameters()
 

@@ -45,7 +45,7 @@ class StackedLowRankDeltas(LowRankDeltas):
     def _change(self, layer: nn.Module, rank: int, scale: float) -> StackedDeltas:
         assert isinstance(layer.weight, Tensor)
         weight = layer.weight.detach()
-        delta = StackedDeltas(weight, len(self.tasks), rank, scale, self._rows.product)
+        delta = StackedDeltas.none_yet(weight, len(self.tasks), rank, scale, self._rows.product)
         layer.change = delta
         return delta
 

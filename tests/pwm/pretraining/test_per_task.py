@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pwm.core.errors import PwmError
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.batch import Batch, joined
 from pwm.data.windows.sampler import WindowSampler
+from pwm.models.policy import load_policy
 from pwm.models.widening import EMBEDDING
 from pwm.models.world_model import KIND, WorldModel, load_world_model
 from pwm.models.world_models import load_world_models
@@ -195,6 +197,16 @@ def test_a_run_of_all_goes_on_to_the_same_bits_and_opens_as_one_each(
         torch.equal(x, found[n]) or n == EMBEDDING for n, x in models.of(name).state_dict().items()
     )
     assert "encoder.0.weight" not in newest(whole)["model"]
+    of_estimate = ["expected_score=true", "estimate.features=8", "estimate.rows=100"]
+    extracted = toy.extract(whole, tmp_path / "policies", "learner.iterations=2", *of_estimate)
+    assert main(extracted) == 0
+    plan = json.loads((tmp_path / "policies" / "groups" / "plan.json").read_bytes())
+    assert plan == [list(toy.tasks)]
+    for task in toy.tasks:
+        policy, model = load_policy(tmp_path / "policies" / task), models.of(task)
+        assert policy.encoder is not None
+        for tensor_name, tensor in policy.encoder.state_dict().items():
+            assert torch.equal(tensor, model.encoder.state_dict()[tensor_name])
     original, calls = WorldModelLearner.update, 0
 
     def update(self, batch):
