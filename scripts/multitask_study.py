@@ -1,4 +1,4 @@
-"""Compare ways of balancing tasks in pretraining, each over several seeds, in one Markdown table.
+"""Compare ways of balancing and sharing in pretraining, each over several seeds, in one table.
 
 ``python scripts/multitask_study.py runs/mt30/data runs/balance steps=20000`` pretrains a model for
 every way and seed with equally many updates of equally large batches, and reads what is written of
@@ -32,6 +32,7 @@ WAYS = {
     name: f"balance={name}"
     for name in ("uniform", "size", "uncertainty", "gradnorm", "dwa", "progress")
 } | {name: f"aggregate={name}" for name in AGGREGATES if name != "mean"}
+WAYS |= {"soft": "sharing=soft"}
 HEADER = (
     "way", "reward R2, mean", "reward R2, worst", "latent error, mean", "latent error, worst",
     "seconds",

@@ -96,6 +96,10 @@ class AdaptConfig(LearnerConfig):
         require_at_least(self, 0, "embedding_lr", "data_memory")
         require_seed(self, "seed")
         require_finetuning(self)
+        if self.finetuning.per_task:
+            raise PwmError(
+                "finetuning.per_task=true is a setting of pwm pretrain; adapt one task at a time."
+            )
         require_choice(self, "on_error", ON_ERROR)
         require_resume(self)
         require_wandb(self.wandb_project)

@@ -10,6 +10,7 @@ import torch
 from rich.table import Table
 
 from pwm.adaptation.new_tasks import loss_of_windows
+from pwm.core.counted import counted
 from pwm.data.windows.batch import Batch
 from pwm.models.world_model import WorldModel
 from pwm.pretraining.diagnostics import diagnose
@@ -62,7 +63,9 @@ def error_table(new: dict[str, Errors], old: dict[str, Errors]) -> Table:
         for stage, errors in new.items():
             table.add_row(task, stage, *_cells([errors[task]]))
     for stage, errors in old.items():
-        table.add_row(f"{len(errors)} old tasks, mean", stage, *_cells(list(errors.values())))
+        table.add_row(
+            f"{counted(len(errors), 'old task')}, mean", stage, *_cells(list(errors.values()))
+        )
     for task in worst_forgotten(old)[:_WORST] if len(next(iter(old.values()), {})) > 1 else ():
         for stage, errors in old.items():
             table.add_row(task, stage, *_cells([errors[task]]))
@@ -81,9 +84,9 @@ def worst_forgotten(old: dict[str, Errors]) -> list[str]:
 def _cells(errors: list[dict[str, Any]]) -> list[str]:
     """Means over tasks of the loss, and of the other errors at the most steps there are."""
     losses = [error["loss"] for error in errors]
-    cells = [f"{np.mean(losses):.3f}"]
+    cells = [f"{np.mean(losses):z.3f}"]
     for name in ("latent_error", "reward_r2"):
         last = [next(reversed(error[name].values())) for error in errors]
         known = [value for value in last if value is not None]
-        cells.append(f"{np.mean(known):.3f}" if known else "-")
+        cells.append(f"{np.mean(known):z.3f}" if known else "-")
     return cells

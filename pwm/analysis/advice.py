@@ -127,7 +127,7 @@ def _hard(evidence: Evidence, out: str) -> Iterator[Finding]:
             "hard",
             (evidence.names[k],),
             f"{evidence.names[k]} is predicted poorly (R2 of held-out rewards "
-            f"{evidence.reward_r2[k]:.2f}), and neither updates on it alone nor its training "
+            f"{evidence.reward_r2[k]:z.2f}), and neither updates on it alone nor its training "
             "windows say why.",
             "Look at its rewards and observations (pwm data info), then try a larger model=.",
         )
@@ -163,7 +163,7 @@ def _opposed(evidence: Evidence, out: str) -> Iterator[Finding]:
             "opposed",
             (evidence.names[i], evidence.names[j]),
             f"The gradients of {evidence.names[i]} and {evidence.names[j]} oppose each other "
-            f"(cosine {evidence.cosine[i, j]:.2f}).",
+            f"(cosine {evidence.cosine[i, j]:z.2f}).",
             f"aggregate=upgrad, or groups by gradients: {GROUPS.format(out=out, by='gradient')}.",
         )
 

@@ -72,7 +72,7 @@ def analyze(config: AnalyzeConfig) -> Path:
     say_if_busy(device)
     asked = None if config.tasks is None else task_names(config.tasks)
     path = member_of(Path(config.checkpoint), asked)
-    model = load_world_model(path, device)
+    model = load_world_model(path, device, asked)
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     names = _names(config, model, store)

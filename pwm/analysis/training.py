@@ -100,7 +100,7 @@ def losses_by_checkpoint(
     ``done`` is called after each.
     """
     for path in steps:
-        other = load_world_model(path, model.bins.device)
+        other = load_world_model(path, model.bins.device, windows.names)
         losses = window_losses(other, windows.train, config.learner)
         yield int(path.name.split("_")[1]), losses.numpy()
         done()

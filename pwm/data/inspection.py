@@ -12,6 +12,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from pwm.core.counted import counted
 from pwm.core.suites import Task
 from pwm.data.cut_episodes import cut_episodes
 from pwm.data.episode import ACTION_LIMIT, EPISODES_NAME, ROWS_NAME
@@ -99,7 +100,7 @@ def _info_row(store: EpisodeStore, task: Task) -> list[str]:
         task.name,
         f"{len(episodes):,}",
         f"{store.record(task.name).rows:,}",
-        f"{returns.mean():.0f} ({returns.min():.0f}..{returns.max():.0f})",
+        f"{returns.mean():z.0f} ({returns.min():z.0f}..{returns.max():z.0f})",
         histogram(returns),
         _success_share(store, task, episodes) if task.scored_by_success else "",
         "\n".join(chain(*behaviours)),
@@ -182,7 +183,8 @@ def unscorable(store: EpisodeStore, task: Task) -> str | None:
     if task.scored_by_success and not success_known(store, task.name).all():
         return "episodes whose success is not known"
     if cut := int(cut_episodes(store, task).sum()):
-        return f"{cut} episodes (of fewer than {task.episode_length} steps, and not terminated)"
+        fewer = f"of fewer than {task.episode_length} steps, and not terminated"
+        return f"{counted(cut, 'episode')} ({fewer})"
     return None
 
 

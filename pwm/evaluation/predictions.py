@@ -15,8 +15,9 @@ from pwm.extraction.imagination import Imagination
 from pwm.models.actor_critic import TaskCritic
 from pwm.models.math import survival
 from pwm.models.policy import Policy
+from pwm.models.policy_records import extracted_from
 from pwm.models.world_model import WorldModel, load_world_model
-from pwm.runtime.checkpoint import is_checkpoint, read_meta
+from pwm.runtime.checkpoint import is_checkpoint
 from pwm.runtime.grouped import is_grouped
 
 
@@ -87,7 +88,7 @@ def world_model_of(policy: Policy, path: Path, given: str | None) -> WorldModel:
         model = load_world_model(given, tasks=[policy.task.name])
         require_same_encoder(model, policy)
         return model
-    named = read_meta(path, "policy").get("made_by", {}).get("config", {}).get("checkpoint")
+    named = extracted_from(path)
     places = [Path(named)] if named else []
     places += [parent / "world_model" for parent in path.absolute().parents[:2]]
     fault: PwmError | None = None

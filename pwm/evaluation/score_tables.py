@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pwm.core.counted import counted
 from pwm.core.protocols import describe_protocols
 from pwm.evaluation.published_scores import mark_rows, published_columns
 from pwm.evaluation.scores import METHOD_LABELS, SUCCESS_MEASURES, Results
@@ -59,7 +60,7 @@ def results_table(results: Results, decision_ms: Mapping[str, float] | None = No
         cells = [fixed(score.normalized_score if score else None) for score in found]
         columns.append((_TABLE_HEADS.get(name, name), fixed(method.mean_normalized_score), cells))
     label = METHOD_LABELS.get(results.method, results.method)
-    title = f"Suite {results.suite}: {label}, {results.episodes} episodes per task"
+    title = f"Suite {results.suite}: {label}, {counted(results.episodes, 'episode')} per task"
     return _table(title, notes, results.task_names, columns)
 
 
@@ -152,8 +153,8 @@ def _table(
 
 def fixed(value: float | None, digits: int = 1) -> str:
     """A number with some digits; a dash for None."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:z.{digits}f}"
 
 
 def _span(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.0f}\N{EN DASH}{interval[1]:.0f}"
+    return "-" if interval is None else f"{interval[0]:z.0f}\N{EN DASH}{interval[1]:z.0f}"

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from pwm.core.counted import counted
 from pwm.evaluation.predictions import Prediction
 
 _DPI = 100
@@ -93,10 +94,10 @@ class Picture:
         self._earlier = self._panels[0].line(_BEFORE, 1.3)
         self._earlier.set_linestyle("--")
         first = self._panels[0]
-        ahead, before = f"the next {horizon} steps", f"{horizon - 1} steps before"
+        ahead, before = counted(horizon, "step"), counted(horizon - 1, "step")
         figure.legend(
             [first.real, first.imagined, self._earlier],
-            ["so far", f"imagined, {ahead}", f"imagined {before}"],
+            ["so far", f"imagined, the next {ahead}", f"imagined {before} before"],
             loc="center",
             bbox_to_anchor=(0.5, 1 - (top - _LEGEND / 2) / height),
             ncols=3,
@@ -122,9 +123,9 @@ class Picture:
         last = self._horizon - 1
         earlier = [p.rewards[-1] for p in moment.predictions[: max(now - last, 0)]]
         self._earlier.set_data(last + np.arange(len(earlier)), earlier)
-        then = "" if moment.over else f", next {len(ahead)} imagined {ahead.sum():+.1f}"
+        then = "" if moment.over else f", next {len(ahead)} imagined {ahead.sum():+z.1f}"
         self._title.set_text(
-            f"{self._heading}   step {now} of {self._steps}   return {received:.1f}{then}"
+            f"{self._heading}   step {now} of {self._steps}   return {received:z.1f}{then}"
         )
 
 

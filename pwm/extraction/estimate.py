@@ -25,7 +25,7 @@ from pwm.data.shared_tasks import shared_tasks
 from pwm.extraction.estimate_settings import ScoreEstimateConfig
 from pwm.extraction.expected_scores import ExpectedScore, estimator_of
 from pwm.models.policy_directory import find_policies, policy_tasks
-from pwm.models.world_model import load_world_model
+from pwm.models.world_models import load_world_models
 from pwm.runtime.device import resolve_device, use_device
 from pwm.runtime.run_dir import open_run, require_output
 
@@ -90,14 +90,14 @@ def estimate(config: EstimateConfig) -> dict[str, ExpectedScore]:
     chosen = list(known) if config.tasks is None else task_names(config.tasks)
     policies = find_policies(Path(config.policies), chosen)
     suite = Suite("estimated", tuple(known[name] for name in policies))
-    model = None if config.checkpoint is None else load_world_model(config.checkpoint, device)
+    models = None if config.checkpoint is None else load_world_models(config.checkpoint, device)
     for name in policies:
         if name not in store.suite or not store.count(name):
             raise PwmError(
                 f"{store.path} has no episodes of {name}; give the data that its policy was "
                 "learned from, or leave the task out of tasks=."
             )
-        if model is not None and name not in model.suite:
+        if models is not None and name not in models.suite:
             raise PwmError(
                 f"the world model {config.checkpoint} does not know {name}; give one that does, or "
                 "none, for observations as states."
@@ -106,6 +106,7 @@ def estimate(config: EstimateConfig) -> dict[str, ExpectedScore]:
     found: dict[str, ExpectedScore] = {}
     with open_run(Path(config.out), "estimate", config):
         for name, policy in policies.items():
+            model = None if models is None else models.of(name)
             estimator = estimator_of(
                 known[name], store, model, config.estimate, config.seed, bad, device
             )
@@ -139,6 +140,6 @@ def estimates_table(found: Mapping[str, ExpectedScore]) -> Table:
     for head in ("expected", "interval", "distance"):
         table.add_column(head, justify="right")
     for name, score in found.items():
-        interval = f"{score.low:.1f} to {score.high:.1f}"
-        table.add_row(name, f"{score.score:.1f}", interval, f"{score.distance:.3f}")
+        interval = f"{score.low:z.1f} to {score.high:z.1f}"
+        table.add_row(name, f"{score.score:z.1f}", interval, f"{score.distance:.3f}")
     return table

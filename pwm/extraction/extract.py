@@ -34,6 +34,7 @@ from pwm.extraction.groups import (
 )
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
+from pwm.models.stacked_world_model import StackedWorldModel
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.models.world_models import load_world_models
 from pwm.pretraining.data_warnings import Traits, data_warnings
@@ -66,7 +67,12 @@ def extract(config: ExtractConfig) -> Path:
     bad = BadData(config.on_error)
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, models.suite, _tasks(config, models.suite), bad)
-    parts = [_Part(*part, config, store, bad) for part in models.split(tasks)]
+    stack = None if config.finetune.enabled or config.ensemble else models.stack
+    parts = (
+        [_Part(*part, config, store, bad) for part in models.split(tasks)]
+        if stack is None
+        else [_Part(stack.shared, tasks, config, store, bad, stack)]
+    )
     out = Path(config.out)
     made_of = _made_of(config, tasks)
     kept = kept_tasks(out, tasks)
@@ -82,7 +88,7 @@ def extract(config: ExtractConfig) -> Path:
 
 
 class _Part:
-    """The tasks of one world model.
+    """The tasks of one world model, or of several that are called side by side.
 
     Args:
         model: the world model.
@@ -90,6 +96,7 @@ class _Part:
         config: of the extraction.
         store: the data.
         bad: told of bad data.
+        stack: the world models, if they are several; ``model`` is then what they share.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class _Part:
         config: ExtractConfig,
         store: EpisodeStore,
         bad: BadData,
+        stack: StackedWorldModel | None = None,
     ) -> None:
         self._tasks, self._config = tasks, config
         names = [task.name for task in tasks]
@@ -111,7 +119,10 @@ class _Part:
             earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
 
         def make(members: Sequence[Task]) -> Group:
-            return Group(model, store, members, config, bad, earlier, ensemble)
+            if stack is None:
+                return Group(model, store, members, config, bad, earlier, ensemble)
+            together = stack.together(members)
+            return Group(together, store, members, config, bad, earlier, [], stack.alone)
 
         self._make, self._size = make, partial(_group_size, config, model, ensemble)
 
@@ -261,7 +272,7 @@ class _Steps:
 
 def _note(metrics: Mapping[str, Tensor]) -> str:
     shown = next(n for n in ("imagined_return", "bc_loss", "q_loss") if n in metrics)
-    return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):.2f}"
+    return f"{shown.replace('_', ' ')} {float(metrics[shown].mean()):z.2f}"
 
 
 def _by_task(tasks: Sequence[Task], metrics: dict[str, Tensor]) -> dict[str, float]:

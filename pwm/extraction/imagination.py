@@ -2,7 +2,7 @@
 
 Dynamics and reward are rearranged for K fixed tasks: the same function, less work. A task's
 embedding is folded into the first layers' bias, and dynamics and reward, which read the same input,
-share one first product.
+share one first product. Layers may have low-rank changes that differ by task.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pwm.extraction.config import ActorCriticConfig
 from pwm.models.frozen import in_product_precision, with_frozen_weights
 from pwm.models.layers import NormedLinear
 from pwm.models.math import expected_bin, pessimistic_mean, symexp
+from pwm.models.stacked_deltas import StackedDeltas, each_with_its_own
 from pwm.models.world_model import WorldModel
 from pwm.runtime.kernels.normed_activation import normed_activation
 
@@ -37,6 +38,13 @@ def act_without_weights(actors: nn.Module) -> Act:
     return differentiable
 
 
+class Factors(NamedTuple):
+    """Low-rank changes of the weights of K tasks."""
+
+    into: Tensor  # (K, rank, inputs)
+    out: Tensor  # (K, outputs, rank)
+
+
 class FirstLayers(NamedTuple):
     """The first layers of dynamics and reward side by side, h units each, for K tasks."""
 
@@ -44,6 +52,7 @@ class FirstLayers(NamedTuple):
     linear_bias: Tensor  # (2, K, h), with the task embedding's part
     norm_weight: Tensor  # (2, h)
     norm_bias: Tensor  # (2, h)
+    change: Factors | None  # of the product with the weight, where it differs by task
 
 
 class Folded(NamedTuple):
@@ -168,17 +177,38 @@ def fold(model: WorldModel, task_ids: Tensor) -> Folded:
     latent, task_dim = model.size.latent_dim, model.size.task_dim
     of_latent, of_task, of_action = weight.tensor_split([latent, latent + task_dim], 1)
     bias = torch.cat([layer.bias for layer in layers])
-    bias = bias + model.task_embedding(task_ids).to(bias.dtype) @ of_task.T
+    embedding = model.task_embedding(task_ids).to(bias.dtype)
+    bias = bias + embedding @ of_task.T
     joint = torch.cat([of_latent, of_action], 1)
     padding = -joint.shape[1] % 8
+    change = _change(layers)
+    if change is not None:
+        of_latent, of_task, of_action = change.into.tensor_split([latent, latent + task_dim], 2)
+        bias = bias + each_with_its_own(embedding.unsqueeze(1), of_task, change.out).squeeze(1)
+        into = F.pad(torch.cat([of_latent, of_action], 2), (0, padding))
+        change = Factors(in_product_precision(into), in_product_precision(change.out))
     first = FirstLayers(
         in_product_precision(F.pad(joint, (0, padding))),
         bias.view(len(task_ids), 2, -1).transpose(0, 1).contiguous(),
         torch.stack([layer.ln.weight for layer in layers]),
         torch.stack([layer.ln.bias for layer in layers]),
+        change,
     )
     following = [with_frozen_weights(layer) for layer in islice(model.dynamics, 1, None)]
     return Folded(first, following, first.weight.new_zeros(1, 1, padding))
+
+
+def _change(layers: Sequence[NormedLinear]) -> Factors | None:
+    """The changes of layers that lie one above the other, as those of one layer."""
+    into, out = list[Tensor](), list[Tensor]()
+    for number, layer in enumerate(layers):
+        if (delta := layer.change) is not None:
+            assert isinstance(delta, StackedDeltas)
+            units = delta.out.shape[1]
+            above, below = number * units, (len(layers) - 1 - number) * units
+            into.append(delta.into)
+            out.append(F.pad(delta.scale * delta.out, (0, 0, above, below)))
+    return Factors(torch.cat(into, 1), torch.cat(out, 2)) if into else None
 
 
 def imagine_step(model: WorldModel, folded: Folded, z: Tensor, action: Tensor) -> Imagined:
@@ -186,9 +216,12 @@ def imagine_step(model: WorldModel, folded: Folded, z: Tensor, action: Tensor) -
     first, (tasks, batch, _) = folded.first, z.shape
     parts, units = first.norm_weight.shape
     zeros = folded.zeros.expand(tasks, batch, -1)
-    joint = F.linear(torch.cat([z, action.to(z.dtype), zeros], -1), first.weight)
+    x = torch.cat([z, action.to(z.dtype), zeros], -1)
+    joint = F.linear(x, first.weight)
+    if first.change is not None:
+        joint = joint + each_with_its_own(x, *first.change)
     dynamics, reward = normed_activation(
-        joint.view(1, tasks * batch, parts, units),
+        joint.reshape(1, tasks * batch, parts, units),
         first.norm_weight,
         first.norm_bias,
         linear_bias=first.linear_bias,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pwm.runtime.clipping import clip_by_task
+
 
 def clipped_step(
     optimizer: torch.optim.Optimizer,
@@ -21,20 +23,6 @@ def clipped_step(
         parameter.grad = grad
     optimizer.step()
     return norm
-
-
-def clip_by_task(grads: Sequence[Tensor], limit: float, tasks: int) -> tuple[list[Tensor], Tensor]:
-    """Clip gradients for each task apart; a task with a non-finite one gets zeros.
-
-    Returns:
-        The gradients, and (tasks,) norms before clipping.
-    """
-    flat = torch.cat([grad.reshape(tasks, -1) for grad in grads], 1)
-    norm = torch.linalg.vector_norm(flat, dim=1)
-    factor = (limit / norm.clamp(min=1e-6)).clamp(max=1.0).unsqueeze(1)
-    clipped = torch.where(norm.isfinite().unsqueeze(1), flat * factor, 0.0)
-    parts = clipped.split([grad.numel() // tasks for grad in grads], 1)
-    return [p.contiguous().view_as(g) for p, g in zip(parts, grads, strict=True)], norm
 
 
 @torch.no_grad()

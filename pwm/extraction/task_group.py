@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Group:
         bad: told of bad data.
         init_networks: networks to begin with by task name; the other tasks get random ones.
         ensemble: further world models, which predict the rewards too.
+        alone: gives the plain world model of a task, if ``model`` is those of all of them as one
+            (:meth:`pwm.models.stacked_world_model.StackedWorldModel.together`).
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Group:
         bad: BadData,
         init_networks: Mapping[str, Networks],
         ensemble: Sequence[WorldModel],
+        alone: Callable[[str], WorldModel] | None = None,
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
         self._resolved = resolved_config(config)
+        self._alone = alone if alone is None or not config.estimates else cache(alone)
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
@@ -104,7 +108,9 @@ class Group:
         if config.estimates:
             device = model.bins.device
             of_task = [
-                estimator_of(task, store, model, config.estimate, config.seed, bad, device)
+                estimator_of(
+                    task, store, self._model_of(task), config.estimate, config.seed, bad, device
+                )
                 for task in tasks
             ]
             self.best = BestByEstimate(of_task, self._policies, self.learner.actors)
@@ -205,11 +211,15 @@ class Group:
         return self.best.actors
 
     def _policies(self, actors: Actors) -> list[Policy]:
-        model, size = self.learner.model, self.config.learner.networks
+        size = self.config.learner.networks
         return [
-            Policy.from_latent_actor(model, task, actors, index, size)
+            Policy.from_latent_actor(self._model_of(task), task, actors, index, size)
             for index, task in enumerate(self.tasks)
         ]
+
+    def _model_of(self, task: Task) -> WorldModel:
+        """The plain world model of a task."""
+        return self.learner.model if self._alone is None else self._alone(task.name)
 
     def save_policies(self, out: Path) -> None:
         """Write one policy directory per task."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pwm.core.counted import counted
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, unfinished_path, write_atomically
 from pwm.core.locks import LOCK_NAME, DirectoryLock
@@ -65,8 +66,9 @@ def export_store(config: ConvertConfig) -> Path:
         (unfinished / LOCK_NAME).unlink()
         publish(unfinished, out)
     console.print(
-        f"{out}: {sum(counts):,} entries of {steps + 1} rows of {len(tasks)} tasks in {count} "
-        f"files, {sum(task.unfit for task in pieces):,} episodes skipped."
+        f"{out}: {sum(counts):,} entries of {steps + 1} rows of {counted(len(tasks), 'task')} in "
+        f"{counted(count, 'file')}, {counted(sum(task.unfit for task in pieces), 'episode')} "
+        "skipped."
     )
     if suite.name not in PUBLISHED_FILES:
         console.print(f"TD-MPC2's own trainer takes mt30 and mt80; these are ids of {suite.name}.")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from pwm.core.counted import counted
 from pwm.core.described_tasks import differences
 from pwm.core.errors import PwmError
 from pwm.core.files import unfinished_path
@@ -223,7 +224,7 @@ def _require_no_other(source: Path, files: Mapping[str, str], path: Path) -> Non
 def _summarize_files(store: EpisodeStore, suite: Suite) -> None:
     recorded = [d for key, d in store.sources.items() if key.startswith(f"{_SOURCE}/")]
     skipped = sum(sum(entry["skipped"].values()) for entry in recorded)
-    _summarize(store, f" from {len(recorded)} files", skipped)
+    _summarize(store, f" from {counted(len(recorded), 'file')}", skipped)
     published = PUBLISHED_FILES.get(suite.name, 0)
     if len(recorded) < published:
         console.print(f"The published {suite.name} set has {published} files.")
@@ -235,8 +236,9 @@ def _summarize(store: EpisodeStore, origin: str, skipped: int) -> None:
     console.print(info(store))
     counts = [store.record(task.name) for task in store.suite]
     console.print(
-        f"{store.path}: {sum(count.episodes for count in counts):,} episodes, "
-        f"{sum(count.rows for count in counts):,} rows{origin}, {skipped:,} episodes skipped."
+        f"{store.path}: {counted(sum(count.episodes for count in counts), 'episode')}, "
+        f"{sum(count.rows for count in counts):,} rows{origin}, {counted(skipped, 'episode')} "
+        "skipped."
     )
 
 

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pwm.core.counted import counted
 from pwm.core.errors import PwmError
 from pwm.core.suites import SUITES, Suite
 from pwm.interop.checkpoint_keys import model_entries
@@ -282,8 +283,8 @@ def _check_suite(
 
 
 def _counted(tasks: int, obs_dim: int, action_dim: int) -> str:
-    noun = "task" if tasks == 1 else "tasks"
-    return f"{tasks} {noun} with observations of {obs_dim} and actions of {action_dim} entries"
+    sizes = f"observations of {obs_dim} and actions of {action_dim} entries"
+    return f"{counted(tasks, 'task')} with {sizes}"
 
 
 def _check_buffers(path: Path, entries: Mapping[str, Any], suite: Suite) -> None:

@@ -164,7 +164,7 @@ def printed(found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _span(end: Mapping[str, float]) -> str:
-    return f"{end['iqm']:,.1f} ({end['low']:,.1f} to {end['high']:,.1f})"
+    return f"{end['iqm']:z,.1f} ({end['low']:z,.1f} to {end['high']:z,.1f})"
 
 
 def pictures(comparison: Comparison) -> dict[str, dict[str, str]]:

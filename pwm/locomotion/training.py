@@ -137,7 +137,7 @@ class Run:
                 if ended or learner.steps // every > before // every:
                     self._evaluate(learner, curve, spent)
                 logger.log(learner.steps, metrics | {"seconds": spent[0], "cpu_seconds": spent[1]})
-                note = f"return {curve.means[-1]:.1f}"
+                note = f"return {curve.means[-1]:z.1f}"
                 progress.update(bar, completed=min(learner.steps, self._settings.steps), note=note)
                 periodic = iterations % self._settings.save_every == 0 and self._saves.due
                 if not ended and (signals.requested or periodic):

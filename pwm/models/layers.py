@@ -55,10 +55,15 @@ def _widened(weight: Tensor, x: Tensor) -> Tensor:
 
 
 class NormedLinear(nn.Linear):
-    """Linear, LayerNorm, then an activation (Mish unless another is given)."""
+    """Linear, LayerNorm, then an activation (Mish unless another is given).
+
+    Attributes:
+        change: what is added to the product of input and weight, given the input; None for nothing.
+    """
 
     def __init__(self, inputs: int, outputs: int, act: nn.Module | None = None) -> None:
         super().__init__(inputs, outputs)
+        self.change: nn.Module | None = None
         self.ln = nn.LayerNorm(outputs)
         self.act = act if act is not None else Mish()
 
@@ -66,10 +71,10 @@ class NormedLinear(nn.Linear):
         """(..., inputs) -> (..., outputs), of ``dtype`` if that is given and the layer is fused."""
         if isinstance(self.act, Mish | SimNorm) and runs_fused(x):
             return self._fused(x, dtype)
-        return self.act(self.ln(at_least_float32(super().forward(x))))
+        return self.act(self.ln(at_least_float32(_changed(self.change, x, super().forward(x)))))
 
     def _fused(self, x: Tensor, dtype: torch.dtype | None) -> Tensor:
-        y = F.linear(x, _widened(self.weight, x))
+        y = _changed(self.change, x, F.linear(x, _widened(self.weight, x)))
         simplex = self.act.group if isinstance(self.act, SimNorm) else 0
         flat = normed_activation(
             y.reshape(1, -1, 1, y.shape[-1]),
@@ -82,6 +87,11 @@ class NormedLinear(nn.Linear):
         return flat.view(y.shape)
 
 
+def _changed(change: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+    """A layer's product ``y`` of an input with what is added to it, if there is something."""
+    return y if change is None else y + change(x)
+
+
 def _taller(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """With zeros for further outputs, up to a multiple of 8 of them, if there are more than 8."""
     outputs = weight.shape[-2]
@@ -90,13 +100,23 @@ def _taller(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class OutputLinear(nn.Linear):
-    """Linear without activation; see :func:`side_by_side` for sizes on a GPU."""
+    """Linear without activation; see :func:`side_by_side` for sizes on a GPU.
+
+    Attributes:
+        change: as that of :class:`NormedLinear`.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.change: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         if x.is_cuda and runs_fused(x):
-            return F.linear(x, *_taller(self.weight, self.bias))[..., : self.out_features]
-        return super().forward(x)
+            y = F.linear(x, *_taller(self.weight, self.bias))[..., : self.out_features]
+        else:
+            y = super().forward(x)
+        return _changed(self.change, x, y)
 
 
 def mlp(

@@ -2,7 +2,7 @@
 
 A checkpoint on a base has in the place of a changed matrix ``<name>`` its two factors, whole the
 tensors that are small anyway, and nothing of those that are the base's. Its JSON part says where
-the base is.
+the base is. Without that, the matrices are in the checkpoint too.
 """
 
 from __future__ import annotations
@@ -71,8 +71,13 @@ def base_entry(base: Path, checkpoint: Path, scale: float) -> dict[str, Any]:
     }
 
 
+def scale_of(meta: Mapping[str, Any]) -> float:
+    """What the products of factors in a checkpoint are multiplied with."""
+    return float(meta[BASE]["scale"]) if BASE in meta else 1.0
+
+
 def on_its_base(checkpoint: Checkpoint, read: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """A checkpoint with all tensors of the group ``model``, whether or not it is on a base.
+    """A checkpoint with all tensors of the group ``model`` merged, whether or not it is on a base.
 
     Args:
         checkpoint: of a world model.
@@ -81,19 +86,18 @@ def on_its_base(checkpoint: Checkpoint, read: Callable[[Path], Checkpoint]) -> C
     Raises:
         PwmError: if the base is not there any more, or is another one.
     """
-    entry = checkpoint.meta.get(BASE)
-    if entry is None:
-        return checkpoint
-    path = _where(checkpoint.path, entry)
-    base = on_its_base(read(path), read)
-    suites = suite_from_table(base.meta["suite"]), suite_from_table(checkpoint.meta["suite"])
-    own = checkpoint.tensors["model"]
-    state = widened_state(base.tensors["model"], *suites)
+    entry, scale = checkpoint.meta.get(BASE), scale_of(checkpoint.meta)
+    state = {}
+    if entry is not None:
+        base = on_its_base(read(_where(checkpoint.path, entry)), read)
+        suites = suite_from_table(base.meta["suite"]), suite_from_table(checkpoint.meta["suite"])
+        state = widened_state(base.tensors["model"], *suites)
+    own = checkpoint.tensors.get("model", {})
     state |= {name: tensor for name, tensor in own.items() if not name.endswith(FACTORS)}
     into, out = FACTORS
     for name in [name.removesuffix(into) for name in own if name.endswith(into)]:
         weight = state[name].to(torch.float32)  # of a shipped base they may be in float16
-        state[name] = merged(weight, own[name + into], own[name + out], float(entry["scale"]))
+        state[name] = merged(weight, own[name + into], own[name + out], scale)
     return replace(checkpoint, tensors={**checkpoint.tensors, "model": state})
 
 

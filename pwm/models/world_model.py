@@ -27,9 +27,11 @@ from pwm.core.validation import (
 )
 from pwm.models.angles import angle_periods, wrapped
 from pwm.models.frozen import with_frozen_weights
+from pwm.models.grouped_weights import of_tasks
 from pwm.models.layers import SimNorm, StackedMLP, init_weights, mlp, side_by_side
 from pwm.models.low_rank import on_its_base
 from pwm.models.math import at_least_float32, bin_centers, expected_bin, symexp
+from pwm.models.policy_records import extracted_from, policies_in
 from pwm.runtime.checkpoint import Checkpoint, load_checkpoint, rebuild
 from pwm.runtime.device import resolve_device
 from pwm.runtime.grouped import member_of
@@ -304,13 +306,18 @@ def load_world_model(
     Args:
         path: a pretraining run directory (its newest whole checkpoint is taken) or one checkpoint.
         device: where it runs.
-        tasks: names; of a directory of several world models the one for these tasks is opened.
+        tasks: names; of several world models the one for these tasks is opened.
 
     Raises:
         PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
+    return model_of(of_tasks(find_world_model(member_of(Path(path), tasks)), tasks), device)
+
+
+def model_of(checkpoint: Checkpoint, device: str | torch.device) -> WorldModel:
+    """The model that a checkpoint of one is of, as :func:`load_world_model` opens it."""
     device = resolve_device(str(device))
-    checkpoint = on_its_base(find_world_model(member_of(Path(path), tasks)), find_world_model)
+    checkpoint = on_its_base(checkpoint, find_world_model)
     meta = checkpoint.meta
     model = rebuild(checkpoint.path, lambda: _described(meta), checkpoint.tensors.get("model", {}))
     return model.to(device).eval().requires_grad_(False)
@@ -342,10 +349,18 @@ def is_episodic(meta: Mapping[str, Any]) -> bool:
 
 
 def find_world_model(path: Path) -> Checkpoint:
-    """The checkpoint that :func:`load_world_model` opens, of which it may take a base beside it."""
+    """The checkpoint that :func:`load_world_model` opens, of which it may take a base beside it.
+
+    Raises:
+        PwmError: if there is none, or it is damaged.
+    """
     if (path / "checkpoints").is_dir():
         found = load_latest(path / "checkpoints", KIND, warnings.warn)
         if found is None:
             raise PwmError(f"{path} holds no whole checkpoint yet; let pretraining save one.")
         return found
+    if policies := policies_in(path):
+        source = extracted_from(policies[0])
+        wanted = f"{source}, which they are of" if source else "what pwm pretrain wrote as out="
+        raise PwmError(f"{path} holds policies, and a world model is wanted; give {wanted}.")
     return load_checkpoint(path, KIND, groups=("model",))

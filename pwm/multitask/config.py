@@ -18,6 +18,9 @@ from pwm.multitask.aggregation import make_aggregator
 SAMPLING = {"task": "task", "uniform": "task", "rows": "rows", "size": "rows"}
 """Words for how windows are drawn, and what the sampler calls it; all else draws by ``task``."""
 
+EVEN = ("task", "uniform")
+"""Balances that treat all tasks alike."""
+
 DRAWING = ("rows", "size", "progress")
 """Balances that say how often tasks are drawn."""
 

@@ -43,6 +43,8 @@ class Finetuning:
             importance of weights is measured.
         rank: of ``lora``: of the changes of each layer's weights.
         scale: of ``lora``: a factor on the changes.
+        per_task: of ``lora`` when pretraining: changes for each target by itself, trained side by
+            side, each as if it were the only target; a batch is then of each of them.
     """
 
     rate: float = 5.0
@@ -53,6 +55,7 @@ class Finetuning:
     windows: int = 64
     rank: int = 8
     scale: float = 1.0
+    per_task: bool = False
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -68,6 +71,11 @@ def require_finetuning(config: Any) -> None:
     require_choice(config, "finetune", FINETUNES)
     require_valid("finetuning", config.finetuning)
     _require_replay(config.finetune, config.replay)
+    if config.finetuning.per_task and (config.finetune != "lora" or config.replay):
+        raise PwmError(
+            "finetuning.per_task=true is of finetune=lora without replay=, where each target has "
+            f"changes of its own; finetune={config.finetune} and replay={config.replay} were given."
+        )
     if config.finetune != "none" and config.balance in DRAWING:
         raise PwmError(
             f"finetune={config.finetune} does not go with balance={config.balance}: both say how "

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pwm.models.low_rank import BASE, FACTORS, LowRankDelta, merged
+from pwm.models.stacked_deltas import StackedDeltas
+from pwm.multitask.changes import Changes
 
 
-class LowRankDeltas:
+class LowRankDeltas(Changes):
     """Changes of the weights of some layers of a model, which train in place of the weights.
 
     The model computes with the changed weights from here on, and everything in it but the changes
@@ -35,15 +37,20 @@ class LowRankDeltas:
         base: Mapping[str, Any],
         small: Collection[str],
     ) -> None:
-        self._model, self._small = model, tuple(small)
-        self.meta: dict[str, Any] = {BASE: dict(base)}
+        super().__init__(model)
+        self._small, self.meta = tuple(small), {BASE: dict(base)}
         model.requires_grad_(False)
-        self._deltas: dict[str, LowRankDelta] = {}
-        for name, layer in layers.items():
-            assert isinstance(layer.weight, Tensor)
-            delta = LowRankDelta(layer.weight.detach(), rank, float(base["scale"]))
-            parametrize.register_parametrization(layer, "weight", delta, unsafe=True)
-            self._deltas[f"{name}.weight"] = delta
+        self._deltas = {
+            f"{name}.weight": self._change(layer, rank, float(base["scale"]))
+            for name, layer in layers.items()
+        }
+
+    def _change(self, layer: nn.Module, rank: int, scale: float) -> LowRankDelta | StackedDeltas:
+        """Have a layer compute with a changed weight."""
+        assert isinstance(layer.weight, Tensor)
+        delta = LowRankDelta(layer.weight.detach(), rank, scale)
+        parametrize.register_parametrization(layer, "weight", delta, unsafe=True)
+        return delta
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint has of the model."""

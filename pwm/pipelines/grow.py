@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pwm.core.counted import counted
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.fingerprints import MadeOf, definitions
 from pwm.core.layout import BEST
@@ -109,7 +110,8 @@ def _all_solved(config: GrowConfig, rounds: Sequence[Round]) -> bool:
     if len(RoundSettings(config, rounds).solved()) < len(names):
         return False
     console.print(
-        f"Every task has reached solved={config.solved:g}; growth ends after {len(rounds)} rounds."
+        f"Every task has reached solved={config.solved:g}; growth ends after "
+        f"{counted(len(rounds), 'round')}."
     )
     return True
 

@@ -28,8 +28,9 @@ from pwm.data.windows.sampler import (
 from pwm.models.world_model import (
     ModelSize,
 )
-from pwm.multitask.config import require_whole_weights
+from pwm.multitask.config import EVEN, require_whole_weights
 from pwm.multitask.finetuning import Finetuning, require_finetuning
+from pwm.multitask.sharing import HeadSharing, require_sharing
 from pwm.pretraining.architecture import EPISODIC
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
@@ -84,7 +85,13 @@ class PretrainConfig(LearnerConfig):
         sampling: which windows are drawn more often than others.
         suite: the tasks to train on, by default all of ``data`` (that ``init`` knows).
         groups: one world model for each of so many groups of tasks, by embodiment, or for each
-            group in a file that ``pwm analyze`` wrote; they share ``steps`` by their tasks.
+            group in a file that ``pwm analyze`` wrote; they share ``steps`` by their tasks. With
+            ``sharing`` other than ``hard`` there is one world model, and heads differ by group.
+        sharing: what the tasks share of one world model: ``hard``, all of it; ``soft``, all but
+            low-rank changes of reward head and dynamics, of which each task, or group, has its own,
+            and which are drawn towards none; ``branches``, all but the reward head, of which each
+            group has its own.
+        heads: what ``sharing`` depends on.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
         batch_size: windows of an update, over all ranks and passes.
         accumulate: passes in which each rank goes through its share of the windows before it takes
@@ -102,7 +109,7 @@ class PretrainConfig(LearnerConfig):
             ``switch``, as they are left out at once; ``adaptive``, those units alone that matter
             more for the targets than for others; ``lora``, low-rank changes of all layers, which
             are saved as a small file on ``init``. ``none`` trains on all tasks alike.
-        target: the tasks to fine-tune for.
+        target: the tasks to fine-tune for; ``all`` is all that ``init`` and ``data`` have.
         replay: the share of the other tasks in the first batches; by default a half where it
             fades, and else 0.
         finetuning: what ``finetune`` depends on.
@@ -119,6 +126,8 @@ class PretrainConfig(LearnerConfig):
     freeze_encoder: bool = False
     suite: Any = None
     groups: Any = None
+    sharing: str = "hard"
+    heads: HeadSharing = field(default_factory=HeadSharing)
     seed: int = 0
     device: str = setting("auto", may_change=True)
     compile: str = "auto"
@@ -178,6 +187,7 @@ class PretrainConfig(LearnerConfig):
         if self.suite is not None:
             task_names(self.suite)
         self._require_groups()
+        require_sharing(self)
         require_output(self)
         if self.q_and_prior and self.model.num_q < 2:
             raise PwmError("q_and_prior needs model.num_q of at least 2; it draws two at a time.")
@@ -212,7 +222,8 @@ class PretrainConfig(LearnerConfig):
             )
         if self.finetune == "none":
             return
-        task_names(self.target)
+        if self.target != "all":
+            task_names(self.target)
         if self.init is None:
             raise PwmError(
                 f"finetune={self.finetune} needs a world model to start from; give it as init=."
@@ -223,6 +234,11 @@ class PretrainConfig(LearnerConfig):
             )
         if self.finetune == "lora" and self.accumulate > 1:
             raise PwmError("finetune=lora does not go with accumulate; leave one of them out.")
+        if self.finetuning.per_task and (self.balance not in EVEN or self.aggregate != "mean"):
+            raise PwmError(
+                "finetuning.per_task=true trains each target as if it were the only one, so there "
+                "is nothing to balance; leave balance and aggregate out."
+            )
 
     def _require_init(self) -> None:
         """Raise PwmError for settings that need a world model to start from, or do not fit it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -69,12 +70,17 @@ def _longest(store: EpisodeStore, task: str, bad: BadData) -> int:
 
 
 @torch.no_grad()
-def diagnose(model: WorldModel, batches: Iterable[Batch]) -> dict[str, Any]:
+def diagnose(
+    model: WorldModel,
+    batches: Iterable[Batch],
+    of_tasks: Callable[[Tensor], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, Any]:
     """Open-loop prediction quality at 1, 4 and 16 steps, as far as the windows go.
 
     Args:
         model: the world model.
         batches: windows, of one length in each batch, of some or all of the model's tasks.
+        of_tasks: where the model is called with windows (B,) of these tasks.
 
     Returns:
         ``{"steps": [...], "tasks": {name: {"latent_error": {k: x}, "reward_r2": {k: x}}}}`` where
@@ -87,8 +93,9 @@ def diagnose(model: WorldModel, batches: Iterable[Batch]) -> dict[str, Any]:
     """
     tasks = {}
     for batch in batches:
-        latents, targets, _ = roll_out(model, batch)
-        rewards = symexp(model.symlog_reward(latents[:-1], batch.action, batch.task))
+        with of_tasks(batch.task):
+            latents, targets, _ = roll_out(model, batch)
+            rewards = symexp(model.symlog_reward(latents[:-1], batch.action, batch.task))
         for index in batch.task.unique().tolist():
             rows = (batch.task == index).nonzero().squeeze(1)
             quality: dict[str, Any] = {

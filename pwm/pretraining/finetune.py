@@ -9,13 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pwm.core.errors import PwmError
 from pwm.data.windows.batch import Batch
+from pwm.models.grouped_weights import task_groups
 from pwm.models.low_rank import base_entry
 from pwm.models.widening import EMBEDDING, MOMENTS
 from pwm.models.world_model import WorldModel, find_world_model
 from pwm.multitask.finetuning import Finetuning
 from pwm.multitask.importance import Units, fisher, keep_only
 from pwm.multitask.low_rank import LowRankDeltas
+from pwm.multitask.stacked_low_rank import StackedLowRankDeltas
 from pwm.pretraining.learner import LearnerConfig
 from pwm.pretraining.losses import model_terms, roll_out, total_loss
 from pwm.runtime.training_checkpoints import step_name
@@ -87,15 +90,27 @@ def train_deltas(
     Args:
         model: is changed; what it computes does not.
         targets: ids of the tasks.
-        settings: rank and scale.
+        settings: rank and scale, and whether each target has changes of its own.
         base: the world model whose tensors these are, apart from embeddings, moments and padding.
         out: the run's directory.
+
+    Raises:
+        PwmError: if weights of the base differ by group of tasks.
     """
-    entry = base_entry(
-        find_world_model(base).path, out / "checkpoints" / step_name(0), settings.scale
-    )
+    found = find_world_model(base)
+    if task_groups(found.meta):
+        raise PwmError(
+            f"finetune=lora saves small changes of {base}, whose weights differ by group of tasks; "
+            "give finetune=full, or a world model whose weights all tasks share."
+        )
+    entry = base_entry(found.path, out / "checkpoints" / step_name(0), settings.scale)
     small = (EMBEDDING, *MOMENTS)
-    deltas = LowRankDeltas(model.train(), linear_layers(model), settings.rank, entry, small)
+    changed = model.train(), linear_layers(model), settings.rank, entry, small
+    deltas = (
+        StackedLowRankDeltas(*changed, targets, model.suite.names)
+        if settings.per_task
+        else LowRankDeltas(*changed)
+    )
     _train_embeddings(model, targets)
     return Ready(deltas, _frozen_q(model))
 

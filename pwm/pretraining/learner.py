@@ -17,8 +17,8 @@ from pwm.models.math import percentile_range
 from pwm.models.world_model import KIND, WorldModel
 from pwm.multitask.aggregation import make_aggregator
 from pwm.multitask.balancing import TaskBalance
+from pwm.multitask.changes import Changes
 from pwm.multitask.config import Balancing, require_balance
-from pwm.multitask.low_rank import LowRankDeltas
 from pwm.multitask.task_losses import TaskLosses, by_task
 from pwm.pretraining.losses import (
     LatentRollout,
@@ -91,7 +91,7 @@ class WorldModelLearner:
     Args:
         discount: (tasks,) per-task discounts of the Q ensemble's targets.
         accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
-        deltas: what of the model trains and is saved, if it is low-rank changes.
+        changes: what of the model trains and is saved, if that is not the model as it is.
 
     Attributes:
         skipped: () int64, updates skipped so far.
@@ -107,14 +107,13 @@ class WorldModelLearner:
         config: LearnerConfig,
         discount: Tensor,
         accelerator: Accelerator | None = None,
-        deltas: LowRankDeltas | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self.model, self.config, self.discount = model, config, discount
-        self._saved = model if deltas is None else deltas
-        self.saved_meta: dict[str, Any] = {} if deltas is None else deltas.meta
+        self.changes = changes or Changes(model)
         accelerator = accelerator or Accelerator(discount.device)
         aggregator = make_aggregator(config.aggregate)
-        if aggregator is not None or deltas is not None:  # on the host; of weights made anew
+        if aggregator is not None or changes is not None:  # on the host; of weights made anew
             accelerator = replace(accelerator, captures=False)
         self.accelerator = accelerator
         # Fewer kernels for more arithmetic: it pays where starting kernels takes the time.
@@ -133,9 +132,10 @@ class WorldModelLearner:
         )
         self._task_gradients = None
         if aggregator is not None:
-            embedding = model.task_emb.weight if model.size.task_dim else None
-            own = [p for p in self.trained if p is embedding]
-            shared = [p for p in self.trained if p is not embedding]
+            of_tasks = {model.task_emb.weight} if model.size.task_dim else set()
+            of_tasks |= {*self.changes.own}
+            own = [p for p in self.trained if p in of_tasks]
+            shared = [p for p in self.trained if p not in of_tasks]
             self._task_gradients = TaskGradients(aggregator, shared, own, tasks)
         self.losses = TaskLosses(torch.zeros(1, tasks), torch.zeros(tasks))
         self.loss_names: tuple[str, ...] = ()
@@ -192,8 +192,9 @@ class WorldModelLearner:
             The loss; its terms as metrics; the rollout it was taken on; losses by task.
         """
         config = self.config
-        rollout = roll_out(self.model, batch, frozen=self._in_two_parts)
-        terms = model_terms(self.model, batch, rollout, config.rho)
+        with self.changes.of_batch(batch.task):
+            rollout = roll_out(self.model, batch, frozen=self._in_two_parts)
+            terms = model_terms(self.model, batch, rollout, config.rho)
         if noise is not None:
             discount = self.discount[batch.task]
             terms["value"] = value_loss(self.model, batch, rollout, discount, config.rho, noise)
@@ -201,7 +202,10 @@ class WorldModelLearner:
         self.loss_names = ("loss", *(f"{name}_loss" for name in terms))
         windows = torch.stack([whole, *(term.windows.detach() for term in terms.values())])
         losses = by_task(windows, batch.task, len(self.discount))
-        return loss, {f"{k}_loss": term.mean.detach() for k, term in terms.items()}, rollout, losses
+        metrics = {f"{k}_loss": term.mean.detach() for k, term in terms.items()}
+        if (penalty := self.changes.penalty()) is not None:
+            loss, metrics = loss + penalty, metrics | {"penalty": penalty.detach()}
+        return loss, metrics, rollout, losses
 
     def _gradients(self, batch: Batch, noise: PriorNoise | None) -> Gradients:
         """Put the gradients of :meth:`_loss` in place."""
@@ -336,7 +340,7 @@ class WorldModelLearner:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
         groups = {
-            "model": self._saved.state_dict(),
+            "model": self.changes.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
             "random": {"cpu": torch.get_rng_state()},
             "skipped": {"total": self.skipped, "in_a_row": self.skipped_in_a_row},
@@ -365,7 +369,7 @@ class WorldModelLearner:
     def load(self, checkpoint: Checkpoint) -> None:
         """Restore what :meth:`tensors` gave."""
         groups = checkpoint.tensors
-        self._saved.load_state_dict(groups["model"])
+        self.changes.load_state_dict(groups["model"])
         load_optimizer_tensors(self.optimizer, groups["optimizer"])
         if self.prior_optimizer is not None:
             load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pwm.core.files import make_directory
 from pwm.data.windows.sampler import Batch
 from pwm.models.world_model import KIND, WorldModel
+from pwm.multitask.changes import Changes
 from pwm.multitask.task_losses import TaskLosses
 from pwm.pretraining.fsdp import divide
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
@@ -50,6 +51,7 @@ class ParallelLearner(WorldModelLearner):
         ranks: the processes that take part.
         passes: parts that a rank takes one after the other before each optimizer step.
         seed: of the run, for dropout.
+        changes: as for the plain learner.
     """
 
     def __init__(
@@ -61,12 +63,15 @@ class ParallelLearner(WorldModelLearner):
         ranks: Ranks,
         passes: int,
         seed: int,
+        changes: Changes | None = None,
     ) -> None:
         self._ranks, self._passes, self._seed = ranks, passes, seed
         self._sharded = ranks.parallel == "fsdp"
         self._whole_loss = _wrapped(_Loss(model, self._loss), model, discount.device, ranks)
         accelerator = replace(accelerator, captures=False)  # collectives stay out of CUDA graphs
-        super().__init__(model, config, discount, accelerator)  # of the parameters as they are now
+        super().__init__(
+            model, config, discount, accelerator, changes
+        )  # of the parameters as they are now
         self._step = 0
 
     # --- an update -------------------------------------------------------------------------------

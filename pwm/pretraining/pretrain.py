@@ -22,14 +22,17 @@ from pwm.data.windows.sampler import (
     Batch,
     WindowSampler,
 )
+from pwm.models.grouped_weights import of_group
 from pwm.models.world_model import (
     KIND,
     WorldModel,
     load_world_model,
+    model_of,
     wraps_angles,
 )
+from pwm.multitask.changes import Changes
 from pwm.multitask.config import sampling
-from pwm.multitask.low_rank import LowRankDeltas
+from pwm.multitask.stacked_low_rank import StackedLowRankDeltas
 from pwm.pretraining.architecture import is_to_be_episodic
 from pwm.pretraining.config import (
     PretrainConfig,
@@ -38,14 +41,17 @@ from pwm.pretraining.data_warnings import Traits, data_warnings
 from pwm.pretraining.diagnostics import held_out_windows
 from pwm.pretraining.finetune import train_all, train_deltas, train_important
 from pwm.pretraining.grouped import pretrain_groups
+from pwm.pretraining.heads import begun_heads, fingerprints, head_groups, share_heads
 from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments, widened_moments
+from pwm.pretraining.per_task_learner import PerTaskLearner
 from pwm.pretraining.surprise import prediction_errors
 from pwm.pretraining.targets import Targets
 from pwm.pretraining.training_loop import Source, train
 from pwm.runtime.acceleration import Acceleration
 from pwm.runtime.device import require_room, use_device
 from pwm.runtime.distributed import Ranks, join_ranks
+from pwm.runtime.grouped import member_of
 from pwm.runtime.inputs import inputs_made_of
 from pwm.runtime.run_dir import open_run
 from pwm.runtime.training_checkpoints import list_steps, load_latest, require_same_data
@@ -54,7 +60,7 @@ from pwm.runtime.training_checkpoints import list_steps, load_latest, require_sa
 def pretrain(config: PretrainConfig) -> Path:
     """Train a world model as configured, going on from the newest checkpoint if there is one.
 
-    With ``groups``, one per group of tasks.
+    With ``groups``, one per group of tasks, unless groups share all but some heads of it.
 
     Returns:
         The run directory, which :func:`load_world_model` opens.
@@ -64,7 +70,7 @@ def pretrain(config: PretrainConfig) -> Path:
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
     with join_ranks(config) as ranks:
-        if config.groups is None:
+        if config.groups is None or config.sharing != "hard":
             _pretrain(config, ranks)
         else:
             pretrain_groups(config, ranks, _pretrain)
@@ -106,6 +112,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             memory=int(config.data_memory * 2**30), bad=bad, share=(ranks.rank, ranks.size),
             terminations=episodic,
         )  # fmt: skip
+        groups = head_groups(config, sampler.tasks)
         held_out = held_out_windows(store, suite, config.seed, device, names, bad, episodic)
         build = partial(
             WorldModel, config.model, suite, config.q_and_prior, config.normalize_obs,
@@ -128,7 +135,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
     with ExitStack() as held:
         with ranks.raise_together():
             if ranks.main:
-                made_of = inputs_made_of(config) | definitions(suite)
+                made_of = inputs_made_of(config) | definitions(suite) | fingerprints(groups)
                 # Checkpoints name their data themselves.
                 named = [name for name in made_of if name != "data="]
                 settled = named if list_steps(out / "checkpoints") else []
@@ -139,8 +146,10 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
             model.freeze_encoder()
         with ranks.raise_together():
             targets = None if config.finetune == "none" else Targets(config, sampler)
-        deltas = None if targets is None else _made_ready(model, targets, config, device, ranks)
-        learner = _learner(model, config, device, ranks, deltas)
+        changes: Changes | None = share_heads(model, groups, config)
+        if targets is not None:
+            changes = _made_ready(model, targets, config, device, ranks)
+        learner = _learner(model, config, device, ranks, changes)
         with ranks.raise_together():
             start = _restore_or_begin(learner, store, config, bad)
         if start >= config.steps and ranks.main:
@@ -171,8 +180,14 @@ def _episode_weights(
 def _given(config: PretrainConfig, device: torch.device | str) -> WorldModel:
     """The world model of ``init``, of several that for the tasks to train on."""
     assert config.init is not None
-    names = None if config.suite is None else task_names(config.suite)
-    return load_world_model(config.init, device, names)
+    if config.sharing != "hard" and (begun := begun_heads(config)) is not None:
+        return model_of(of_group(begun, 0), device)
+    return load_world_model(config.init, device, _names_of(config))
+
+
+def _names_of(config: PretrainConfig) -> list[str] | None:
+    """The tasks to train on, if they are said."""
+    return None if config.suite is None else list(task_names(config.suite))
 
 
 def _built(build: Callable[[], WorldModel], ranks: Ranks) -> WorldModel:
@@ -191,7 +206,7 @@ def _made_ready(
     config: PretrainConfig,
     device: torch.device,
     ranks: Ranks,
-) -> LowRankDeltas | None:
+) -> Changes | None:
     """Have that of a model train which ``finetune`` says."""
     if config.finetune not in ("adaptive", "lora"):
         return train_all(model).deltas
@@ -207,7 +222,7 @@ def _made_ready(
         windows = targets.windows(config.finetuning.windows)
         ready = train_important(model, targets.ids, windows, config.finetuning, config)
     else:
-        base, out = Path(config.init), Path(config.out)
+        base, out = member_of(Path(config.init), _names_of(config)), Path(config.out)
         ready = train_deltas(model, targets.ids, config.finetuning, base, out)
     for line in ready.lines:
         console.print(line, soft_wrap=True)
@@ -219,18 +234,20 @@ def _learner(
     config: PretrainConfig,
     device: torch.device,
     ranks: Ranks,
-    deltas: LowRankDeltas | None,
+    changes: Changes | None,
 ) -> WorldModelLearner:
     discount = torch.tensor([task.discount for task in model.suite], device=device)
     accelerator = Acceleration(config.compile, config.precision).prepare(device)
+    if isinstance(changes, StackedLowRankDeltas):
+        return PerTaskLearner(model, config, discount, accelerator, changes)
     if ranks.parallel is None and config.accumulate == 1:
-        return WorldModelLearner(model.to(device), config, discount, accelerator, deltas)
+        return WorldModelLearner(model.to(device), config, discount, accelerator, changes)
     from pwm.pretraining.parallel_learner import ParallelLearner
 
     if ranks.parallel != "fsdp":
         model = model.to(device)
     return ParallelLearner(
-        model, config, discount, accelerator, ranks, config.accumulate, config.seed
+        model, config, discount, accelerator, ranks, config.accumulate, config.seed, changes
     )
 
 

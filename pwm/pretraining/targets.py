@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ class Targets:
     def __init__(self, config: PretrainConfig, sampler: WindowSampler) -> None:
         self._sampler = sampler
         known = [task.name for task in sampler.tasks]
-        names = get_suite(config.target, sampler.suite).names
+        wanted = known if config.target == "all" else config.target
+        names = get_suite(wanted, sampler.suite).names
         if missing := [name for name in names if name not in known]:
             raise PwmError(
                 f"target={missing[0]} is no task that {config.init} knows and {config.data} has; "
@@ -53,13 +55,29 @@ class Targets:
                 f"{config.init} knows; give such data, or finetune=full without replay=."
             )
         self.ids = [sampler.suite.id(name) for name in names]
+        self._per_task = config.finetuning.per_task
         self._share = OthersShare(config.finetune, first, config.finetuning, config.steps)
 
     def batches(self, start: int, end: int, horizon: int) -> Iterator[Batch]:
         """The batches of some updates."""
+        if self._per_task:
+            yield from self._each(start, end, horizon)
+            return
         for first, last, others in self._share.spans(start, end):
             self._sampler.task_shares = task_shares(self._is_target, others)
             yield from self._sampler.iterate(first, last, horizon=horizon)
+
+    def _each(self, start: int, end: int, horizon: int) -> Iterator[Batch]:
+        """Batches with those side by side that each target would get as the only one."""
+        names = [task.name for task in self._sampler.tasks]
+        samplers = []
+        for task in self.ids:
+            alone = copy.copy(self._sampler)
+            target = self._sampler.suite.tasks[task].name
+            alone.task_shares = np.array([float(name == target) for name in names])
+            samplers.append(alone)
+        for step in range(start, end):
+            yield joined([alone.batch(step, horizon) for alone in samplers])
 
     def windows(self, count: int) -> Windows:
         """So many windows of the targets, and of the others if they have data."""

@@ -135,7 +135,7 @@ def _save(
             )
     meta = {
         **model_meta(learner.model), "config": resolved_config(config), "data": digest,
-        **learner.saved_meta,
+        **learner.changes.meta,
     }  # fmt: skip
     learner.save(out / "checkpoints", step, meta, config.keep_last)
 
@@ -144,6 +144,7 @@ def _write_diagnostics(
     learner: WorldModelLearner, held_out: list[Batch], out: Path, step: int, ranks: Ranks
 ) -> None:
     with learner.whole_weights():
-        report = {"step": step, **diagnose(learner.model, held_out)}
+        found = diagnose(learner.model, held_out, learner.changes.of_tasks)
+    report = {"step": step, **found}
     if ranks.main:
         write_atomically(out / "diagnostics.json", json.dumps(report, indent=1).encode())

@@ -146,7 +146,7 @@ def rounds_table(rounds: Sequence[Round]) -> Table:
         table.add_column(str(entry.number), justify="right")
     for name in rounds[0].tasks:
         scores = (entry.tasks[name].normalized_score for entry in rounds)
-        table.add_row(name, *(f"{score:.1f}" for score in scores))
+        table.add_row(name, *(f"{score:z.1f}" for score in scores))
     table.add_section()
-    table.add_row("mean", *(f"{entry.mean_normalized_score:.1f}" for entry in rounds))
+    table.add_row("mean", *(f"{entry.mean_normalized_score:z.1f}" for entry in rounds))
     return table

@@ -60,7 +60,7 @@ def matrix_plot(
             ax.text(
                 j + 0.5,
                 i + 0.5,
-                f"{round(value, 2) + 0.0:.2f}",
+                f"{value:z.2f}",
                 ha="center",
                 va="center",
                 fontsize=8,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pwm.core.counted import counted
 from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.protocols import describe_protocols
@@ -108,7 +109,7 @@ def parts_of(tasks: Sequence[str]) -> dict[str, list[str]]:
     }
     if list(tasks) not in found.values():
         whole = set(tasks) == set(SUITES["mt80"].names)
-        found["MT80" if whole else f"all {len(tasks)} tasks"] = list(tasks)
+        found["MT80" if whole else f"all {counted(len(tasks), 'task')}"] = list(tasks)
     return found
 
 
@@ -282,4 +283,4 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _span(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f}"
+    return "-" if interval is None else f"{interval[0]:z.0f} to {interval[1]:z.0f}"

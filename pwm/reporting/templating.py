@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from pwm.core.counted import counted
 from pwm.evaluation.statistics import Interval
 
 
@@ -36,6 +37,7 @@ def _environment() -> Environment:
         fixed=_fixed,
         span=_span,
         percent=_percent,
+        counted=counted,
         duration=_duration,
         markdown_table=markdown_table,
         css=lambda colour: colour.replace("_", "-"),
@@ -50,11 +52,11 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _fixed(value: float | None, digits: int = 1) -> str:
-    return "\N{EN DASH}" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
+    return "\N{EN DASH}" if value is None or not np.isfinite(value) else f"{value:z,.{digits}f}"
 
 
 def _span(interval: Interval | None) -> str:
-    return "\N{EN DASH}" if interval is None else f"{interval[0]:,.1f} to {interval[1]:,.1f}"
+    return "\N{EN DASH}" if interval is None else f"{interval[0]:z,.1f} to {interval[1]:z,.1f}"
 
 
 def _percent(value: float | None) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pwm.core.counted import counted
 from pwm.core.errors import PwmError
 from pwm.core.progress import console
 from pwm.core.suites import Task
@@ -281,7 +282,7 @@ class AgentsTraining:
             ended, slots = member.episodes.add(actions, steps)
             begun += [(member, slot) for slot in slots]
             if ended:
-                told = f"{member.task.name}: return {sum(ended[-1].reward):.0f}"
+                told = f"{member.task.name}: return {sum(ended[-1].reward):z.0f}"
             self._rate.add(len(actions))
         self._replay.add([member.number for member in active], place, np.array(rows))
         if told:  # once for all: of updates in no time a bar would make a rate without meaning
@@ -319,7 +320,8 @@ def _require_room(tasks: int, capacity: int, sizes: tuple[int, int], device: tor
     needed = 4 * tasks * capacity * row_width(*sizes)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     replays = (
-        f"the replays of {tasks} tasks, {capacity:,} steps each, take {needed / 2**30:,.2f} GiB"
+        f"the replays of {counted(tasks, 'task')}, {capacity:,} steps each, take "
+        f"{needed / 2**30:,.2f} GiB"
     )
     if needed > free:
         raise PwmError(

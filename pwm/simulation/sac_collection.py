@@ -79,7 +79,7 @@ class _TrainingJobs:
         """Whether to go on, for workers that report how many episodes of a job they have made."""
         for job, (episodes, episode_return) in reports:
             self._of_job[job] = episodes
-            note = f"{self._under_way[job]}: return {episode_return:.0f}"
+            note = f"{self._under_way[job]}: return {episode_return:z.0f}"
             self._show(completed=self._ended + sum(self._of_job.values()), note=note)
         return [self._signals.requested is None] * len(reports)
 

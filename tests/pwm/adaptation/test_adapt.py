@@ -10,6 +10,7 @@ import torch
 
 from pwm.adaptation.adapt import adapt
 from pwm.adaptation.config import AdaptConfig
+from pwm.adaptation.errors import error_table
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite, Task
@@ -22,6 +23,15 @@ from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.normalization import observation_moments
 from pwm.runtime.checkpoint import load_checkpoint
 from pwm.runtime.training_checkpoints import list_steps
+
+
+def test_the_table_of_errors_counts_one_and_has_no_negative_zero():
+    errors = {"walker-run": {"loss": -1e-9, "latent_error": {"1": 0.5}, "reward_r2": {"1": -1e-4}}}
+    table = error_table({"start": errors}, {"before": errors})
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[0] == ["walker-run", "1 old task, mean"]
+    assert [column[0] for column in cells[2:]] == ["0.000", "0.500", "0.000"]
+
 
 ROBOT = Task("robot", "gymnasium", 8, 3, 30, 1, "Robot-v0", "{}", 0.0, 1.0)
 

@@ -50,7 +50,7 @@ def test_short_episodes_that_did_not_end_by_themselves_are_pieces(tmp_path, task
 def test_pieces_have_no_score_and_whole_episodes_have_one(tmp_path):
     source = {"made_by": "a logger"}
     pieces = store(tmp_path / "a", SMALL, source, episode(SMALL, 12), episode(SMALL, 20))
-    assert unscorable(pieces, SMALL) == "1 episodes (of fewer than 20 steps, and not terminated)"
+    assert unscorable(pieces, SMALL) == "1 episode (of fewer than 20 steps, and not terminated)"
     whole = store(tmp_path / "b", SMALL, source, episode(SMALL, 20))
     assert unscorable(whole, SMALL) is None
     for name, trusted in (("c", {"made_by": "pwm collect"}), ("d", {"whole_episodes": True})):

@@ -68,8 +68,8 @@ def test_the_world_model_beside_the_policies_is_found(policy, tmp_path):
 def test_the_world_model_that_the_record_names_comes_first(policy, tmp_path, monkeypatch):
     path = tmp_path / "policies" / TASK
     shutil.copytree(QUICK / "policies" / TASK, path)
-    made_by = {"config": {"checkpoint": str(QUICK / "world_model")}}
-    monkeypatch.setattr(predictions, "read_meta", lambda path, kind: {"made_by": made_by})
+    named = str(QUICK / "world_model")
+    monkeypatch.setattr(predictions, "extracted_from", lambda path: named)
     shutil.copytree(SHIPPED / "mt30" / "world_model", tmp_path / "world_model")
     assert world_model_of(policy, path, None).size.latent_dim == 128
 

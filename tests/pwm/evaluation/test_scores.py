@@ -26,7 +26,7 @@ from pwm.evaluation.published_scores import (
     published_columns,
 )
 from pwm.evaluation.results_csv import write_csv
-from pwm.evaluation.score_tables import print_results, results_table
+from pwm.evaluation.score_tables import fixed, print_results, results_table
 from pwm.evaluation.scores import (
     MethodScore,
     Results,
@@ -38,6 +38,10 @@ from pwm.evaluation.statistics import bootstrap_interval, iqm, iqm_interval
 
 WALKER = get_task("walker-run")
 REACH = get_task("mw-reach")
+
+
+def test_a_score_just_below_zero_is_printed_without_a_sign():
+    assert [fixed(x) for x in (-0.01, -0.06, None)] == ["0.0", "-0.1", "-"]
 
 
 def small_results() -> Results:

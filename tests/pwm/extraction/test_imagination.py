@@ -5,6 +5,7 @@ import torch
 
 from pwm.core.suites import Suite, Task
 from pwm.extraction.imagination import fold, imagine_step, imagined_reward
+from pwm.models.stacked_deltas import StackedDeltas, each_with_its_own
 from pwm.models.world_model import ModelSize, WorldModel
 
 SUITE = Suite(
@@ -46,6 +47,39 @@ def test_is_the_world_model_rearranged(task_dim, ids):
     for a, b in zip(ours, torch.autograd.grad(plain, (z, action)), strict=True):
         assert a.abs().max() > 1e-3
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("parts", [["dynamics", "reward_head", "encoder"], ["reward_head"]])
+@pytest.mark.parametrize("task_dim", [4, 0])
+def test_layers_with_changes_of_each_task_are_those_of_its_own_model(task_dim, parts):
+    """Values and gradients, in float64; the rewards of several steps at once, too."""
+    model, ids = make_model(task_dim), torch.tensor([2, 0])
+    alone = [make_model(task_dim) for _ in ids]
+    for part in parts:
+        for number, layer in model.get_submodule(part).named_children():
+            outputs, inputs = layer.weight.shape
+            into, out = (torch.randn(2, *s).double() for s in ((3, inputs), (outputs, 3)))
+            layer.change = StackedDeltas(into, out, 0.3, each_with_its_own)
+            for k, own in enumerate(alone):
+                own.get_submodule(f"{part}.{number}").weight += 0.3 * out[k] @ into[k]
+    model.requires_grad_(False)
+    z = torch.rand(2, 7, 16, dtype=torch.float64, requires_grad=True)
+    action = torch.rand(2, 7, 2, dtype=torch.float64, requires_grad=True)
+    step = imagine_step(model, fold(model, ids), z, action)
+    rewards = imagined_reward(model, torch.stack([step.reward_features] * 2))
+    obs = torch.rand(2, 7, 5, dtype=torch.float64)
+    encoded = model.encode(obs, ids.unsqueeze(1))
+    ours = torch.autograd.grad(step.latent.square().sum() + rewards.sum(), (z, action))
+    for k, own in enumerate(alone):
+        task = ids[k]
+        torch.testing.assert_close(encoded[k], own.encode(obs[k], task))
+        latent, reward = (f(z[k], action[k], task) for f in (own.next, own.symlog_reward))
+        torch.testing.assert_close(step.latent[k], latent)
+        torch.testing.assert_close(rewards[:, k], torch.stack([reward] * 2))
+        total = latent.square().sum() + 2 * reward.sum()
+        for a, b in zip(ours, torch.autograd.grad(total, (z, action)), strict=True):
+            assert a[k].abs().max() > 1e-3
+            torch.testing.assert_close(a[k], b[k])
 
 
 def test_a_model_that_changes_is_folded_anew():

@@ -104,7 +104,7 @@ def test_a_file_of_2023_becomes_a_store(tmp_path, capsys):
     assert np.isnan(rows["reward"][[0, 41]]).all()
     assert not list(verify(store))
     told = printed(capsys)
-    assert "6 episodes, 246 rows from 1 files, 0 episodes skipped" in told
+    assert "6 episodes, 246 rows from 1 file, 0 episodes skipped" in told
     assert "cheetah-run 2 82" in told
     source = store.sources[f"tdmpc2/{CHUNK_2023.name}"]
     assert source["episodes"]["cheetah-run"] == 2
@@ -202,7 +202,7 @@ def test_unusable_episodes_can_be_skipped_and_are_counted(tmp_path, capsys):
     store = EpisodeStore.open(convert(config))
     assert store.count("walker-run") == 4
     assert store.sources["tdmpc2/chunk_1.pt"]["skipped"] == {"walker-run": 1}
-    assert "1 episodes skipped" in printed(capsys)
+    assert "1 episode skipped" in printed(capsys)
     config = ConvertConfig(str(source), str(tmp_path / "l"), "mt80", on_error="skip", limit=4)
     assert EpisodeStore.open(convert(config)).count("walker-run") == 4
 
@@ -592,7 +592,7 @@ def test_episodes_of_another_length_are_refused_or_skipped(tmp_path, capsys):
     assert not (tmp_path / "f").exists()
     config.on_error = "skip"
     convert(config)
-    assert "2 entries of 101 rows of 1 tasks in 2 files, 2 episodes skipped" in printed(capsys)
+    assert "2 entries of 101 rows of 1 task in 2 files, 2 episodes skipped" in printed(capsys)
 
 
 def test_terminations_are_written_if_there_are_any(tmp_path):

@@ -374,3 +374,18 @@ def test_another_suite_or_seed_does_not_go_on_with_a_run(grown, capsys, monkeypa
     monkeypatch.chdir(grown.parent)
     assert main([*WORDS, "seed=1"]) == 1
     assert "other settings (seed: 0 -> 1)" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["pretrain.groups=2"], ["pretrain.sharing=soft"]], ids=["groups", "soft"]
+)
+def test_rounds_of_world_models_that_differ_by_group(words, tmp_path):
+    """Each round goes on from those of the round before, task by task."""
+    with contextlib.chdir(tmp_path):
+        assert main([*WORDS, *words]) == 0
+    runs = [tmp_path / "run" / f"round_0{number}" / "world_model" for number in range(2)]
+    for task in TASKS:
+        before, after = (load_world_model(run, tasks=[task]).state_dict() for run in runs)
+        assert any(not torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert len(read_rounds(tmp_path / "run")) == 2

@@ -111,6 +111,32 @@ def test_extraction_from_several_world_models_is_that_from_each(toy, grouped, tm
         require_equal(*critics)
 
 
+def test_policies_are_valued_in_the_latents_of_their_own_world_models(toy, grouped, tmp_path):
+    policies = tmp_path / "policies"
+    assert main(toy.extract(grouped, policies, "learner.iterations=1")) == 0
+    words = ["estimate", f"policies={policies}", f"data={toy.data}", "device=cpu"]
+    words += ["estimate.features=8", "estimate.rows=100"]
+
+    def estimated(checkpoint: Path, *more: str) -> dict[str, dict]:
+        out = tmp_path / checkpoint.name
+        assert main([*words, f"checkpoint={checkpoint}", f"out={out}", *more]) == 0
+        return json.loads((out / "estimates.json").read_bytes())["tasks"]
+
+    found = estimated(grouped)
+    for number, name in enumerate(toy.tasks):
+        assert found[name] == estimated(grouped / f"group_{number:02d}", f"tasks={name}")[name]
+
+
+def test_policies_in_the_place_of_a_world_model_are_named(toy, grouped, tmp_path):
+    policies = tmp_path / "policies"
+    assert main(toy.extract(grouped, policies, "learner.iterations=1")) == 0
+    for path in (policies, policies / toy.tasks[0]):
+        analysis = AnalyzeConfig(str(path), str(toy.data), str(tmp_path / "a"), device="cpu")
+        for call in (partial(analyze, analysis), partial(load_world_models, path)):
+            with pytest.raises(PwmError, match=f"a world model is wanted; give {grouped}"):
+                call()
+
+
 def test_what_a_policy_is_made_of_is_its_own_world_model(toy, grouped, tmp_path):
     @dataclasses.dataclass
     class Settings:

@@ -28,6 +28,11 @@ BALANCED = {
     "gradnorm": [*WITH_Q, "balance=gradnorm", "steps=4"],
     "aggregated": ["balance=dwa", "balancing.period=1", "aggregate=upgrad", "steps=4"],
 }
+SHARING = {
+    "soft": ["sharing=soft", "steps=4"],
+    "branches": ["sharing=branches", "groups=2", "steps=4"],
+}
+GROUPED = ["groups=2", "steps=4"]
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -76,7 +81,7 @@ def plain(toy, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("plain")
     assert main(toy.pretrain(directory / "with_q", *WITH_Q)) == 0
     assert main(toy.pretrain(directory / "bfloat16", *IN_BFLOAT16, "accumulate=2")) == 0
-    for name, words in BALANCED.items():
+    for name, words in {**BALANCED, **SHARING, "grouped": GROUPED}.items():
         assert main(toy.pretrain(directory / name, *words)) == 0
     assert main(toy.pretrain(directory / "begun", *WITH_Q, "lr=0", "lr_final=0", "steps=1")) == 0
     return directory
@@ -94,6 +99,8 @@ def by_ranks(toy, plain, tmp_path_factory) -> Path:
         "ddp_bfloat16": [*IN_BFLOAT16],
         "begun": [*WITH_Q, "lr=0", "lr_final=0", "steps=1", "parallel=fsdp"],
         **BALANCED,
+        **SHARING,
+        "grouped": GROUPED,
     }
     mistakes = {
         "indivisible": ["batch_size=6", "accumulate=2"],
@@ -123,6 +130,23 @@ def test_two_ranks_balance_tasks_as_one_does(name, plain, by_ranks):
     assert last["reacher-easy/weight"] != last["pendulum-swingup/weight"]
     assert_same_curves(by_ranks / name, plain / name, tolerance=1e-4)
     assert_same_state(by_ranks / name, plain / name)
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_two_ranks_share_heads_as_one_does(name, plain, by_ranks):
+    assert_same_curves(by_ranks / name, plain / name, tolerance=1e-4)
+    assert_same_state(by_ranks / name, plain / name)
+
+
+def test_two_ranks_train_a_world_model_per_group_as_one_does(plain, by_ranks):
+    for group in ("group_00", "group_01"):
+        ours, theirs = (run / "grouped" / group for run in (by_ranks, plain))
+        assert_same_curves(ours, theirs, tolerance=1e-4)
+        assert_same_state(ours, theirs)
+    ours, theirs = (
+        json.loads((run / "grouped" / "diagnostics.json").read_bytes()) for run in (by_ranks, plain)
+    )
+    assert ours["tasks"].keys() == theirs["tasks"].keys() and ours["step"] == theirs["step"] == 4
 
 
 @pytest.mark.slow

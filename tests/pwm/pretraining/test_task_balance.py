@@ -6,36 +6,22 @@ import dataclasses
 
 import pytest
 import torch
+from three_tasks import CONFIG, SIZE, SUITE, make_batch
 from torch import Tensor
 
 from pwm.core.errors import PwmError
-from pwm.core.suites import Suite, Task
 from pwm.data.windows.batch import Batch
-from pwm.models.world_model import KIND, ModelSize, WorldModel, model_meta
+from pwm.models.world_model import KIND, WorldModel, model_meta
 from pwm.multitask.aggregation import Aggregator
 from pwm.multitask.config import Balancing
 from pwm.pretraining.config import PretrainConfig
-from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
+from pwm.pretraining.learner import WorldModelLearner
 from pwm.pretraining.losses import LossWeights
 from pwm.pretraining.parallel_learner import ParallelLearner
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pwm.runtime.distributed import Ranks
 
-SUITE = Suite(
-    "three",
-    (
-        Task("narrow", "dmcontrol", 3, 1, 20),
-        Task("wide", "metaworld", 5, 2, 20),
-        Task("other", "metaworld", 4, 2, 20),
-    ),
-)
-SIZE = ModelSize(
-    encoder_dim=16, mlp_dim=16, latent_dim=16, task_dim=4, num_q=3, num_bins=11, dropout=0.0
-)
-CONFIG = LearnerConfig(
-    steps=100, lr=1e-3, warmup=0, balancing=Balancing(lr=0.05, period=2, smoothing=0.5)
-)
 WEIGHTED = ("uncertainty", "gradnorm", "dwa")
 WAYS = [{"balance": name} for name in (*WEIGHTED, "progress")]
 WAYS += [{"aggregate": "pcgrad"}, {"balance": "dwa", "aggregate": "upgrad"}]
@@ -59,16 +45,6 @@ def make_learner(
         return WorldModelLearner(model, config, discount)
     accelerator = Accelerator(torch.device("cpu"))
     return ParallelLearner(model, config, discount, accelerator, Ranks(), passes, seed=0)
-
-
-def make_batch(seed: int = 0, size: int = 12) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    task = torch.randint(3, (size,), generator=generator)
-    task[:3] = torch.arange(3)
-    obs = torch.randn(4, size, 5, generator=generator)
-    action = torch.rand(3, size, 2, generator=generator) * 2 - 1
-    reward = torch.randn(3, size, generator=generator) * (1 + task)
-    return Batch(obs, action, reward, task)
 
 
 def train(learner: WorldModelLearner, first: int, end: int) -> list[dict[str, float]]:
