@@ -1,4 +1,4 @@
-"""Settings of a run: presets composed once for all runs that choose them, the rest set on a copy."""
+"""Settings of a run: presets composed once for all runs that choose them, others set on a copy."""
 
 from __future__ import annotations
 
