@@ -206,9 +206,8 @@ class Schema:
         Raises:
             HydraException, OmegaConfBaseException: for words that do not fit.
         """
-        choices, settings = [], []
-        for word in words:
-            (settings if self._sets_one(word) else choices).append(word)
+        settings = [word for word in words if self._sets_one(word)]
+        choices = [word for word in words if not self._sets_one(word)]
         config = copy.deepcopy(self.presets.composed(tuple(choices)))
         for word in settings:
             override = self._parse(word)
