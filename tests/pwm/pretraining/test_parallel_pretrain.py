@@ -64,7 +64,7 @@ def assert_same_state(ours: Path, theirs: Path) -> None:
 
 
 def keep_until_saved(run: Path, copy: Path) -> Path:
-    """A copy of a finished run as it was when it was killed after the checkpoint before the last."""
+    """A copy of a finished run as one that was killed after its last checkpoint but one."""
     shutil.copytree(run, copy)
     for path in list_steps(copy / "checkpoints"):
         if path.name > f"step_{SAVED:09d}":
