@@ -29,7 +29,6 @@ from pwm.pipelines.jobs import KINDS, Jobs, job_specs
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
 from pwm.runtime.training_checkpoints import list_steps
 
-
 FEW = "learner.iterations=2"  # where it does not matter what is learned
 
 
