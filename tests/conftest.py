@@ -41,6 +41,14 @@ def _imports_are_no_garbage():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _disks_are_not_waited_for():
+    """What was written survives processes that are killed here, and no machine loses its power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks():
     """A test leaves the global random stream and the default dtype as it found them."""

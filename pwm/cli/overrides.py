@@ -6,6 +6,7 @@ code reads. They are refused, with the nearest setting where a name is unknown.
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from hydra import compose, initialize
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -206,9 +206,20 @@ class Schema:
         Raises:
             HydraException, OmegaConfBaseException: for words that do not fit.
         """
-        self.presets.register()
-        with initialize(config_path=None, version_base="1.3"):
-            return compose(self.command, list(words))
+        settings = [word for word in words if self._sets_one(word)]
+        choices = [word for word in words if not self._sets_one(word)]
+        config = copy.deepcopy(self.presets.composed(tuple(choices)))
+        for word in settings:
+            override = self._parse(word)
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        return config
+
+    def _sets_one(self, word: str) -> bool:
+        """Whether a word gives one setting one value, and chooses no preset."""
+        override = self._parse(word)
+        chooses = override.key_or_group in self.presets.groups or override.package
+        special = override.is_add() or override.is_delete() or override.is_sweep_override()
+        return not (chooses or special or override.key_or_group.startswith("hydra"))
 
     def chosen(self, words: Sequence[str], group: str) -> str | None:
         """The preset that the words choose of a group; None if they choose none."""

@@ -15,8 +15,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pwm.core.renamed_settings import Renames, with_current_names
 from pwm.core.settings import Choices, block_type
@@ -29,6 +30,7 @@ _QUIET = {"output_subdir": None, "run": {"dir": "."}, "job": {"chdir": False}}
 _NO_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
 
 _registered: list[Presets] = []  # of whichever command was last
+_composed: dict[tuple[Presets, tuple[str, ...]], tuple[list[Preset], DictConfig]] = {}
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,19 @@ class Presets:
         chosen = [{group: name} for group, name in self.defaults.items()]
         defaults = [schema, *chosen, "_self_", *_NO_LOGGING]
         store.store(self.command, {"defaults": defaults, "hydra": _QUIET})
+
+    def composed(self, choices: tuple[str, ...]) -> DictConfig:
+        """What the command's config is with these words, to read only.
+
+        Hydra composes it once for all runs with the same choices, since that takes long.
+        """
+        found, config = _composed.get((self, choices), (None, None))
+        if config is None or found != self.found:
+            self.register()
+            with initialize(config_path=None, version_base="1.3"):
+                config = compose(self.command, list(choices))
+            _composed[self, choices] = self.found, config
+        return config
 
     def chosen(self, words: Sequence[str]) -> list[Preset]:
         """The presets that words and defaults choose."""

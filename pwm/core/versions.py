@@ -24,8 +24,9 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def git_revision() -> str | None:
-    """The revision of the checkout this code runs from, ``-dirty`` if changed; else None."""
+    """The revision of the checkout this code was loaded from, ``-dirty`` if changed; else None."""
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
         here, quiet = Path(__file__).parent, subprocess.DEVNULL

@@ -195,9 +195,11 @@ def rounds_grid(
     rows = math.ceil(len(panels) / columns)
     width, height = 150 * columns, 100 * rows
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    last = max(len(values) for lines in panels.values() for values in lines) - 1
+    margin = 0.02 * last or 0.057
     figure.subplots_adjust(28 / width, 18 / height, 0.99, 1 - 16 / height, 0.12, 0.35)
-    for ax, (title, lines) in zip(grid, panels.items(), strict=False):
+    for number, (ax, (title, lines)) in enumerate(zip(grid, panels.items(), strict=False)):
         mark = marks.get(title)
         if mark is not None:
             ax.axhline(mark, color=COLOURS["published_a"], linewidth=0.8, linestyle="--")
@@ -205,12 +207,13 @@ def rounds_grid(
             x = np.arange(len(values))
             ax.plot(x, values, color=COLOURS["extracted"], linewidth=1.1, marker="o", markersize=2)
         ax.set_title(title, fontsize=_GRID_FONT)
+        ax.set_xlim(-margin, last + margin)  # matplotlib's shared axes take quadratically long
         ax.set_ylim(-4, 104)
         ax.set_yticks([0, 50, 100])
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        ax.tick_params(labelsize=_GRID_FONT)
-    for ax in grid[len(panels) - columns : len(panels)]:  # also above a gap in the last row
-        ax.tick_params(labelbottom=True)
+        lowest = number >= len(panels) - columns  # also above a gap in the last row
+        leftmost = number % columns == 0
+        ax.tick_params(labelsize=_GRID_FONT, labelbottom=lowest, labelleft=leftmost)
     for ax in grid[len(panels) :]:
         ax.set_axis_off()
     return inline(figure, alt)

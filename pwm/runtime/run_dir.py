@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -32,6 +33,8 @@ from pwm.runtime.inputs import is_same_input
 
 _CONFIG, _RUN = "config.yaml", "run.json"
 _TASKS = ("suite", "tasks")  # settings that name tasks
+_MOST_RESOLVED = 64  # configs of which the plain data is kept
+_resolved: dict[tuple[type, str], dict[Any, Any]] = {}
 
 
 def require_output(config: Any) -> None:
@@ -114,10 +117,18 @@ def _nothing_of_mistakes(directory: Path) -> Iterator[None]:
 
 
 def resolved_config(config: Any) -> dict[Any, Any]:
-    """A structured config, or its type for the defaults, as plain data for JSON or YAML."""
-    resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(resolved, dict)
-    return resolved
+    """A structured config, or its type for the defaults, as plain data for JSON or YAML.
+
+    OmegaConf takes long over it, and a run asks for that of one config several times.
+    """
+    key = type(config), repr(config)
+    if key not in _resolved:
+        if len(_resolved) == _MOST_RESOLVED:
+            del _resolved[next(iter(_resolved))]
+        resolved = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+        assert isinstance(resolved, dict)
+        _resolved[key] = resolved
+    return copy.deepcopy(_resolved[key])
 
 
 def _check_same_run(

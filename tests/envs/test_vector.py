@@ -19,7 +19,7 @@ import envs
 from pwm.core.errors import PwmError
 from pwm.core.suites import Task
 
-MIXED = ("walker-run", "mw-reach", "pendulum-swingup")
+MIXED = ("walker-run", "mw-reach")  # one has more actions, the other more observations
 # What workers of it import is light.
 PENDULUM = Task("light", "gymnasium", 3, 1, 200, 1, "Pendulum-v1", "{}", -1500.0, 0.0)
 
@@ -33,11 +33,11 @@ def test_equals_single_environments_step_by_step_and_freezes() -> None:
     assert isinstance(vector, VectorEnv)
     assert vector.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     names = [task.name for task in vector.slot_tasks]
-    assert names == ["walker-run"] * 2 + ["mw-reach"] * 2 + ["pendulum-swingup"] * 2
-    assert vector.observation_space.shape == (6, 39)
-    assert vector.action_space.shape == (6, 6)
+    assert names == ["walker-run"] * 2 + ["mw-reach"] * 2
+    assert vector.observation_space.shape == (4, 39)
+    assert vector.action_space.shape == (4, 6)
 
-    seeds = [5, 6, 7, 8, 9, 10]
+    seeds = [5, 6, 7, 8]
     singles = [envs.make_env(name) for name in names]
     observations, infos = vector.reset(seed=seeds)
     expected = [env.reset(seed=seed)[0] for env, seed in zip(singles, seeds, strict=True)]
@@ -47,7 +47,7 @@ def test_equals_single_environments_step_by_step_and_freezes() -> None:
         for slot, one in enumerate(expected):
             np.testing.assert_array_equal(observations[slot, : one.size], one)
             assert not observations[slot, one.size :].any()
-        actions = rng.uniform(-1, 1, (6, 6)).astype(np.float32)
+        actions = rng.uniform(-1, 1, (4, 6)).astype(np.float32)
         observations, rewards, terminated, truncated, infos = vector.step(actions)
         assert observations.dtype == np.float32
         assert not terminated.any()
@@ -67,12 +67,12 @@ def test_equals_single_environments_step_by_step_and_freezes() -> None:
         assert (set(last) == {2, 3}) == (step >= 100)
 
     # Only the masked slots begin again, and they continue their own stream.
-    mask = np.array([False, False, True, False, False, False])
+    mask = np.array([False, False, True, False])
     again, _ = vector.reset(options={"reset_mask": mask})
     np.testing.assert_array_equal(again[2], singles[2].reset()[0])
     np.testing.assert_array_equal(again[~mask], observations[~mask])
     _, _, _, truncated, _ = vector.step(actions)
-    assert truncated.tolist() == [False, False, False, True, False, False]
+    assert truncated.tolist() == [False, False, False, True]
     vector.close()
 
 

@@ -92,10 +92,11 @@ def sparse_store(path: Path, task: Task, episodes: int) -> Path:
     return path
 
 
-def digests(directory: Path, pattern: str = "*") -> dict[str, str]:
-    """SHA-256 of every file below a directory whose name fits, by its path there."""
+def digests(directory: Path, *patterns: str) -> dict[str, str]:
+    """SHA-256 of all files below a directory, or of those that fit a pattern, by their paths."""
+    found = {path for pattern in patterns or ("*",) for path in directory.rglob(pattern)}
     return {
         str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob(pattern))
+        for path in sorted(found)
         if path.is_file()
     }

@@ -7,7 +7,7 @@ from roofline import Ceilings, Cost, extraction_cost, pretraining_cost
 from configs import changed
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
 
-CONFIG = ActorCriticConfig(batch_size=8, horizon=4, critic=CriticConfig(batches=2))
+CONFIG = ActorCriticConfig(batch_size=8, horizon=2, critic=CriticConfig(batches=1))
 
 
 def test_a_critic_pass_costs_its_products():
@@ -16,16 +16,16 @@ def test_a_critic_pass_costs_its_products():
         extraction_cost("1M", changed(CONFIG, critic={"iterations": passes}), 2)
         for passes in (2, 1)
     )
-    latent, samples, ensemble = 128, 2 * 4 * 8, 3
+    latent, samples, ensemble = 128, 2 * 2 * 8, 3
     layers = [(latent, 400, 2), (400, 200, 3), (200, 1, 3)]
     one_pass = sum(2 * samples * ensemble * i * o * products for i, o, products in layers)
     assert more.flops - less.flops == pytest.approx(one_pass)
 
 
 def test_costs_grow_with_the_batch_and_with_q():
-    one = pretraining_cost("1M", 4, 2, q_and_prior=False)
-    two = pretraining_cost("1M", 8, 2, q_and_prior=False)
-    with_q = pretraining_cost("1M", 4, 2, q_and_prior=True)
+    one = pretraining_cost("1M", 4, 1, q_and_prior=False)
+    two = pretraining_cost("1M", 8, 1, q_and_prior=False)
+    with_q = pretraining_cost("1M", 4, 1, q_and_prior=True)
     assert two.flops == pytest.approx(2 * one.flops)
     assert two.moved < 2 * one.moved  # weights and optimizer state are read once
     assert with_q.flops > 2 * one.flops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stores import digests
 
 import pwm
 
@@ -74,20 +74,16 @@ def stop_in(stage: str, directory: Path, signum: int) -> None:
 
 def content(run: Path) -> dict[str, str]:
     """Everything that follows from the settings: no records of time, and no commits' bounds."""
-    files = [
-        *run.glob("data/*/*.bin"),
-        *run.glob("world_model/checkpoints/step_000000600/*"),
-        *run.glob("world_model/metrics.jsonl"),
-        *run.glob("policies/**/*.safetensors"),
-        *run.glob("policies/groups/*/metrics.jsonl"),
-    ]
-    digests = {
-        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name != "checkpoint.json"  # it names the commits of the data
-    }
+    files = digests(
+        run,
+        "data/*/*.bin",
+        "world_model/checkpoints/step_000000600/*.safetensors",
+        "world_model/metrics.jsonl",
+        "policies/**/*.safetensors",
+        "policies/groups/*/metrics.jsonl",
+    )
     results = json.loads((run / "results.json").read_text())
-    return digests | {"results": json.dumps(results["tasks"], sort_keys=True)}
+    return files | {"results": json.dumps(results["tasks"], sort_keys=True)}
 
 
 def test_stopped_in_every_stage_it_ends_the_same(tmp_path):

@@ -28,7 +28,15 @@ def filled(case: full_disk.Case, directory: Path, seed: int) -> full_disk.Tally:
     return full_disk.try_case(case, disk, 1, log, random.Random(seed))
 
 
-@pytest.mark.parametrize("label", ["convert to=tdmpc2", "pretrain", "extract", "report"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "convert to=tdmpc2",
+        "pretrain",
+        pytest.param("extract", marks=pytest.mark.slow),  # whose checkpoints are as pretrain's
+        "report",
+    ],
+)
 def test_a_command_names_the_file_keeps_what_was_there_and_goes_on(
     label, toy, toy_world_model, tmp_path
 ):

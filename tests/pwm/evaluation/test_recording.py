@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stores import LARGE, SMALL, make_episode
+from stores import LARGE, SMALL, digests, make_episode
 
 from envs import make_env
 from pwm.core.errors import PwmError
@@ -94,10 +93,6 @@ def seeds_of(path: Path) -> dict[str, list[int]]:
     return {task.name: store.episodes(task.name)["seed"].tolist() for task in SUITE}
 
 
-def content(path: Path) -> list[str]:
-    return [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(path.glob("*/*.bin"))]
-
-
 def test_stopped_anywhere_and_played_on_the_store_is_the_same(tmp_path):
     evaluate_into(tmp_path / "whole", Leaning(), Pool(), EpisodeLog())
     assert seeds_of(tmp_path / "whole") == {task.name: list(SEEDS) for task in SUITE}
@@ -109,7 +104,7 @@ def test_stopped_anywhere_and_played_on_the_store_is_the_same(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             evaluate_into(stopped, Leaning(), Pool(jobs), log)
         evaluate_into(stopped, Leaning(), Pool(), log)
-        assert content(stopped) == content(tmp_path / "whole"), jobs
+        assert digests(stopped, "*.bin") == digests(tmp_path / "whole", "*.bin"), jobs
 
 
 def test_a_lost_log_records_nothing_twice_and_another_agent_adds_its_own(tmp_path):

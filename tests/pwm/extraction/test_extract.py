@@ -292,7 +292,7 @@ def test_a_crash_between_two_policies_is_mended(
 
 
 def test_a_real_process_is_killed_and_goes_on(toy, toy_world_model, tmp_path):
-    words = ["learner.iterations=60", "save_every=10"]
+    words = ["learner.iterations=40", "save_every=5"]
     command = toy.extract(toy_world_model, tmp_path / "parts", *words)
     process = forked_command(command, tmp_path / "log")
     checkpoints = "groups/*/checkpoints/step_*/checkpoint.json"
@@ -300,7 +300,7 @@ def test_a_real_process_is_killed_and_goes_on(toy, toy_world_model, tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert main(command) == 0
-    assert [line["step"] for line in metrics(tmp_path / "parts")] == list(range(1, 61))
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == list(range(1, 41))
     assert main(toy.extract(toy_world_model, tmp_path / "whole", *words)) == 0
     assert_same_result(tmp_path / "parts", tmp_path / "whole")
 

@@ -364,7 +364,7 @@ def test_critics_approach_their_targets():
     )
     start, noise = make_starts(CONFIG.batch_size), learner.noise()
     losses = []
-    for _ in range(100):
+    for _ in range(25):
         learner.set_progress(0)
         losses.append(learner.iteration(Inputs(start, noise))["critic_loss"])
     assert (losses[-1] < 0.3 * losses[0]).all()
@@ -706,13 +706,13 @@ def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
         PointMass(),
         SUITE.tasks,
         changed(
-            CONFIG, iterations=120, batch_size=16, horizon=8, detach_actor_input=detach,
-            optim={"actor_lr": 5e-3, "critic_lr": 5e-3}, critic={"batches": 4},
+            CONFIG, iterations=40, batch_size=16, horizon=8, detach_actor_input=detach,
+            optim={"actor_lr": 1e-2, "critic_lr": 1e-2}, critic={"batches": 4},
         ),
         seed=0,
     )  # fmt: skip
     pools = torch.rand(3, 200, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    metrics = iterate(learner, pools, 0, 120)
+    metrics = iterate(learner, pools, 0, 40)
     z = pools.clone()
     with torch.no_grad():
         for _ in range(30):
@@ -720,8 +720,8 @@ def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
     # The first task moves along one axis only.
     error = (z - learner.model.goals.unsqueeze(1))[..., :1].abs().mean((1, 2))
     assert (error < 0.15).all(), error
-    early = torch.stack([m["imagined_return"] for m in metrics[:10]]).mean(0)
-    late = torch.stack([m["imagined_return"] for m in metrics[-10:]]).mean(0)
+    early = torch.stack([m["imagined_return"] for m in metrics[:5]]).mean(0)
+    late = torch.stack([m["imagined_return"] for m in metrics[-5:]]).mean(0)
     assert (late > early + 0.5).all()
 
 

@@ -58,7 +58,7 @@ def windows(size: int, generator: torch.Generator) -> Batch:
 def learned() -> WorldModel:
     torch.manual_seed(0)
     model = WorldModel(SIZE, SUITE, episodic=True)
-    config = LearnerConfig(steps=200, lr=5e-3, lr_final=5e-4, warmup=10, encoder_lr_scale=1.0)
+    config = LearnerConfig(steps=100, lr=1e-2, lr_final=5e-4, warmup=10, encoder_lr_scale=1.0)
     learner = WorldModelLearner(model, config, torch.tensor([DISCOUNT]))
     generator = torch.Generator().manual_seed(0)
     for step in range(config.steps):

@@ -363,6 +363,7 @@ def kill_at_random_moments(source: Path, out: Path, kills: int, seed: int) -> in
     return struck
 
 
+@pytest.mark.slow  # the one above has every moment at which a file changes
 def test_killed_at_random_moments_it_goes_on_to_the_same_store(mt80_set, tmp_path):
     struck = kill_at_random_moments(mt80_set[0], tmp_path / "s", kills=3, seed=0)
     assert struck >= 1

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import itertools
 import json
 import shutil
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from short_tasks import short_tasks
+from stores import digests
 
 import pwm.pipelines.grow
 from pwm.cli.main import main
@@ -78,22 +78,20 @@ def networks(policies: Path, task: str) -> dict[str, torch.Tensor]:
 
 def content(run: Path) -> dict[str, str]:
     """Everything that follows from the settings: no records of time, and no commits' bounds."""
-    files = [
-        *run.glob("data/*/*.bin"),
-        *run.glob("round_*/episodes/*/*.bin"),
-        *run.glob("round_*/world_model/checkpoints/*/*.safetensors"),
-        *run.glob("round_*/world_model/metrics.jsonl"),
-        *run.glob("round_*/policies/*/checkpoint.json"),
-        *run.glob("round_*/policies/*/*.safetensors"),
-        *run.glob("best/*/*"),
-        *run.glob("round_*/policies/groups/*/metrics.jsonl"),
-        *run.glob("round_*/results.json"),
-        *run.glob("rounds.*"),
-        *run.glob("curves/*"),
-    ]
-    return {
-        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    return digests(
+        run,
+        "data/*/*.bin",
+        "round_*/episodes/*/*.bin",
+        "round_*/world_model/checkpoints/*/*.safetensors",
+        "round_*/world_model/metrics.jsonl",
+        "round_*/policies/*/checkpoint.json",
+        "round_*/policies/*/*.safetensors",
+        "best/*/*",
+        "round_*/policies/groups/*/metrics.jsonl",
+        "round_*/results.json",
+        "rounds.*",
+        "curves/*",
+    )
 
 
 def test_the_store_is_an_ordinary_dataset_that_tells_its_sources(grown):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,13 @@ def test_a_preset_can_run_where_what_it_reads_is_there(name):
     config.validate()
 
 
+@cache
+def steps_of_mt80() -> list[Step]:
+    return composed("grow=mt80").planned_steps()
+
+
 def test_mt80_is_grown_as_its_page_says():
-    growths = [
-        step.config for step in composed("grow=mt80").planned_steps() if step.command == "grow"
-    ]
+    growths = [step.config for step in steps_of_mt80() if step.command == "grow"]
     assert [(Path(g.out).name, g.rounds) for g in growths] == [
         ("begun", 1), ("begun", 2), *(("grown", number) for number in range(1, 7)),
     ]  # fmt: skip
@@ -119,9 +123,7 @@ def test_mt80_is_grown_as_its_page_says():
 
 
 def test_agents_of_mt80_begin_with_the_episodes_that_were_planned():
-    collections = [
-        s.config for s in composed("grow=mt80").planned_steps() if s.command == "collect"
-    ]
+    collections = [step.config for step in steps_of_mt80() if step.command == "collect"]
     planned = set()
     for config in collections:
         if config.behaviour == "mpc":

@@ -29,6 +29,8 @@ from pwm.pipelines.jobs import KINDS, Jobs, job_specs
 from pwm.runtime.checkpoint import is_checkpoint, load_checkpoint
 from pwm.runtime.training_checkpoints import list_steps
 
+FEW = "learner.iterations=2"  # where it does not matter what is learned
+
 
 def jobs_of(words: list[str], tasks: str, *more: str, setting: str = "tasks") -> list[str]:
     """The command with a job for each of the tasks."""
@@ -86,7 +88,7 @@ def test_gathered_policies_are_a_run_that_one_process_goes_on_with(toy, toy_worl
 
 
 def test_a_done_job_is_not_begun_again_and_another_task_joins(toy, toy_world_model, tmp_path):
-    words = toy.extract(toy_world_model, tmp_path, "group_size=1")
+    words = toy.extract(toy_world_model, tmp_path, FEW)
     first, second = toy.tasks
     assert main(jobs_of(words, first)) == 0
     before = read_record(tmp_path / "jobs" / first)
@@ -97,7 +99,7 @@ def test_a_done_job_is_not_begun_again_and_another_task_joins(toy, toy_world_mod
 
 
 def test_other_settings_in_the_same_place_are_refused(toy, toy_world_model, tmp_path, capsys):
-    words = toy.extract(toy_world_model, tmp_path)
+    words = toy.extract(toy_world_model, tmp_path, FEW)
     assert main(jobs_of(words, toy.tasks[0])) == 0
     assert main(jobs_of(words, toy.tasks[1], "seed=3")) == 1
     assert "seed: 0 -> 3" in capsys.readouterr().err
@@ -109,7 +111,8 @@ def test_other_settings_in_the_same_place_are_refused(toy, toy_world_model, tmp_
 
 
 def test_a_list_of_tasks_is_one_job(toy, toy_world_model, tmp_path):
-    assert main(jobs_of(toy.extract(toy_world_model, tmp_path), f"[{','.join(toy.tasks)}]")) == 0
+    words = toy.extract(toy_world_model, tmp_path, FEW)
+    assert main(jobs_of(words, f"[{','.join(toy.tasks)}]")) == 0
     ((job, record),) = read_records(tmp_path).items()
     assert job.name.startswith("2-tasks-")
     assert tuple(record.tasks) == toy.tasks
@@ -174,7 +177,7 @@ def test_the_gathered_table_is_that_of_one_process(clones, toy, one, tmp_path):
 
 def test_a_failed_job_is_told_of_while_others_are_done(toy, toy_world_model, tmp_path, capsys):
     good, bad = toy.tasks[0], "walker-run"  # which the world model does not know
-    words = toy.extract(toy_world_model, tmp_path)
+    words = toy.extract(toy_world_model, tmp_path, FEW)
     assert main(jobs_of(words, f"{bad},{good}")) == 1
     assert "1 of 2 jobs are not done. What they printed is in" in capsys.readouterr().err
     assert states(tmp_path) == {bad: FAILED, good: DONE}
@@ -200,7 +203,7 @@ def test_a_job_that_runs_elsewhere_is_left_alone(
     first, second = toy.tasks
     job = tmp_path / "jobs" / first
     job.mkdir(parents=True)
-    command = jobs_of(toy.extract(toy_world_model, tmp_path), f"{first},{second}")
+    command = jobs_of(toy.extract(toy_world_model, tmp_path, FEW), f"{first},{second}")
     with DirectoryLock(job):
         replace(jobs_module.JobRecord("extract", first, [first])).begun({}).write(job)
         assert main(command) == 1
@@ -245,7 +248,7 @@ def test_a_signal_stops_the_job_and_begins_no_other(
 
 
 def test_several_runs_of_their_own_are_no_jobs(toy, toy_world_model, tmp_path):
-    words = toy.extract(toy_world_model, tmp_path, f"tasks=[{toy.tasks[1]}]")
+    words = toy.extract(toy_world_model, tmp_path, f"tasks=[{toy.tasks[1]}]", FEW)
     assert main([*words, "-m", "seed=0,1", f"out={tmp_path}/${{seed}}"]) == 0
     assert all(is_checkpoint(tmp_path / str(seed) / toy.tasks[1]) for seed in (0, 1))
 

@@ -18,10 +18,13 @@ from pwm.runtime.training_checkpoints import list_steps
 
 pytestmark = pytest.mark.timeout(900)  # nearly all of it in the first test, which makes the runs
 
-STEPS = 22
-WITH_Q = ("q_and_prior=true", "model.num_q=3", "model.dropout=0", f"steps={STEPS}", "keep_last=9")
+STEPS, SAVED = 6, 4  # updates, and those of the checkpoint before the last; horizons grow between
+WITH_Q = (
+    "q_and_prior=true", "model.num_q=3", "model.dropout=0", f"steps={STEPS}", "keep_last=9",
+    "save_every=2",
+)  # fmt: skip
 BFLOAT16_TOLERANCE = 2e-2  # some digits of its losses, and where roundings of weights differ
-IN_BFLOAT16 = (*WITH_Q, "precision=bfloat16", "steps=12")
+IN_BFLOAT16 = (*WITH_Q, "precision=bfloat16")
 
 
 BALANCED = {
@@ -65,13 +68,13 @@ def assert_same_state(ours: Path, theirs: Path) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def keep_until(run: Path, copy: Path, step: int) -> Path:
-    """A copy of a finished run as it was when it was killed after a checkpoint."""
+def keep_until_saved(run: Path, copy: Path) -> Path:
+    """A copy of a finished run as one that was killed after its last checkpoint but one."""
     shutil.copytree(run, copy)
     for path in list_steps(copy / "checkpoints"):
-        if path.name > f"step_{step:09d}":
+        if path.name > f"step_{SAVED:09d}":
             shutil.rmtree(path)
-    assert list_steps(copy / "checkpoints")[-1].name == f"step_{step:09d}"
+    assert list_steps(copy / "checkpoints")[-1].name == f"step_{SAVED:09d}"
     return copy
 
 
@@ -91,7 +94,7 @@ def plain(toy, tmp_path_factory) -> Path:
 def by_ranks(toy, plain, tmp_path_factory) -> Path:
     """Runs of two ranks, each a directory."""
     directory = tmp_path_factory.mktemp("by_ranks")
-    keep_until(plain / "with_q", directory / "fsdp_begun_by_one", 20)
+    keep_until_saved(plain / "with_q", directory / "fsdp_begun_by_one")
     runs = {
         "ddp_with_q": [*WITH_Q],
         "fsdp_with_q": [*WITH_Q, "parallel=fsdp"],
@@ -152,7 +155,7 @@ def test_two_ranks_train_a_world_model_per_group_as_one_does(plain, by_ranks):
 @pytest.mark.slow
 def test_the_other_ways_of_two_ranks(toy, plain, tmp_path):
     """Without Q, and what one process began, and bfloat16 with weights that are cast on the way."""
-    keep_until(plain / "with_q", tmp_path / "ddp_begun_by_one", 20)
+    keep_until_saved(plain / "with_q", tmp_path / "ddp_begun_by_one")
     without_q = [f"steps={STEPS}"]
     runs = {
         "ddp": without_q,
@@ -198,7 +201,7 @@ def test_what_one_process_began_ranks_finish(plain, by_ranks):
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_what_ranks_began_one_process_finishes(parallel, toy, plain, by_ranks, tmp_path):
-    run = keep_until(by_ranks / f"{parallel}_with_q", tmp_path / "run", 20)
+    run = keep_until_saved(by_ranks / f"{parallel}_with_q", tmp_path / "run")
     (half,) = list_steps(run / "checkpoints")[-1:]
     shards = list(half.glob("shard-*.safetensors"))
     assert len(shards) == (2 if parallel == "fsdp" else 0)
@@ -212,7 +215,7 @@ def test_what_ranks_began_one_process_finishes(parallel, toy, plain, by_ranks, t
 def test_a_damaged_shard_is_found_and_the_checkpoint_before_taken(
     how, toy, plain, by_ranks, tmp_path, capsys
 ):
-    run = keep_until(by_ranks / "fsdp_with_q", tmp_path / "run", 20)
+    run = keep_until_saved(by_ranks / "fsdp_with_q", tmp_path / "run")
     shard = sorted(list_steps(run / "checkpoints")[-1].glob("shard-*"))[1]
     if how == "torn":
         shard.write_bytes(shard.read_bytes()[:-1])

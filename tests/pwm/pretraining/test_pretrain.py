@@ -305,23 +305,23 @@ def lines(file: Path) -> int:
 
 
 def test_a_real_process_is_stopped_then_killed_and_goes_on(toy, tmp_path):
-    words, parts = ["steps=200", "save_every=20"], tmp_path / "parts"
+    words, parts = ["steps=100", "save_every=10"], tmp_path / "parts"
     process = forked_command(toy.pretrain(parts, *words), tmp_path / "log")
-    process.wait_until(lambda: lines(parts / "metrics.jsonl") >= 25)
+    process.wait_until(lambda: lines(parts / "metrics.jsonl") >= 12)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     assert "the same command goes on from there" in process.printed
     assert "Traceback" not in process.printed
 
     process = forked_command(toy.pretrain(parts, *words), tmp_path / "log")
-    process.wait_until(lambda: lines(parts / "metrics.jsonl") >= 70)
+    process.wait_until(lambda: lines(parts / "metrics.jsonl") >= 30)
     process.kill()
     assert process.wait() == -signal.SIGKILL
 
     assert main(toy.pretrain(parts, *words)) == 0
-    assert metric_steps(parts) == list(range(1, 201))
+    assert metric_steps(parts) == list(range(1, 101))
     assert main(toy.pretrain(tmp_path / "whole", *words)) == 0
-    assert final_checkpoint(parts, 200) == final_checkpoint(tmp_path / "whole", 200)
+    assert final_checkpoint(parts, 100) == final_checkpoint(tmp_path / "whole", 100)
     for name in ("metrics.jsonl", "diagnostics.json"):
         assert (parts / name).read_text() == (tmp_path / "whole" / name).read_text()
 

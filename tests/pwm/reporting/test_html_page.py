@@ -173,9 +173,15 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     return run, results
 
 
-def test_page_holds_every_task_and_number(quick: tuple[Path, Results]) -> None:
-    run, results = quick
-    _, page = read(run)
+@pytest.fixture(scope="module")
+def whole(quick: tuple[Path, Results]) -> tuple[str, Page]:
+    return read(quick[0])
+
+
+def test_page_holds_every_task_and_number(
+    quick: tuple[Path, Results], whole: tuple[str, Page]
+) -> None:
+    (_, results), (_, page) = quick, whole
     assert f"{results.policy.mean_normalized_score:.1f} mean normalized score" in page.text
     low, high = results.policy.mean_ci95 or (0.0, 0.0)
     assert f"95 % interval {low:.1f} to {high:.1f}" in page.text
@@ -194,8 +200,8 @@ def test_page_holds_every_task_and_number(quick: tuple[Path, Results]) -> None:
         assert f"{method.mean_normalized_score:.1f}" in page.row("Mean", CELLS), name
 
 
-def test_page_shows_published_figures_with_what_differs(quick: tuple[Path, Results]) -> None:
-    _, page = read(quick[0])
+def test_page_shows_published_figures_with_what_differs(whole: tuple[str, Page]) -> None:
+    _, page = whole
     head = next(row for row in page.rows if row[:1] == ["Task"])
     labels = ["PWM 48M mt80", "PWM 48M (H=3) mt80", "TD-MPC2 48M mt80"]
     labels += [f"{name} expert single-task" for name in ("TD-MPC2", "SAC", "DreamerV3")]
@@ -208,15 +214,15 @@ def test_page_shows_published_figures_with_what_differs(quick: tuple[Path, Resul
     assert "48M parameters" in page.text
 
 
-def test_page_shows_how_the_run_was_made(quick: tuple[Path, Results]) -> None:
-    _, page = read(quick[0])
+def test_page_shows_how_the_run_was_made(whole: tuple[str, Page]) -> None:
+    _, page = whole
     assert "1 h 2 min" in page.text and "abc123def" in page.text
     assert page.row("versions.torch", 2)[1] == "2.99.1" and page.row("a.b", 2)[1] == "1"
     assert "model: tiny steps: 3000" in page.text
 
 
-def test_page_draws_curves_diagnostics_and_data(quick: tuple[Path, Results]) -> None:
-    _, page = read(quick[0])
+def test_page_draws_curves_diagnostics_and_data(whole: tuple[str, Page]) -> None:
+    _, page = whole
     labels = [attributes["aria-label"] for attributes in page.find("svg")]
     assert all(labels)
     assert {"reward_loss while pretraining", "lr while pretraining"} <= set(labels)
@@ -229,8 +235,8 @@ def test_page_draws_curves_diagnostics_and_data(quick: tuple[Path, Results]) -> 
     assert "No data in this run" not in page.text
 
 
-def test_page_is_self_contained(quick: tuple[Path, Results]) -> None:
-    text, page = read(quick[0])
+def test_page_is_self_contained(whole: tuple[str, Page]) -> None:
+    text, page = whole
     assert not re.search(r"https?:|//[a-z]|@import|<script|<link", text.replace("data:", ""))
     for tag, attributes in page.tags:
         for key in ("src", "href", "xlink:href"):
@@ -238,8 +244,8 @@ def test_page_is_self_contained(quick: tuple[Path, Results]) -> None:
             assert value.startswith(("#", "data:")), f"{tag} {key}={value[:40]}"
 
 
-def test_page_is_accessible_and_valid(quick: tuple[Path, Results]) -> None:
-    _, page = read(quick[0])
+def test_page_is_accessible_and_valid(whole: tuple[str, Page]) -> None:
+    _, page = whole
     ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
     assert len(ids) == len(set(ids))
     for _, attributes in page.tags:
@@ -255,8 +261,8 @@ def test_page_is_accessible_and_valid(quick: tuple[Path, Results]) -> None:
     assert "width=device-width" in (page.find("meta")[1]["content"] or "")
 
 
-def test_plots_use_the_colours_of_the_page(quick: tuple[Path, Results]) -> None:
-    text, _ = read(quick[0])
+def test_plots_use_the_colours_of_the_page(whole: tuple[str, Page]) -> None:
+    text, _ = whole
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.S)
     assert drawings
     for drawing in drawings:
@@ -266,8 +272,10 @@ def test_plots_use_the_colours_of_the_page(quick: tuple[Path, Results]) -> None:
     assert used <= defined
 
 
-def test_same_run_gives_the_same_bytes(quick: tuple[Path, Results]) -> None:
-    assert read(quick[0])[0] == read(quick[0])[0]
+def test_same_run_gives_the_same_bytes(
+    quick: tuple[Path, Results], whole: tuple[str, Page]
+) -> None:
+    assert read(quick[0])[0] == whole[0]
 
 
 @pytest.mark.slow

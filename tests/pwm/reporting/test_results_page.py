@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pwm.cli.main import main
 from pwm.core.suites import SUITES, Suite, get_suite
 from pwm.evaluation.scores import MethodScore, Results, TaskScore
+from pwm.reporting.plots import rounds_grid
 from pwm.reporting.results_page import parts_of
 
 
@@ -74,6 +76,14 @@ def page(tmp_path_factory):
     ]  # fmt: skip
     assert main(words) == 0
     return directory / "RESULTS.md"
+
+
+def test_panels_of_rounds_have_one_scale_and_its_labels_at_the_edge():
+    scores = {"a": 2, "b": 3, "c": 1}
+    panels = {title: [np.linspace(10, 90, rounds)] for title, rounds in scores.items()}
+    drawing = rounds_grid(panels, {}, "scores")
+    labels = Counter(re.findall(r">(\d+)</text>", drawing))
+    assert labels == {"0": 4, "1": 3, "2": 3, "50": 1, "100": 1}
 
 
 def tables(text: str) -> list[list[list[str]]]:

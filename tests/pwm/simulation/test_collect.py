@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from faulty_env import Harm
 from forked import forked_command
+from short_tasks import short_tasks
 from stores import digests
 
 from envs import make_env
@@ -231,8 +232,9 @@ def test_settings_of_the_planner_act_and_are_told_where_they_are_not_the_default
         )  # fmt: skip
         return EpisodeStore.open(collect(config))
 
-    planned(every=2)
-    store = planned(every=1)
+    with short_tasks(["cartpole-balance"], 60):
+        planned(every=2)
+        store = planned(every=1)
     first, second = (store.episode("cartpole-balance", index) for index in range(2))
     assert first.seed == second.seed
     assert not np.array_equal(first.action, second.action)
