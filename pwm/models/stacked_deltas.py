@@ -21,7 +21,8 @@ class StackedDeltas(nn.Module):
     """G sets of changes of a weight, (outputs, inputs).
 
     Args:
-        into, out: factors (G, rank, inputs) and (G, outputs, rank).
+        into: factors (G, rank, inputs).
+        out: factors (G, outputs, rank).
         scale: a factor on the changes.
         product: says of which rows each set is.
     """

@@ -21,7 +21,11 @@ class StackedLowRankDeltas(LowRankDeltas):
     A batch of training has as many windows of each task, in the order of ``tasks``.
 
     Args:
-        model, layers, rank, base, small: as for :class:`LowRankDeltas`.
+        model: as for :class:`LowRankDeltas`.
+        layers: as for it.
+        rank: as for it.
+        base: as for it.
+        small: as for it.
         tasks: ids of the K tasks.
         names: of all tasks by id.
     """

@@ -23,7 +23,10 @@ class PerTaskLearner(WorldModelLearner):
     gradient counts as zero, and the update is skipped if all are.
 
     Args:
-        model, config, discount, accelerator: as for the plain learner.
+        model: as for the plain learner.
+        config: as for it.
+        discount: as for it.
+        accelerator: as for it.
         deltas: what trains; batches are as it says.
     """
 
