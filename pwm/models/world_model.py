@@ -311,6 +311,7 @@ def load_world_model(
     Raises:
         PwmError: if there is none, it is damaged, or torch cannot compute on the device.
     """
+    device = resolve_device(str(device))  # before anything is read
     return model_of(of_tasks(find_world_model(member_of(Path(path), tasks)), tasks), device)
 
 

@@ -201,7 +201,7 @@ def test_presets_choose_settings(words, settings, capsys):
         learner = shown["learner"]
         assert (learner["iterations"], learner["bc"]["warmup_steps"]) == (40, 12_000)
         assert learner["networks"]["actor"] == [256, 128], "those of small_data"
-    if "recipe" in words:
+    if "mixed10" in words:
         assert shown["pretrain"]["model"]["mlp_dim"] == 256
         assert shown["extract"]["learner"]["bc"]["weight"] == 0.3
 

@@ -262,5 +262,5 @@ def test_a_world_model_is_no_policy(tmp_path):
         load_policy(tmp_path)
     policy = observation_policy()
     policy.save(tmp_path / "p")
-    with pytest.raises(PwmError, match="holds a policy checkpoint, expected a world_model one"):
+    with pytest.raises(PwmError, match="holds policies, and a world model is wanted"):
         pwm.load_world_model(tmp_path / "p")
