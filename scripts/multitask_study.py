@@ -3,7 +3,7 @@
 ``python scripts/multitask_study.py runs/mt30/data runs/balance steps=20000`` pretrains a model for
 every way and seed with equally many updates of equally large batches, and reads what is written of
 held-out episodes: the R2 of rewards and the latent error at 16 steps, or as far as the windows go,
-the mean over tasks and the worst task. Further words are settings of ``pwm pretrain`` for all. It
+over tasks and of the worst task. Further words are settings of ``pwm pretrain`` for all. It
 goes on where it stopped.
 
 With ``--analysis DIR`` it compares one model for all tasks with a model per group, by each grouping
@@ -34,8 +34,8 @@ WAYS = {
 } | {name: f"aggregate={name}" for name in AGGREGATES if name != "mean"}
 WAYS |= {"soft": "sharing=soft"}
 HEADER = (
-    "way", "reward R2, mean", "reward R2, worst", "latent error, mean", "latent error, worst",
-    "seconds",
+    "way", "reward R2, median", "reward R2, mean", "reward R2, worst", "latent error, mean",
+    "latent error, worst", "seconds",
 )  # fmt: skip
 
 RANDOM = "random groups"
@@ -44,9 +44,10 @@ Row = tuple[float, ...]
 
 
 def measured(diagnostics: dict[str, Any]) -> Row:
-    """The four numbers of a diagnostics.json, at the most steps that each task has.
+    """The five numbers of a diagnostics.json, at the most steps that each task has.
 
-    Tasks whose rewards do not vary have no R2 and are left out of it.
+    Tasks whose rewards do not vary have no R2 and are left out of it; of one whose rewards hardly
+    vary it can be far below zero, and then the median says more than the mean.
     """
     tasks = diagnostics["tasks"].values()
 
@@ -55,7 +56,7 @@ def measured(diagnostics: dict[str, Any]) -> Row:
         return np.array([value for value in found if value is not None])
 
     r2, error = last("reward_r2"), last("latent_error")
-    return r2.mean(), r2.min(), error.mean(), error.max()
+    return np.median(r2), r2.mean(), r2.min(), error.mean(), error.max()
 
 
 def group_ways(analysis: Path) -> dict[str, str]:

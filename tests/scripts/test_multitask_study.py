@@ -11,9 +11,10 @@ def test_what_is_read_of_held_out_episodes():
         "a": {"latent_error": {"1": 9.0, "16": 0.2}, "reward_r2": {"1": 0.9, "16": 0.5}},
         "b": {"latent_error": {"1": 0.4, "4": 0.6}, "reward_r2": {"1": 0.1, "4": 0.7}},
         "c": {"latent_error": {"16": 0.4}, "reward_r2": {"16": None}},
+        "d": {"latent_error": {"16": 0.4}, "reward_r2": {"16": -2.1}},
     }
     found = multitask_study.measured({"tasks": tasks})
-    assert found == pytest.approx((0.6, 0.5, 0.4, 0.6))
+    assert found == pytest.approx((0.5, -0.3, -2.1, 0.4, 0.6))
 
 
 def test_the_table_has_means_and_errors_over_seeds():
