@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -525,7 +526,7 @@ def test_a_checkpoint_tells_all_that_a_resumed_run_needs(toy, toy_world_model):
     assert meta["config"]["model"]["encoder_dim"] == 16
     assert meta["data"] == json.loads((toy.data / "manifest.json").read_text())["checksum"]
     assert [task["name"] for task in meta["suite"]["tasks"]] == list(toy.tasks)
-    assert checkpoint.versions["torch"] == torch.__version__
+    assert checkpoint.versions["torch"] == version("torch")
     assert {"model", "optimizer", "random", "skipped"} <= set(checkpoint.tensors)
 
 
