@@ -105,10 +105,10 @@ def _add(merged: EpisodeStore, store: EpisodeStore, task: str) -> None:
     ):
         places = [wanted.index(word) if word in wanted else 0 for word in known]
         table[name] = np.array(places)[table[name]]
-    merged.append_records(task, _rows(store, task, table), table, behaviours)
+    merged.append_records(task, _rows(store, task), table, behaviours)
 
 
-def _rows(store: EpisodeStore, task: str, table: np.ndarray) -> Iterator[np.ndarray]:
-    total = int(table["length"].sum())
+def _rows(store: EpisodeStore, task: str) -> Iterator[np.ndarray]:
+    total = store.record(task).rows
     for start in range(0, total, _ROWS):
         yield store.rows(task, start, min(start + _ROWS, total))

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from calls import before_call, terminate
 
 from pwm.adaptation.adapt import adapt
 from pwm.adaptation.config import AdaptConfig
@@ -118,16 +118,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(config, toy, tmp_path, mon
     config.replay, config.finetuning = 0.25, Finetuning(windows=8, part=0.5)
     adapt(config)
     whole, config.out = Path(config.out), str(tmp_path / "stopped")
-    original, calls = WorldModelLearner.update, 0
-
-    def update(self, batch):
-        nonlocal calls
-        calls += 1
-        if calls in (4, 23):
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, batch)
-
-    monkeypatch.setattr(WorldModelLearner, "update", update)
+    before_call(monkeypatch, WorldModelLearner, "update", terminate, 4, 23)
     for _ in range(2):
         with pytest.raises(BaseException, match="the same command goes on from there"):
             adapt(config)

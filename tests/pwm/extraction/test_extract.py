@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from calls import before_call
 from forked import forked_command
 from rich.console import Console
 
@@ -138,16 +139,7 @@ class Killed(BaseException):
 
 def disturb(monkeypatch, iteration: int, action, method: str = "iteration") -> None:
     """Have something happen in the middle of an iteration, or of another method's call."""
-    original, calls = getattr(ActorCriticLearner, method), 0
-
-    def wrapped(self, *args):
-        nonlocal calls
-        calls += 1
-        if calls == iteration:
-            action()
-        return original(self, *args)
-
-    monkeypatch.setattr(ActorCriticLearner, method, wrapped)
+    before_call(monkeypatch, ActorCriticLearner, method, action, iteration)
 
 
 @pytest.mark.parametrize(

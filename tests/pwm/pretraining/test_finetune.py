@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from calls import before_call, terminate
 
 from pwm.cli.main import main
 from pwm.data.store import EpisodeStore
@@ -68,18 +68,9 @@ def test_what_trains_is_what_was_said(how, toy, toy_world_model, tmp_path, capsy
         assert changed == named and 0 < len(changed) < len(layers)
     model = load_world_model(tmp_path / "whole")
     assert model.suite.names == toy.tasks
-    original, calls = WorldModelLearner.update, 0
-
-    def update(self, batch):
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, batch)
-
     stopped = finetune(toy, toy_world_model, tmp_path / "stopped", how, *words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorldModelLearner, "update", update)
+        before_call(patch, WorldModelLearner, "update", terminate, 3)
         assert main(stopped) == 143
     assert main(stopped) == 0
     for name, tensor in newest(tmp_path / "stopped").items():

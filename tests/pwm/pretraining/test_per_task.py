@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from calls import before_call, terminate
 from three_tasks import CONFIG, SIZE, SUITE, make_batch
 from torch import Tensor
 
@@ -207,18 +207,9 @@ def test_a_run_of_all_goes_on_to_the_same_bits_and_opens_as_one_each(
         assert policy.encoder is not None
         for tensor_name, tensor in policy.encoder.state_dict().items():
             assert torch.equal(tensor, model.encoder.state_dict()[tensor_name])
-    original, calls = WorldModelLearner.update, 0
-
-    def update(self, batch):
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, batch)
-
     stopped = words_for(toy, toy_world_model, tmp_path / "stopped", *every)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorldModelLearner, "update", update)
+        before_call(patch, WorldModelLearner, "update", terminate, 3)
         assert main(stopped) == 143
     assert main(stopped) == 0
     for group, tensors in newest(whole).items():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from calls import before_call
 from forked import forked_command
 
 from pwm.cli.main import main
@@ -173,16 +174,7 @@ def test_a_signal_in_the_last_update_is_not_lost(
 def at_call(monkeypatch, place: str, action, call: int = 1) -> None:
     """Have something happen just before a function is called for the ``call``-th time."""
     module, _, name = place.rpartition(".")
-    original, calls = getattr(importlib.import_module(module), name), 0
-
-    def wrapped(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            action()
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(place, wrapped)
+    before_call(monkeypatch, importlib.import_module(module), name, action, call)
 
 
 @pytest.mark.parametrize(

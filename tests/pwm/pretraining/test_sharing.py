@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from calls import before_call, terminate
 from three_tasks import CONFIG, SIZE, SUITE, make_batch
 from torch import Tensor
 
@@ -254,17 +254,8 @@ def runs(toy, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("sharing", WAYS)
 def test_a_run_goes_on_to_the_same_bits(sharing, toy, runs, tmp_path, capsys):
     words = toy.pretrain(tmp_path / "out", *WAYS[sharing], "q_and_prior=true")
-    original, calls = WorldModelLearner.update, 0
-
-    def update(self, batch):
-        nonlocal calls
-        calls += 1
-        if calls == 5:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, batch)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorldModelLearner, "update", update)
+        before_call(patch, WorldModelLearner, "update", terminate, 5)
         assert main(words) == 143
     assert main(words) == 0
     ours, theirs = (
