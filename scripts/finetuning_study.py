@@ -47,7 +47,8 @@ def fine_tuned(given: argparse.Namespace, way: str, seed: int) -> tuple[dict[str
     base = given.base / f"seed_{seed}"
     if way == NONE:
         return dict.fromkeys(given.tasks, base), 0.0
-    models, seconds = {}, 0.0
+    seconds = 0.0
+    models: dict[str, Path] = {}
     for tasks in runs(way, given.tasks):
         name = tasks[0] if len(tasks) == 1 < len(given.tasks) else "all"
         out = given.out / way / f"seed_{seed}" / name
@@ -67,7 +68,7 @@ def errors(models: dict[str, Path]) -> dict[str, Any]:
 
 def score(given: argparse.Namespace, way: str, seed: int, models: dict[str, Path]) -> float:
     """The mean over tasks of extracted policies' scores."""
-    scores = {}
+    scores: dict[str, float] = {}
     for path in dict.fromkeys(models.values()):
         tasks = [task for task, own in models.items() if own == path]
         out = given.out / way / f"seed_{seed}" / "scores" / ("all" if tasks[1:] else tasks[0])

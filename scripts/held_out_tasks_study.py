@@ -91,7 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     model = pretrained(given.data, given.out / "world_model", given.tasks, given.pretrain)
     words = ["--checkpoint", str(model), *words]
     scored = ["--extract", given.extract] if given.extract is not None else []
-    store, rows, starts = EpisodeStore.open(given.new), [], []
+    store = EpisodeStore.open(given.new)
+    rows: list[list[str]] = []
+    starts: list[list[str]] = []
     for task in given.tasks:
         run = given.out / task
         cut(store, task, run, given.episodes, given.test)
