@@ -5,7 +5,8 @@ walker-run mw-push`` pretrains on all other tasks of the first store (``--pretra
 settings), cuts 5, 20 and 100 episodes of each task out of the store ``--new`` and as many as
 ``--test`` says to judge by, and has ``adapting_study.py`` compare ways on them; further words are
 what that takes. ``--brute-force 20`` then adapts with 20 episodes from the embedding of every known
-task, and says how good the automatic choice of a start was. It goes on where it stopped.
+task, or of ``--starts`` of them, and says how good the automatic choice of a start was. It goes on
+where it stopped.
 """
 
 import argparse
@@ -51,11 +52,13 @@ def cut(store: EpisodeStore, task: str, run: Path, numbers: list[int], test: int
                 copy_episodes(part, store, task, np.sort(chosen))
 
 
-def brute_force(task: str, run: Path, number: int, words: list[str]) -> list[str]:
+def brute_force(task: str, run: Path, number: int, most: int | None, words: list[str]) -> list[str]:
     """A row: losses after adapting from the automatic, best and worst start, and its rank."""
-    checkpoint = Path(words[words.index("--checkpoint") + 1])
+    chosen = adapting_study.chosen_start(run / str(number) / "full", task)
+    known = load_world_model(Path(words[words.index("--checkpoint") + 1])).suite.names
+    others = np.random.default_rng(0).permutation([name for name in known if name != chosen])
     losses = {}
-    for start in load_world_model(checkpoint).suite.names:
+    for start in (chosen, *others[:most].tolist()):
         own = run / "starts" / start
         (own / str(number)).mkdir(parents=True, exist_ok=True)
         for name in (str(number), "test"):
@@ -65,7 +68,6 @@ def brute_force(task: str, run: Path, number: int, words: list[str]) -> list[str
         given = [task, str(own), f"embedding_of={start}", *words]
         given += ["--episodes", str(number), "--ways", "full"]
         losses[start] = float(adapting_study.main(given)[1][2])
-    chosen = adapting_study.chosen_start(run / str(number) / "full", task)
     order = sorted(losses, key=lambda name: losses[name])
     middle = float(np.median(list(losses.values())))
     shown = [f"{name} {losses[name]:.3f}" for name in (chosen, order[0], order[-1])]
@@ -86,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=10, help="episodes to judge by")
     parser.add_argument("--ways", nargs="+", default=["scratch", "full"])
     parser.add_argument("--brute-force", type=int, metavar="EPISODES")
+    parser.add_argument("--starts", type=int, help="others to try, drawn at random; else all")
     parser.add_argument("--extract", help="settings of pwm extract, in one word")
     given, words = parser.parse_known_args(arguments)
     model = pretrained(given.data, given.out / "world_model", given.tasks, given.pretrain)
@@ -103,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = rows or [["task", *header]]
         rows += [[task, *row] for row in found]
         if given.brute_force is not None:
-            starts.append(brute_force(task, run, given.brute_force, words))
+            starts.append(brute_force(task, run, given.brute_force, given.starts, words))
         text = markdown_table(rows)
         if starts:
             heading = ["task", "automatic start", "best", "worst", "median", "rank"]
