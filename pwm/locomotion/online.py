@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
-from pwm.core.validation import require_at_least, require_valid
+from pwm.core.validation import require_at_least, require_share, require_valid
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs, QInputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
@@ -41,6 +41,9 @@ class OnlineConfig:
         first_steps: steps with random actions before the first iteration, all environments
             together.
         replay: transitions that are kept.
+        recent: the share of drawn windows and states that are from the newest ``recent_steps``,
+            0..1; what the policy has just run into is seen soon, before there is much else of it.
+        recent_steps: all environments together.
         model_updates: of the world model in an iteration.
         model_batch: windows of such an update.
         policy_updates: of actor and critics in an iteration, each from new states of the replay;
@@ -57,6 +60,8 @@ class OnlineConfig:
     horizon: int = 16
     first_steps: int = 2048
     replay: int = 1_000_000
+    recent: float = 0.0
+    recent_steps: int = 2048
     model_updates: int = 8
     model_batch: int = 256
     policy_updates: int = 1
@@ -73,7 +78,8 @@ class OnlineConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 1, "num_envs", "horizon", "first_steps", "replay")
+        require_at_least(self, 1, "num_envs", "horizon", "first_steps", "replay", "recent_steps")
+        require_share(self, "recent")
         require_at_least(self, 1, "model_updates", "model_batch", "policy_updates")
         require_valid("model", self.model)
         require_valid("model_learner", self.model_learner)
@@ -137,7 +143,8 @@ class OnlinePwm:
         self.accelerator = accelerator
         sizes = simulation.observation_size, simulation.action_size
         kept = min(config.replay, total_steps + played + config.first_steps)
-        self.replay = Replay(kept, simulation.num_envs, *sizes, device)
+        recent = config.recent, config.recent_steps
+        self.replay = Replay(kept, simulation.num_envs, *sizes, device, *recent)
         self.moments = ObservationMoments(simulation.observation_size, device)
         self._generator = stream(seed, "replay", device)
         self.steps = self._iterations = 0
