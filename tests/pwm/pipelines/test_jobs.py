@@ -66,6 +66,23 @@ def many(toy, toy_world_model, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(autouse=True)
+def _jobs_without_hydra(request, monkeypatch):
+    """What starts jobs does not matter but where a test says so, and Hydra takes a second for it."""
+
+    def launch(schema, words, function):
+        for settings in schema.runs(words):
+            function(schema.composed(settings))
+
+    if "hydra" not in request.fixturenames:
+        monkeypatch.setattr("pwm.cli.main.with_hydra", launch)
+
+
+@pytest.fixture
+def hydra():
+    """Jobs of the test are started by Hydra, as a user's are."""
+
+
 def test_jobs_put_the_policies_of_one_process_where_it_would_have_put_them(toy, one, many):
     assert_same_policies(one, many, toy.tasks)
     assert states(many) == dict.fromkeys(toy.tasks, DONE)
@@ -247,7 +264,7 @@ def test_a_signal_stops_the_job_and_begins_no_other(
     assert states(tmp_path) == {toy.tasks[0]: STOPPED, toy.tasks[1]: WAITING}
 
 
-def test_several_runs_of_their_own_are_no_jobs(toy, toy_world_model, tmp_path):
+def test_several_runs_of_their_own_are_no_jobs(hydra, toy, toy_world_model, tmp_path):
     words = toy.extract(toy_world_model, tmp_path, f"tasks=[{toy.tasks[1]}]", FEW)
     assert main([*words, "-m", "seed=0,1", f"out={tmp_path}/${{seed}}"]) == 0
     assert all(is_checkpoint(tmp_path / str(seed) / toy.tasks[1]) for seed in (0, 1))

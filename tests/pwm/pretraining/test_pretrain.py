@@ -59,7 +59,7 @@ def test_a_run_holds_what_the_readme_promises(toy, toy_world_model):
         for name in ("consistency_loss", "reward_loss"):
             of_tasks = [line[f"{task}/{name}"] for task in toy.tasks]  # four windows of each
             assert np.mean(of_tasks) == pytest.approx(line[name], rel=1e-5)
-    assert [line["horizon"] for line in lines] == [2.0] * 12 + [4.0] * 12
+    assert [line["horizon"] for line in lines] == [1.0] * 12 + [2.0] * 12
     assert [p.name for p in list_steps(run / "checkpoints")] == ["step_000000020", "step_000000024"]
     assert any((run / "tensorboard").iterdir())
     config = (run / "config.yaml").read_text()
