@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from forked import forked_command
+from launch import without_hydra
 from short_tasks import short_tasks
 
 from pwm.cli.main import main
@@ -68,19 +69,13 @@ def many(toy, toy_world_model, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _jobs_without_hydra(request, monkeypatch):
-    """What starts jobs does not matter but where a test says so, and Hydra takes a second for it."""
-
-    def launch(schema, words, function):
-        for settings in schema.runs(words):
-            function(schema.composed(settings))
-
     if "hydra" not in request.fixturenames:
-        monkeypatch.setattr("pwm.cli.main.with_hydra", launch)
+        without_hydra(monkeypatch)
 
 
 @pytest.fixture
 def hydra():
-    """Jobs of the test are started by Hydra, as a user's are."""
+    """Runs of the test are started by Hydra, as a user's are, and as those of ``many``."""
 
 
 def test_jobs_put_the_policies_of_one_process_where_it_would_have_put_them(toy, one, many):
