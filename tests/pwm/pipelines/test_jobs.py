@@ -155,7 +155,7 @@ def test_gathered_stores_are_the_bytes_of_one_process(added, tmp_path):
     tasks = ",".join(names)
     for episodes in added:
         more = [f"episodes={episodes}", "workers=1", "behaviour=random"]
-        with short_tasks(names, 50):
+        with short_tasks(names, 20):
             assert main(["collect", f"suite=[{tasks}]", f"out={one}", *more]) == 0
             assert main(["collect", "-m", f"suite={tasks}", f"out={many}", *more]) == 0
             assert main(["gather", f"run={many}"]) == 0
