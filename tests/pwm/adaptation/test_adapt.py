@@ -128,10 +128,11 @@ def test_what_does_not_train_keeps_old_tasks(finetune, config, toy, toy_world_mo
 def test_interrupted_and_resumed_equals_uninterrupted(config, toy, tmp_path, monkeypatch):
     """In both stages; of units that were chosen, with old data that fade."""
     config.old_data, config.finetune = str(toy.data), "adaptive"
+    config.embedding_steps, config.steps = 6, 14
     config.replay, config.finetuning = 0.25, Finetuning(windows=8, part=0.5)
     adapt(config)
     whole, config.out = Path(config.out), str(tmp_path / "stopped")
-    before_call(monkeypatch, WorldModelLearner, "update", terminate, 4, 23)
+    before_call(monkeypatch, WorldModelLearner, "update", terminate, 4, 16)
     for _ in range(2):
         with pytest.raises(BaseException, match="the same command goes on from there"):
             adapt(config)
