@@ -191,13 +191,21 @@ class EnsembleConfig:
     Attributes:
         uncertainty_coef: what a reward loses for each unit of the models' standard deviation
             around its mean.
+        truncate_above: end imagined rollouts before a step on which the models disagree more than
+            so many times what they do on average over the task's recorded states and actions; null
+            for never. A multiple of that, since it does not depend on the scale of rewards, needs
+            no state, and stays where it is: of what is imagined, a quantile would always cut the
+            same share, however far the policies go.
     """
 
     uncertainty_coef: float = 1.0
+    truncate_above: float | None = None
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 0, "uncertainty_coef")
+        if self.truncate_above is not None:
+            require_positive(self, "truncate_above")
 
 
 @refuse_old_names

@@ -139,6 +139,13 @@ class _Part:
 def _ensemble(config: ExtractConfig, model: WorldModel, tasks: Sequence[str]) -> list[WorldModel]:
     """The further world models, which must know the same tasks in the same sizes."""
     ensemble = [load_world_model(path, model.bins.device, tasks) for path in config.ensemble]
+    above = config.learner.ensemble.truncate_above
+    if above is not None and not ensemble:
+        raise PwmError(
+            f"learner.ensemble.truncate_above={above:g} ends rollouts where world models disagree, "
+            f"and there is only {config.checkpoint}; give further ones as ensemble=, or leave it "
+            "out."
+        )
     for path, other in zip(config.ensemble, ensemble, strict=True):
         if other.suite != model.suite:
             raise PwmError(

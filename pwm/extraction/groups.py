@@ -153,6 +153,9 @@ def bytes_a_task(
         24 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic, default=1)
     )
     of_q = _bytes_of_q(model, config, kept) if config.q.members else 0
+    if config.ensemble.truncate_above is not None:  # all states are valued for the actors, too
+        valued = sum(nets.actor) + config.q.members * sum(config.q.hidden)
+        of_q += states * (kept.unit * valued if config.q.members else critics)
     return states * (kept.unit * sum(nets.actor) + worlds + critics) + parameters + of_q
 
 

@@ -73,16 +73,25 @@ def bellman_target(transitions: Transitions, next_value: Tensor) -> Tensor:
     return transitions.reward + transitions.discount * next_value
 
 
-def critic_loss(critics: Critics, latent: Tensor, target: Tensor) -> Tensor:
+def critic_loss(
+    critics: Critics, latent: Tensor, target: Tensor, counts: Tensor | None = None
+) -> Tensor:
     """Mean squared error of all ensemble members, in units of the critics' scale.
 
     Args:
         critics: K ensembles.
         latent: (K, n, latent) states.
         target: (K, n) their values' targets, without gradient.
+        counts: (K, n), 1 for states that the mean is over and 0 for others; all by default.
 
     Returns:
         (K,).
     """
     error = critics(latent) - target.unsqueeze(1)
-    return (error / critics.scale).square().mean((1, 2))
+    squared = (error / critics.scale).square()
+    return squared.mean((1, 2)) if counts is None else mean_of_counted(squared.mean(1), counts)
+
+
+def mean_of_counted(x: Tensor, counts: Tensor) -> Tensor:
+    """(K,) means of the entries of (K, n) that count, 1 and not 0; zero where none does."""
+    return (counts * x).sum(1) / counts.sum(1).clamp(min=1)

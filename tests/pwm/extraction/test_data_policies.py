@@ -357,7 +357,7 @@ def test_the_saved_critic_learns_the_least_q_of_the_actors_mode():
     learner = make_learner()
     start, noise = latents(6), learner.noise()
     imagined = learner.imagine(start, noise.action)
-    states, values = learner._critic_targets(imagined)
+    states, values, _ = learner._critic_targets(imagined)
     assert torch.equal(states, imagined.latents[:-1].detach().transpose(0, 1).flatten(1, 2))
     features = torch.cat([states, learner.actors(states)], -1)
     torch.testing.assert_close(values, learner.q.online(features).min(1).values)

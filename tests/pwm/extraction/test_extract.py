@@ -525,6 +525,8 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("learner.ensemble.uncertainty_coef=-1", "learner.ensemble.uncertainty_coef=-1"),
         ("learner.critic.real_ratio=1.5", "learner.critic.real_ratio=1.5"),
         ("learner.critic.real_steps=0", "learner.critic.real_steps=0"),
+        ("learner.ensemble.truncate_above=0", "learner.ensemble.truncate_above=0"),
+        ("learner.ensemble.truncate_above=2", "give further ones as ensemble="),
         ("ensemble=[nowhere]", "not a checkpoint"),
         ("finetune.batch_size=0", "batch_size=0"),
         ("finetune.learner.lr=-1", "finetune.learner.lr=-1"),
