@@ -165,7 +165,8 @@ def _bytes_of_q(model: WorldModel, config: ActorCriticConfig, kept: _Kept) -> in
     units = sum(q.hidden)
     weights = (model.size.latent_dim + suite.action_dim + units) * max(q.hidden, default=1)
     a_row = 4 * (2 * suite.obs_dim + suite.action_dim + 2)
-    return q.members * (28 * weights + q.batch_size * kept.unit * units) + q.pool * a_row
+    members = q.members + (q.expectile is not None)
+    return members * (28 * weights + q.batch_size * kept.unit * units) + q.pool * a_row
 
 
 def _kept_a_step(model: WorldModel, kept: _Kept) -> int:

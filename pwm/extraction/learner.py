@@ -34,7 +34,7 @@ from pwm.extraction.losses import (
     bootstrapped_return,
     critic_loss,
 )
-from pwm.extraction.q_functions import QFunctions, make_q
+from pwm.extraction.q_functions import QFunctions
 from pwm.extraction.rollout_ends import RolloutEnds
 from pwm.extraction.stacked_networks import assign_task, clipped_step
 from pwm.extraction.value_targets import ValueTargets, lambda_returns, n_step_returns
@@ -87,8 +87,8 @@ class ActorCriticLearner:
         self.critics = Critics(len(tasks), latent, config.networks, config.value_scale).to(device)
         self.q: QFunctions | None = None
         if config.q.members:
-            inputs = latent + model.suite.action_dim
-            self.q = QFunctions(len(tasks), inputs, config, self.accelerator)
+            action_dim = model.suite.action_dim
+            self.q = QFunctions(len(tasks), latent, action_dim, config, self.accelerator)
         self.ends = RolloutEnds(self.critics, self.q, config, masks)
         self._generators = [stream(seed, task.name, device) for task in tasks]
         self._order_generator = stream(seed, "order", device)
@@ -114,8 +114,7 @@ class ActorCriticLearner:
                 actor = Actors(latent, single, self.config.networks)
                 critic = Critics(1, latent, self.config.networks, 1.0)
                 if self.q is not None:
-                    q = make_q(1, latent + self.model.suite.action_dim, self.config)
-                    assign_task(self.q.online, q, k, len(self.tasks))
+                    self.q.init_task(k)
             self.init_weights_from(k, actor, critic)
         if self.q is not None:
             self.q.begin()
@@ -252,7 +251,7 @@ class ActorCriticLearner:
 
     def _q_update(self, inputs: QInputs) -> Metrics:
         assert self.q is not None
-        return {"q_loss": self.q.update(self.actors, inputs)}
+        return self.q.update(self.actors, inputs)
 
     def begin_iterations(self) -> None:
         """What is done once before the first iteration: the prior is the actors as they are."""
@@ -322,7 +321,7 @@ class ActorCriticLearner:
         if self.q is None:
             return lambda_returns(self.critics, imagined, self.config.discount, self.config.lam)
         states = by_task(imagined.latents[:-1])
-        return ValueTargets(states, self.q.value(states, self.actors(states)), imagined.counts)
+        return ValueTargets(states, self.q.value_of(self.actors, states), imagined.counts)
 
     def critic(self, index: int) -> TaskCritic:
         """A copy of one task's critic, to be saved beside its policy."""

@@ -6,6 +6,7 @@ one per task; their sum is what is differentiated, so no task's gradient depends
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pwm.extraction.inputs import Demonstrations, Transitions
@@ -90,6 +91,25 @@ def critic_loss(
     error = critics(latent) - target.unsqueeze(1)
     squared = (error / critics.scale).square()
     return squared.mean((1, 2)) if counts is None else mean_of_counted(squared.mean(1), counts)
+
+
+def expectile_loss(critics: Critics, latent: Tensor, target: Tensor, expectile: float) -> Tensor:
+    """Squared errors of which those below the target count ``expectile``, others the rest of 1.
+
+    Its least is where the values are that expectile of the targets (IQL, Kostrikov et al. 2022).
+
+    Args:
+        critics: K ensembles.
+        latent: (K, n, latent) states.
+        target: (K, n), without gradient.
+        expectile: between 0 and 1; 0.5 gives half of :func:`critic_loss`.
+
+    Returns:
+        (K,).
+    """
+    error = (target.unsqueeze(1) - critics(latent)) / critics.scale
+    weight = torch.where(error > 0, expectile, 1 - expectile)
+    return (weight * error.square()).mean((1, 2))
 
 
 def mean_of_counted(x: Tensor, counts: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class RolloutEnds:
 
     Args:
         critics: value states, if there are no Q functions.
-        q: values them at the actors' mode.
+        q: values them at the actors' mode, or by its state values if it has some.
         config: see :class:`ActorCriticConfig`.
         action_mask: (K, action_dim), of the actors.
 
@@ -64,6 +64,8 @@ class RolloutEnds:
         states, modes = latents.transpose(0, 1).flatten(1, 2), None
         if self._q is None:
             values = pessimistic_value(self._critics, states)
+        elif self._q.state is not None:
+            values = self._q.state_value(states)
         else:
             seen = states.detach() if self._config.detach_actor_input else states
             modes = act(seen, states.new_zeros(*states.shape[:2], self._mask.shape[1]))

@@ -11,10 +11,11 @@ from torch.func import functional_call
 
 from configs import changed
 from pwm.core.suites import Suite, Task
-from pwm.extraction.config import ActorCriticConfig, CriticConfig, EnsembleConfig, QConfig
+from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.losses import bootstrapped_return
+from pwm.extraction.offline_settings import EnsembleConfig
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
