@@ -231,7 +231,8 @@ class ExtractConfig:
             begun with, in the place of random ones. Null begins anew.
         ensemble: further world models of the same suite, such as the same pretraining with other
             seeds gives, in which the same actions are imagined: a reward is the mean over all
-            models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation.
+            models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation. A
+            world model that was pretrained with ``heads.members`` brings its own further heads.
         pool: start states per task, drawn once from its episodes.
         expected_score: say in the end what the policies are expected to score, from the data.
         select: which policies are saved: ``last``, or those of the highest ``expected_score`` every

@@ -86,7 +86,12 @@ class Group:
         pool = partial(draw_pools, store, tasks, model, config, bad)
         start_rows = pool()
         self.starts = StartStates(model, start_rows.obs, ids, frozen)
-        self.ensemble_starts = [StartStates(other, start_rows.obs, ids, True) for other in ensemble]
+        self.ensemble_starts = [
+            self.starts
+            if other.encoder is model.encoder
+            else StartStates(other, start_rows.obs, ids, True)
+            for other in ensemble
+        ]
         if config.learner.ensemble.truncate_above is not None:
             self._set_limit(start_rows.action)
         self.demonstrations: tuple[StartStates, Tensor] | None = None
