@@ -4,10 +4,12 @@
 ``run/5/data``, ``run/20/data``, ..., one store for each number of episodes, and judges every model
 by the whole of ``run/test/data``: loss, latent error and R2 of rewards at 16 steps. A model from
 nothing has the sizes of the checkpoint and as many updates as embedding and fine-tuning together.
-Further words are settings of both commands. It goes on where it stopped.
+Further words are settings of both commands. ``--extract extract=small_data`` also extracts a policy
+of every model, from the same episodes, and adds its score. It goes on where it stopped.
 """
 
 import argparse
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from extracted_scores import extracted_scores
+
+from pwm.adaptation.adapt import REPORT
 from pwm.adaptation.errors import held_out_errors
 from pwm.cli.main import main as pwm
 from pwm.core.suites import get_suite
@@ -58,8 +63,27 @@ def words(way: str, task: str, store: Path, out: Path, given: argparse.Namespace
     return ["adapt", *common, *own]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table, and write it to ``table.md``."""
+def chosen_start(model: Path, task: str) -> str:
+    """The known task whose embedding a new one began with, by its loss."""
+    ranking = json.loads((model / REPORT).read_bytes())["embeddings"][task]
+    return str(ranking[0]["embedding_of"])
+
+
+def row(number: int, way: str, task: str, given: argparse.Namespace) -> list[str]:
+    """What comes of a way and a number of episodes, made if it is not there yet."""
+    store, out = given.run / str(number) / "data", given.run / str(number) / way
+    if code := pwm(words(way, given.task, store, out, given)):
+        sys.exit(code)
+    found = errors(out, task, given.run / "test" / "data")
+    if given.extract is not None:
+        settings = f"tasks=[{task}] {given.extract}"
+        scores = extracted_scores(out, str(store), out / "score", settings, given.played)
+        found.append(f"{scores[task]:.1f}")
+    return [str(number), way, *found, f"{float(read_run(out).get('seconds') or 0):.0f}"]
+
+
+def main(arguments: list[str] | None = None) -> list[list[str]]:
+    """Print the table, and write it to ``table.md``; returns its rows."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,20 +96,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--embedding-steps", type=int, default=300)
+    parser.add_argument("--extract", help="settings of pwm extract, in one word")
+    parser.add_argument("--played", type=int, default=10, help="episodes of an evaluation")
     given = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
     (task,) = get_suite(given.task).names
-    rows = [["episodes", "way", "loss", "latent error", "reward R2", "seconds"]]
+    scored = ["score"] * (given.extract is not None)
+    rows = [["episodes", "way", "loss", "latent error", "reward R2", *scored, "seconds"]]
     for number in given.episodes:
         for way in given.ways:
-            store, out = given.run / str(number) / "data", given.run / str(number) / way
-            if code := pwm(words(way, given.task, store, out, given)):
-                sys.exit(code)
-            seconds = f"{float(read_run(out).get('seconds') or 0):.0f}"
-            found = errors(out, task, given.run / "test" / "data")
-            rows.append([str(number), way, *found, seconds])
+            rows.append(row(number, way, task, given))
             (given.run / "table.md").write_text(markdown_table(rows) + "\n")
     print(markdown_table(rows))
+    return rows
 
 
 if __name__ == "__main__":

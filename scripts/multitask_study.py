@@ -4,7 +4,8 @@
 every way and seed with equally many updates of equally large batches, and reads what is written of
 held-out episodes: the R2 of rewards and the latent error at 16 steps, or as far as the windows go,
 over tasks and of the worst task. Further words are settings of ``pwm pretrain`` for all. It
-goes on where it stopped.
+goes on where it stopped. ``--extract "tasks=[...] extract=small_data"`` also extracts policies from
+every model, with these settings, and adds their mean score.
 
 With ``--analysis DIR`` it compares one model for all tasks with a model per group, by each grouping
 of ``pwm analyze``, and by random groups of the sizes of those by gradient, drawn anew for each
@@ -15,12 +16,15 @@ the first model for all is analyzed, with ``--analyze`` before settings for that
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from extracted_scores import extracted_scores
 
 from pwm.cli.main import main as pwm
 from pwm.multitask.config import AGGREGATES
@@ -89,9 +93,14 @@ def random_groups(like: Path, file: Path, seed: int) -> str:
     return f"groups={file}"
 
 
+def directory_of(out: Path, way: str, seed: int) -> Path:
+    """Of one way's models."""
+    return out / way.replace(" ", "_") / f"seed_{seed}"
+
+
 def run(data: str, out: Path, way: str, setting: str, seed: int, words: list[str]) -> Row:
     """Pretrain one way's models if they are not there yet; their numbers and seconds."""
-    directory = out / way.replace(" ", "_") / f"seed_{seed}"
+    directory = directory_of(out, way, seed)
     own = [f"data={data}", f"out={directory}", f"seed={seed}", setting]
     code = pwm(["pretrain", *words, *own])
     if code:
@@ -100,19 +109,21 @@ def run(data: str, out: Path, way: str, setting: str, seed: int, words: list[str
     return *measured(json.loads((directory / "diagnostics.json").read_text())), seconds
 
 
-def table(found: dict[str, list[Row]]) -> str:
+def table(found: dict[str, list[Row]], scores: dict[str, list[float]] | None = None) -> str:
     """Markdown: a row per way; mean over seeds, +- the standard error."""
-    rows = [list(HEADER)]
+    rows = [[*HEADER, *(["score"] if scores else [])]]
     for way, values in found.items():
         columns = list(zip(*values, strict=True))
-        rows.append([way, *map(_shown, columns[:-1]), f"{np.median(columns[-1]):.0f}"])
+        row = [way, *map(_shown, columns[:-1]), f"{np.median(columns[-1]):.0f}"]
+        rows.append([*row, *([_shown(scores[way], 1)] if scores else [])])
     return markdown_table(rows)
 
 
-def _shown(values: Row) -> str:
+def _shown(values: Sequence[float], digits: int = 3) -> str:
     if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.3f}"
+        return f"{values[0]:.{digits}f}"
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -127,6 +138,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--analysis", type=Path, help="of pwm analyze, to compare groups of tasks")
     parser.add_argument("--analyze", nargs="+", default=[], help="settings of pwm analyze")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--extract", help="settings of pwm extract, in one word")
+    parser.add_argument("--episodes", type=int, default=10, help="per task, of an evaluation")
     given = parser.parse_intermixed_args(words)
     known = WAYS
     if given.analysis is not None:
@@ -136,6 +149,7 @@ def main(words: list[str] | None = None) -> None:
     if unknown := [way for way in ways if way not in known]:
         parser.error(f"unknown ways {', '.join(unknown)}; they are {', '.join(known)}")
     found: dict[str, list[Row]] = {way: [] for way in ways}
+    scores: dict[str, list[float]] = {way: [] for way in ways}
     for seed in range(given.seeds):  # a table of fewer seeds is there before one of more
         for way in ways:
             setting = known[way]
@@ -143,7 +157,13 @@ def main(words: list[str] | None = None) -> None:
                 like = given.analysis / "groups" / "gradient.json"
                 setting = random_groups(like, given.out / "random" / f"{seed}.json", seed)
             found[way].append(run(given.data, given.out, way, setting, seed, given.settings))
-    text = table(found)
+            if given.extract:
+                model = directory_of(given.out, way, seed)
+                of_tasks = extracted_scores(
+                    model, given.data, model / "score", given.extract, given.episodes, seed
+                )
+                scores[way].append(float(np.mean(list(of_tasks.values()))))
+    text = table(found, scores if given.extract else None)
     (given.out / "table.md").write_text(text + "\n")
     print(text)
 

@@ -34,6 +34,12 @@ settings.register_profile(
 settings.load_profile("pwm")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Modules of slow tests alone, whose imports take seconds, are read where those run."""
+    slow = Path(__file__).parent / "slow"
+    return True if collection_path == slow and config.option.markexpr == "not slow" else None
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_no_garbage():
     """Collections of garbage pass over what is imported, some hundred thousand objects."""
@@ -137,7 +143,7 @@ class Toy:
         """The words of a pretraining command of 24 updates."""
         return [
             "pretrain", f"data={self.data}", f"out={out}", "device=cpu", "steps=24",
-            "batch_size=8", "horizon.lengths=[2,4]", "horizon.starts=[0.0,0.5]", "warmup=2",
+            "batch_size=8", "horizon.lengths=[1,2]", "horizon.starts=[0.0,0.5]", "warmup=2",
             "model=tiny", "model.encoder_dim=16", "model.mlp_dim=16", "model.latent_dim=16",
             "model.num_bins=21", "log_every=1", "save_every=10", "diagnose_every=1000",
             *overrides,

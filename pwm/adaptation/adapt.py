@@ -13,11 +13,19 @@ import torch
 from pwm.adaptation.batches import MixedBatches
 from pwm.adaptation.config import AdaptConfig
 from pwm.adaptation.errors import Errors, error_table, held_out_errors, thinned, worst_forgotten
-from pwm.adaptation.new_tasks import normalize_new, ranked_embeddings, widened, with_new_tasks
+from pwm.adaptation.new_tasks import (
+    begin_with,
+    normalize_new,
+    ranked_embeddings,
+    widened,
+    with_new_tasks,
+)
+from pwm.core.errors import PwmError
 from pwm.core.files import make_directory, write_atomically
 from pwm.core.fingerprints import definitions
 from pwm.core.progress import console
 from pwm.core.suites import Suite
+from pwm.core.validation import nearest
 from pwm.data.inspection import open_checked
 from pwm.data.problems import BadData
 from pwm.data.shared_tasks import shared_tasks
@@ -64,6 +72,12 @@ def adapt(config: AdaptConfig) -> Path:
     config.validate()
     device = use_device(config.device)
     model = load_world_model(config.checkpoint, device)
+    if config.embedding_of is not None and config.embedding_of not in model.suite:
+        hint = nearest(config.embedding_of, model.suite.names)
+        raise PwmError(
+            f"embedding_of={config.embedding_of} is no task of {config.checkpoint}{hint or ';'} "
+            "give one that it has learned, or null for the one with the lowest loss."
+        )
     data = _Data.open(config, model, device)
     out = Path(config.out)
     made_of = inputs_made_of(config) | definitions(data.suite)
@@ -87,8 +101,10 @@ def _adapt(config: AdaptConfig, model: WorldModel, data: _Data, out: Path) -> No
         for task in data.new
     }
     for task, ranked in ranking.items():
+        start = config.embedding_of or ranked[0][0]
+        begin_with(model, model.suite.id(task), start)
         best = ", ".join(f"{name} {loss:.3f}" for name, loss in ranked[:3])
-        console.print(f"{task} begins with the embedding of {ranked[0][0]} (losses: {best}).")
+        console.print(f"{task} begins with the embedding of {start} (losses: {best}).")
     new = {"start": held_out_errors(model, data.windows_of_new, config)}
     old = {"before": held_out_errors(model, data.windows_of_old, config)}
     report = _Report(out, ranking, new, old)

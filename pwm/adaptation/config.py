@@ -45,6 +45,8 @@ class AdaptConfig(LearnerConfig):
             units alone that matter for the new tasks more than for the old; ``lora``, low-rank
             changes of all layers, saved as a small file on ``checkpoint``.
         finetuning: what ``finetune`` depends on.
+        embedding_of: the task of the world model with whose embedding new ones begin; by default
+            the one with the lowest loss on held-out episodes.
         embedding_steps, embedding_lr: updates of the new tasks' embeddings alone, and their
             learning rate at first.
         steps: updates of the fine-tuning.
@@ -65,6 +67,7 @@ class AdaptConfig(LearnerConfig):
     replay: float | None = None
     finetune: str = "full"
     finetuning: Finetuning = field(default_factory=Finetuning)
+    embedding_of: str | None = None
     embedding_steps: int = 300
     embedding_lr: float = 1e-2
     steps: int = 2000

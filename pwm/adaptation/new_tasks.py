@@ -86,10 +86,8 @@ def ranked_embeddings(
 ) -> list[tuple[str, float]]:
     """The known tasks by the loss that the model has on a new one with their embeddings.
 
-    The new task is left with the best one's.
-
     Args:
-        model: whose embedding of the new task is changed.
+        model: whose embedding of the new task is left as the best one's.
         task: its id.
         known: the ids below are of known tasks.
         windows: held-out ones, of the new task among others.
@@ -113,6 +111,12 @@ def loss_of_windows(model: WorldModel, batch: Batch, config: LearnerConfig) -> T
     """The loss of every window of a batch, (B,), without Q ensemble and prior."""
     terms = model_terms(model, batch, roll_out(model, batch), config.rho)
     return total_loss(terms, config.loss)[1]
+
+
+def begin_with(model: WorldModel, task: int, other: str) -> None:
+    """Give a task the embedding of another one."""
+    with torch.no_grad():
+        model.task_emb.weight[task] = model.task_emb.weight[model.suite.id(other)]
 
 
 def _spread(chosen: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from omegaconf import MISSING
+from rich.table import Table
 from torch import Tensor
 
 from pwm.core.errors import PwmError
@@ -26,6 +27,7 @@ from pwm.locomotion.batched_simulation import BatchedSimulation
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.gradient_study import (
     ModelWorld,
+    Sampled,
     SimulatorWorld,
     World,
     compared,
@@ -66,6 +68,8 @@ class LandscapeConfig:
             more, since correlations are over them.
         distance: of finite differences, in units of actions.
         points, radius: of returns along a direction, in units of actions.
+        contact_stiffness: multiples of the contacts' stiffness, at each of which gradients through
+            the simulator are compared with its finite differences again.
     """
 
     task: str = MISSING
@@ -81,6 +85,7 @@ class LandscapeConfig:
     distance: float = 0.005
     points: int = 31
     radius: float = 1.0
+    contact_stiffness: list[float] = field(default_factory=list)
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
@@ -89,6 +94,11 @@ class LandscapeConfig:
         require_positive(self, "distance", "radius")
         if not self.horizons or min(self.horizons) < 1:
             raise PwmError(f"horizons={self.horizons} must be lengths of at least 1 step.")
+        if min(self.contact_stiffness, default=1) <= 0:
+            raise PwmError(
+                f"contact_stiffness={self.contact_stiffness} must be multiples above 0; 10 makes "
+                "contacts ten times as stiff as the environment's."
+            )
         require_resume(self)
         require_inputs(self)
         resolve_device(self.device)
@@ -98,12 +108,20 @@ class LandscapeConfig:
 class Worlds:
     """The simulator and, given a checkpoint, the world model of a study, and the policy in both.
 
+    Args:
+        config: see :class:`LandscapeConfig`.
+        device: where all of it is.
+        contact_stiffness: of the simulator.
+
     Raises:
-        PwmError: for a checkpoint that is no run of pwm, or of another task.
+        PwmError: for a checkpoint that is no run of pwm, or of another task, or a stiffness of a
+            task without contacts.
     """
 
-    def __init__(self, config: LandscapeConfig, device: str) -> None:
-        self._config, self._device = config, device
+    def __init__(
+        self, config: LandscapeConfig, device: str, contact_stiffness: float = 1.0
+    ) -> None:
+        self._config, self._device, self._stiffness = config, device, contact_stiffness
         self._open: dict[int, BatchedSimulation] = {}
         first = self.simulation(config.samples)
         self._model = None
@@ -125,7 +143,10 @@ class Worlds:
         """One of ``count`` environments."""
         if count not in self._open:
             self._open[count] = make_simulation(
-                self._config.task, num_envs=count, device=self._device
+                self._config.task,
+                num_envs=count,
+                device=self._device,
+                contact_stiffness=self._stiffness,
             )
         return self._open[count]
 
@@ -191,18 +212,67 @@ def landscape(config: LandscapeConfig) -> Path:
     device = str(use_device(config.device))
     out = Path(config.out)
     with open_run(out, "landscape", config):
-        worlds = Worlds(config, device)
+        every = [Worlds(config, device, factor) for factor in (1.0, *config.contact_stiffness)]
         try:
-            found = _study(config, worlds)
+            found = _study(config, *every)
         finally:
-            worlds.close()
+            for worlds in every:
+                worlds.close()
         write_atomically(out / "landscape.json", json.dumps(found, indent=1).encode())
         write_atomically(out / "landscape.svg", landscape_picture(config.task, found).encode())
+    if config.contact_stiffness:
+        console.print(_stiffness_table(found))
     console.print(f"Landscape: {out / 'landscape.svg'} and landscape.json", soft_wrap=True)
     return out / "landscape.svg"
 
 
-def _study(config: LandscapeConfig, worlds: Worlds) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Derivatives:
+    """What derivatives are taken of: the same policy, directions, states and noise everywhere.
+
+    Attributes:
+        space: of the policy's weights.
+        directions: in it.
+        horizons: in steps.
+        of_samples, of_many: (H, samples, A) and (H, many, A) noise of actions.
+        seed: of the states that rollouts begin in.
+        distance: of finite differences.
+    """
+
+    space: PolicySpace
+    directions: list[list[Tensor]]
+    horizons: list[int]
+    of_samples: Tensor
+    of_many: Tensor
+    seed: int
+    distance: float
+
+    def differences(self, worlds: Worlds, noise: Tensor) -> Sampled:
+        """Finite differences of the simulator, as many samples as there is noise for."""
+        return finite_differences(
+            worlds.simulator(noise.shape[1]), self.space, self.directions, self.horizons, noise,
+            self.seed, self.distance,
+        )  # fmt: skip
+
+    def compared(self, worlds: Worlds, advance: Callable[[str], None]) -> dict[str, Any]:
+        """Gradients wherever one can be taken, beside what chance alone would give."""
+        advance("finite differences")
+        truth = self.differences(worlds, self.of_many)
+        by_chance = self.differences(worlds, self.of_samples)
+        advance("gradients")
+        arguments = self.space, self.directions, self.horizons, self.of_samples, self.seed
+        return {
+            "size": truth.mean.square().mean(-1).sqrt().tolist(),
+            "gradients": {
+                name: compared(first_order(world, *arguments), truth)
+                for name, world in worlds.differentiable().items()
+            },
+            "finite_differences": compared(by_chance, truth),
+        }
+
+
+def _study(config: LandscapeConfig, worlds: Worlds, *others: Worlds) -> dict[str, Any]:
+    """The study of a simulator, and of others with ``config.contact_stiffness``."""
     length = worlds.simulation(config.samples).episode_length
     horizons = sorted({min(h, length) for h in config.horizons})
     if max(config.horizons) > length:
@@ -223,41 +293,47 @@ def _study(config: LandscapeConfig, worlds: Worlds) -> dict[str, Any]:
         seen = worlds.simulator(config.samples).roll_out(space.at(), of_samples, seed).features
     states = seen.flatten(0, 1)
     directions = [space.random(generator, states) for _ in range(config.directions)]
+    derivatives = _Derivatives(
+        space, directions, horizons, of_samples, of_many, seed, config.distance
+    )
     with progress_bar() as progress:
-        bar = progress.add_task(f"landscape {config.task}", total=3, note="finite differences")
-        many = worlds.simulator(config.many)
-        truth = finite_differences(
-            many, space, directions, horizons, of_many, seed, config.distance
-        )
-        progress.update(bar, advance=1, note="gradients")
-        by_chance = finite_differences(
-            worlds.simulator(config.samples),
-            space,
-            directions,
-            horizons,
-            of_samples,
-            seed,
-            config.distance,
-        )
-        gradients = {
-            name: compared(first_order(world, space, directions, horizons, of_samples, seed), truth)
-            for name, world in where.items()
-        }
-        progress.update(bar, advance=1, note="slices")
+        steps = 2 * (1 + len(others)) + 1
+        bar = progress.add_task(f"landscape {config.task}", total=steps, note="")
+
+        def advance(note: str) -> None:
+            progress.update(bar, advance=1, note=note)
+
+        found = derivatives.compared(worlds, advance)
         lines = {"random": directions[0]} | {
             f"gradient of the {name}": steepest(world, space, horizons[-1], of_samples, seed)
             for name, world in where.items()
         }
+        advance("slices")
         slices = _slices(config, worlds, space, lines, torch.zeros_like(of_samples))
-        progress.update(bar, advance=1, note="")
+        by_stiffness = {
+            f"{factor:g}": derivatives.compared(other, advance)
+            for factor, other in zip(config.contact_stiffness, others, strict=True)
+        }
     return {
         "task": config.task,
         "horizons": horizons,
-        "size": truth.mean.square().mean(-1).sqrt().tolist(),
-        "gradients": gradients,
-        "finite_differences": compared(by_chance, truth),
+        **found,
         "slices": slices,
+        "contact_stiffness": by_stiffness,
     }
+
+
+def _stiffness_table(found: dict[str, Any]) -> Table:
+    """Gradients through the simulator over the longest horizon, by stiffness of contacts."""
+    horizon = found["horizons"][-1]
+    table = Table(title=f"gradients over {horizon} steps", box=None, pad_edge=False)
+    for heading in ("contact stiffness", "variance", "bias", "by chance", "correlation", "signal"):
+        table.add_column(heading, justify="right")
+    for factor, own in {"1": found, **found["contact_stiffness"]}.items():
+        gradient = own["gradients"][_SIMULATOR]
+        values = [gradient[name][-1] for name in ("variance", "bias", "noise", "correlation")]
+        table.add_row(factor, *(f"{v:.3g}" for v in (*values, gradient["signal"][-1])))
+    return table
 
 
 def _slices(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
-from pwm.core.validation import require_at_least, require_valid
+from pwm.core.validation import require_at_least, require_share, require_valid
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
-from pwm.extraction.inputs import Inputs
+from pwm.extraction.inputs import Inputs, QInputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.locomotion.batched_simulation import BatchedSimulation
 from pwm.locomotion.learner import task_of
 from pwm.locomotion.observation_moments import ObservationMoments
 from pwm.locomotion.replay import Replay
+from pwm.models.math import symlog
 from pwm.models.policy import Policy
 from pwm.models.world_model import KIND, ModelSize, WorldModel, model_meta
 from pwm.pretraining.learner import LearnerConfig, WorldModelLearner
@@ -38,19 +41,31 @@ class OnlineConfig:
         first_steps: steps with random actions before the first iteration, all environments
             together.
         replay: transitions that are kept.
+        recent: the share of drawn windows and states that are from the newest ``recent_steps``,
+            0..1; what the policy has just run into is seen soon, before there is much else of it.
+        recent_steps: all environments together.
         model_updates: of the world model in an iteration.
         model_batch: windows of such an update.
+        policy_updates: of actor and critics in an iteration, each from new states of the replay;
+            1 in the paper, whose iterations have 1,024 steps.
+        imagined_steps: of rollouts, where they are not to be ``horizon``.
         model: the world model's architecture.
         model_learner: how it is updated; ``steps`` follows from those of the run.
-        policy: how actor and critics learn; ``iterations`` and ``horizon`` likewise.
+        policy: how actor and critics learn; ``iterations`` and ``horizon`` likewise. The Q
+            functions of ``q``, if it has ``members``, and a ``critic.real_ratio`` learn from the
+            replay; there is nothing to clone.
     """
 
     num_envs: int = 64
     horizon: int = 16
     first_steps: int = 2048
     replay: int = 1_000_000
+    recent: float = 0.0
+    recent_steps: int = 2048
     model_updates: int = 8
     model_batch: int = 256
+    policy_updates: int = 1
+    imagined_steps: int | None = None
     model: ModelSize = field(default_factory=lambda: ModelSize(task_dim=0))
     model_learner: LearnerConfig = field(
         default_factory=lambda: LearnerConfig(warmup=100, encoder_lr_scale=1.0)
@@ -63,11 +78,19 @@ class OnlineConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 1, "num_envs", "horizon", "first_steps", "replay")
-        require_at_least(self, 1, "model_updates", "model_batch")
+        require_at_least(self, 1, "num_envs", "horizon", "first_steps", "replay", "recent_steps")
+        require_share(self, "recent")
+        require_at_least(self, 1, "model_updates", "model_batch", "policy_updates")
         require_valid("model", self.model)
         require_valid("model_learner", self.model_learner)
+        if self.imagined_steps is not None:
+            require_at_least(self, 1, "imagined_steps")
         require_valid("policy", self.policy)
+        if self.policy.bc.needs_demonstrations or self.policy.prior.weight:
+            raise PwmError(
+                "policy.bc and policy.prior need recorded data, of which pwm has none here; leave "
+                "their weights and warmup_steps at 0."
+            )
 
 
 class OnlinePwm:
@@ -95,7 +118,12 @@ class OnlinePwm:
         self.config = config = replace(
             config,
             model_learner=replace(config.model_learner, steps=iterations * config.model_updates),
-            policy=replace(config.policy, iterations=iterations, horizon=horizon),
+            policy=replace(
+                config.policy,
+                iterations=iterations * config.policy_updates,
+                horizon=config.imagined_steps or horizon,
+                q=replace(config.policy.q, warmup_steps=0),
+            ),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "world model"))
@@ -115,7 +143,8 @@ class OnlinePwm:
         self.accelerator = accelerator
         sizes = simulation.observation_size, simulation.action_size
         kept = min(config.replay, total_steps + played + config.first_steps)
-        self.replay = Replay(kept, simulation.num_envs, *sizes, device)
+        recent = config.recent, config.recent_steps
+        self.replay = Replay(kept, simulation.num_envs, *sizes, device, *recent)
         self.moments = ObservationMoments(simulation.observation_size, device)
         self._generator = stream(seed, "replay", device)
         self.steps = self._iterations = 0
@@ -131,14 +160,46 @@ class OnlinePwm:
             self.of_model.set_learning_rate(self._iterations * config.model_updates + update)
             batch = self.replay.windows(self._horizon, config.model_batch, self._generator)
             of_model = self.of_model.update(batch)
-        self.of_policy.set_progress(self._iterations)
-        start = self.encoded(self.replay.observations(config.policy.batch_size, self._generator))
-        of_policy = self.of_policy.iteration(Inputs(start.unsqueeze(0), self.of_policy.noise()))
+        of_policy = self._improve()
         self._iterations += 1
         found = {f"model_{name}": float(value) for name, value in of_model.items()}
         return (
             found | {name: float(value) for name, value in of_policy.items()} | {"reward": reward}
         )
+
+    def _improve(self) -> Mapping[str, Tensor]:
+        """Update the actor and the critics in imagination; the figures of the last update."""
+        config, found = self.config, {}
+        real = bool(config.policy.critic.real_ratio)
+        for update in range(config.policy_updates):
+            self.of_policy.set_progress(self._iterations * config.policy_updates + update)
+            observations = self.replay.observations(config.policy.batch_size, self._generator)
+            start = self.encoded(observations).unsqueeze(0)
+            transitions = self._transitions(config.policy.batch_size) if real else None
+            inputs = Inputs(
+                start, self.of_policy.noise(), transitions=transitions, q=self._q_inputs()
+            )
+            found = self.of_policy.iteration(inputs)
+        return found
+
+    def _q_inputs(self) -> QInputs | None:
+        """What the Q functions learn from in an update of the policy, if there are any."""
+        config = self.config.policy.q
+        if not config.members:
+            return None
+        transitions = self._transitions(config.updates * config.batch_size)
+        return QInputs(transitions, self.of_policy.q_noise(config.updates))
+
+    def _transitions(self, count: int) -> Transitions:
+        """Some of the replay's, (1, count), each over ``critic.real_steps``."""
+        policy = self.config.policy
+        batch = self.replay.windows(policy.critic.real_steps, count, self._generator)
+        reward = batch.reward if policy.reward_units == "real" else symlog(batch.reward)
+        assert batch.terminated is not None
+        summed, counts = n_step(reward, batch.terminated, policy.discount)
+        states = self.encoded(batch.obs[0]), batch.action[0]
+        outcome = summed, counts, self.encoded(batch.obs[-1])
+        return Transitions(*(x.unsqueeze(0) for x in (*states, *outcome)))
 
     @torch.no_grad()
     def _play(self, count: int, at_random: bool) -> float:
@@ -228,3 +289,16 @@ def _part(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
         if name.startswith(prefix)
     }
     return replace(checkpoint, tensors=own)
+
+
+def n_step(reward: Tensor, terminated: Tensor, discount: float) -> tuple[Tensor, Tensor]:
+    """What n steps bring, and what the value of the state after them counts, (B,) each.
+
+    Args:
+        reward: (n, B), 0 after an end.
+        terminated: (n, B), true from the step on that an episode ended by itself with.
+        discount: per step.
+    """
+    steps = len(reward)
+    weights = discount ** torch.arange(steps, device=reward.device).unsqueeze(1)
+    return (weights * reward).sum(0), (~terminated[-1]).float() * discount**steps

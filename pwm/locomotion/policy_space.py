@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from pwm.models.actor_critic import Actors
 Act = Callable[[Tensor, Tensor], Tensor]
 """Actions (N, action_size) from features (N, size) and noise (N, action_size)."""
 
-_DIFFERENCE = 5e-4  # of weights, in units of directions, for derivatives of actions
+
+_DIFFERENCE = 1e-6  # in float64, of weights, in units of directions, for derivatives of actions
 
 
 class PolicySpace:
@@ -34,21 +36,29 @@ class PolicySpace:
         if direction is not None:
             moved = zip(weights, direction, strict=True)
             weights = [weight + distance * part for weight, part in moved]
+        return partial(self._act, weights)
+
+    def _act(self, weights: Sequence[Tensor], features: Tensor, noise: Tensor) -> Tensor:
         named = {f"mean.{n}": w for n, w in zip(self._names, weights, strict=True)}
         named |= {"log_std": self._actors.log_std.detach()}
-
-        def act(features: Tensor, noise: Tensor) -> Tensor:
-            given = features.unsqueeze(0), noise.unsqueeze(0)
-            found: Tensor = functional_call(self._actors, named, given)[0]
-            return found
-
-        return act
+        given = features.unsqueeze(0), noise.unsqueeze(0)
+        found: Tensor = functional_call(self._actors, named, given)[0]
+        return found
 
     def change(self, direction: Sequence[Tensor], features: Tensor, noise: Tensor) -> Tensor:
         """Derivatives (n, action_size) of actions along a direction, states held where they are."""
+        at = [w.double() for w in self._weights]
+        step = [_DIFFERENCE * part.double() for part in direction]
         with torch.no_grad():
-            ahead, behind = (self.at(direction, s * _DIFFERENCE) for s in (1, -1))
-            return (ahead(features, noise) - behind(features, noise)) / (2 * _DIFFERENCE)
+            ahead, behind = (
+                self._act(
+                    [w + sign * d for w, d in zip(at, step, strict=True)],
+                    features.double(),
+                    noise.double(),
+                )
+                for sign in (1, -1)
+            )
+        return ((ahead - behind) / (2 * _DIFFERENCE)).to(features)
 
     def random(self, generator: torch.Generator, features: Tensor) -> list[Tensor]:
         """A random direction of length 1 at states (n, size)."""

@@ -21,6 +21,8 @@ class Replay:
         observation_size: components of an observation.
         action_size: components of an action.
         device: where they are kept and drawn.
+        recent: the share of what is drawn that is from the newest ``recent_steps`` alone.
+        recent_steps: all environments together.
     """
 
     def __init__(
@@ -30,8 +32,11 @@ class Replay:
         observation_size: int,
         action_size: int,
         device: torch.device,
+        recent: float = 0.0,
+        recent_steps: int = 1,
     ) -> None:
         rows = max(capacity // num_envs, 2)
+        self._recent, self._recent_rows = recent, -(-recent_steps // num_envs)
         self._rows, self._num_envs, self._device = rows, num_envs, device
 
         def column(*size: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -131,7 +136,15 @@ class Replay:
         """Rows that have ``ahead`` rows from there on, and environments, (count,) each."""
         kept = min(self._added, self._rows)
         oldest = self._added - kept
-        rows = torch.randint(kept - ahead + 1, (count,), generator=generator, device=self._device)
+        starts = kept - ahead + 1
+        rows = torch.randint(starts, (count,), generator=generator, device=self._device)
+        if self._recent:
+            some = min(self._recent_rows, starts)
+            newest = torch.randint(
+                starts - some, starts, (count,), generator=generator, device=self._device
+            )
+            share = torch.rand(count, generator=generator, device=self._device)
+            rows = torch.where(share < self._recent, newest, rows)
         envs = torch.randint(self._num_envs, (count,), generator=generator, device=self._device)
         return (rows + oldest) % self._rows, envs
 

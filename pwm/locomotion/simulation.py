@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -23,6 +25,14 @@ class ArticulatedSimulation:
     Worlds whose state is not finite, or faster than ``TOP_SPEED``, end as by a fall: their last
     observation is of the state before, without gradients.
 
+    Args:
+        name: the environment's.
+        task: what is rewarded, and which robot does it.
+        num_envs: N.
+        seed: of where episodes begin.
+        device: where it is computed.
+        contact_stiffness: of the ground, as a multiple of the robot's own.
+
     Attributes:
         failures: how many worlds have ended so.
     """
@@ -30,10 +40,20 @@ class ArticulatedSimulation:
     differentiable = True
     episode_length = 1000
 
-    def __init__(self, name: str, task: Task, *, num_envs: int, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        task: Task,
+        *,
+        num_envs: int,
+        seed: int = 0,
+        device: str = "cpu",
+        contact_stiffness: float = 1.0,
+    ) -> None:
         self.name, self.num_envs = name, num_envs
         self._task, self._device = task, device
-        self._world = ArticulatedStep(task.robot, num_envs, device)
+        robot = task.robot.on_stiffer_ground(contact_stiffness)
+        self._world = ArticulatedStep(robot, num_envs, device)
         self.step_seconds = task.robot.step_seconds
         self.observation_size = task.observation_size
         self.action_size = self._world.muscles if task.muscles else self._joints
@@ -151,34 +171,8 @@ class ArticulatedSimulation:
         return 2 * torch.rand(*shape, generator=self._generator, device=self._device) - 1
 
 
-def hopper(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
-    """A planar one-legged hopper."""
-    return ArticulatedSimulation(
-        "hopper", tasks.HOPPER, num_envs=num_envs, seed=seed, device=device
-    )
-
-
-def ant(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
-    """A four-legged ant with eight motors."""
-    return ArticulatedSimulation("ant", tasks.ANT, num_envs=num_envs, seed=seed, device=device)
-
-
-def anymal(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
-    """A quadruped with twelve position servos."""
-    return ArticulatedSimulation(
-        "anymal", tasks.QUADRUPED, num_envs=num_envs, seed=seed, device=device
-    )
-
-
-def humanoid(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
-    """A humanoid with 21 motors."""
-    return ArticulatedSimulation(
-        "humanoid", tasks.HUMANOID, num_envs=num_envs, seed=seed, device=device
-    )
-
-
-def humanoid_muscles(*, num_envs: int, seed: int = 0, device: str = "cpu") -> ArticulatedSimulation:
-    """The humanoid with 152 muscles in place of its motors."""
-    return ArticulatedSimulation(
-        "humanoid_muscles", tasks.MUSCLES, num_envs=num_envs, seed=seed, device=device
-    )
+hopper = partial(ArticulatedSimulation, "hopper", tasks.HOPPER)
+ant = partial(ArticulatedSimulation, "ant", tasks.ANT)
+anymal = partial(ArticulatedSimulation, "anymal", tasks.QUADRUPED)
+humanoid = partial(ArticulatedSimulation, "humanoid", tasks.HUMANOID)
+humanoid_muscles = partial(ArticulatedSimulation, "humanoid_muscles", tasks.MUSCLES)

@@ -78,6 +78,18 @@ def require_balance(config: Any) -> None:
     make_aggregator(config.aggregate)  # says what is not installed
 
 
+def balance_note(config: Any) -> list[str]:
+    """A line where a run is too short for its ``balance`` to do anything."""
+    period = config.balancing.period
+    if config.balance not in ("dwa", "progress") or config.steps > 2 * period:
+        return []
+    return [
+        f"balance={config.balance} compares losses of two periods of balancing.period={period:,} "
+        f"updates each, so all of these steps={config.steps:,} treat tasks alike; give a period of "
+        f"{max(1, config.steps // 10):,}."
+    ]
+
+
 def require_whole_weights(config: Any) -> None:
     """Raise PwmError if a config divides weights among ranks and needs every task's gradients."""
     for name, value in (("balance", config.balance), ("aggregate", config.aggregate)):

@@ -32,7 +32,7 @@ from pwm.models.world_model import (
     wraps_angles,
 )
 from pwm.multitask.changes import Changes
-from pwm.multitask.config import sampling
+from pwm.multitask.config import balance_note, sampling
 from pwm.multitask.stacked_low_rank import StackedLowRankDeltas
 from pwm.pretraining.architecture import is_to_be_episodic
 from pwm.pretraining.config import (
@@ -126,7 +126,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> None:
         traits = Traits(*sizes, episodic)
         lines = data_warnings(store, suite, names, bad, traits, refuses=not begun)
     sampler.weigh(_episode_weights(config, sampler, device, ranks))
-    for line in lines if ranks.main else ():
+    for line in [*lines, *balance_note(config)] if ranks.main else ():
         ranks.print_rank(line)
     for task, short in sampler.short_episodes().items() if ranks.main else ():
         ranks.print_rank(

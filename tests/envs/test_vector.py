@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 import envs
 from pwm.core.errors import PwmError
@@ -28,6 +29,18 @@ def children() -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers begin with what this process has imported, which takes a fresh one seconds."""
+    begin = AsyncVectorEnv.__init__
+
+    def begin_forked(env: AsyncVectorEnv, makers: Any, context: str, **more: Any) -> None:
+        begin(env, makers, context="fork" if sys.platform == "linux" else context, **more)
+
+    monkeypatch.setattr(AsyncVectorEnv, "__init__", begin_forked)
+
+
+@pytest.mark.usefixtures("forked")
 def test_equals_single_environments_step_by_step_and_freezes() -> None:
     vector = envs.make_vector_env(MIXED, n=2)
     assert isinstance(vector, VectorEnv)
@@ -76,6 +89,7 @@ def test_equals_single_environments_step_by_step_and_freezes() -> None:
     vector.close()
 
 
+@pytest.mark.usefixtures("forked")
 def test_seeds() -> None:
     vector = envs.make_vector_env([PENDULUM], n=3, seed=40)
     singles = [envs.make_env(PENDULUM, seed=40 + slot) for slot in range(3)]
@@ -91,6 +105,7 @@ def test_seeds() -> None:
     vector.close()
 
 
+@pytest.mark.usefixtures("forked")
 def test_mistakes_leave_it_usable_and_closing_leaves_nothing() -> None:
     before = children()
     vector = envs.make_vector_env([PENDULUM], n=2)
@@ -123,12 +138,14 @@ def test_arguments() -> None:
         envs.make_vector_env([])
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_step_before_the_first_reset_is_refused() -> None:
     vector = envs.make_vector_env([PENDULUM])
     with pytest.raises(PwmError, match="call reset"):
         vector.step(np.zeros((1, 1)))
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_fault_in_a_worker_names_task_and_seed() -> None:
     before = children()
     vector = envs.make_vector_env([PENDULUM, "mw-push"])
@@ -141,6 +158,7 @@ def test_a_fault_in_a_worker_names_task_and_seed() -> None:
     assert children() == before
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_worker_that_dies_is_reported() -> None:
     before = children()
     vector = envs.make_vector_env([PENDULUM])

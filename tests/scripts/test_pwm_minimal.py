@@ -141,7 +141,7 @@ def test_extraction_ends_in_the_weights_of_the_library(detach):
 def test_the_program_learns(toy, capsys):
     main(
         [
-            str(toy.data), "--task", TASK, "--latent", "32", "--hidden", "32", "--horizon", "4",
+            str(toy.data), "--task", TASK, "--latent", "32", "--hidden", "32", "--horizon", "2",
             "--batch_size", "16", "--updates", "101", "--iterations", "101", "--episodes", "1",
             "--policy_hidden", "32,16", "--warmup", "10",
         ]

@@ -93,6 +93,19 @@ def test_a_new_robot_is_learned_and_old_tasks_are_kept(config, toy, capsys):
     assert torch.equal(model.obs_scale[2], torch.as_tensor(scale[0]))
 
 
+def test_a_task_begins_with_the_embedding_that_is_named(config, toy):
+    config.finetune, config.embedding_lr, config.embedding_steps = "none", 0.0, 1
+    starts = {}
+    for config.embedding_of in (*toy.tasks, None):
+        config.out = f"{config.out}_{config.embedding_of}"
+        adapt(config)
+        table = load_world_model(config.out).task_emb.weight
+        starts[config.embedding_of] = int((table[:2] == table[2]).all(1).nonzero())
+    assert [starts[name] for name in toy.tasks] == [0, 1]
+    best = report(config)["embeddings"]["robot"][0]["embedding_of"]
+    assert starts[None] == toy.tasks.index(best)
+
+
 @pytest.mark.parametrize("finetune", ["none", "lora"])
 def test_what_does_not_train_keeps_old_tasks(finetune, config, toy, toy_world_model):
     """Bit for bit where the embedding alone trains; LoRA changes no tensor of the base."""
@@ -115,10 +128,11 @@ def test_what_does_not_train_keeps_old_tasks(finetune, config, toy, toy_world_mo
 def test_interrupted_and_resumed_equals_uninterrupted(config, toy, tmp_path, monkeypatch):
     """In both stages; of units that were chosen, with old data that fade."""
     config.old_data, config.finetune = str(toy.data), "adaptive"
+    config.embedding_steps, config.steps = 6, 14
     config.replay, config.finetuning = 0.25, Finetuning(windows=8, part=0.5)
     adapt(config)
     whole, config.out = Path(config.out), str(tmp_path / "stopped")
-    before_call(monkeypatch, WorldModelLearner, "update", terminate, 4, 23)
+    before_call(monkeypatch, WorldModelLearner, "update", terminate, 4, 16)
     for _ in range(2):
         with pytest.raises(BaseException, match="the same command goes on from there"):
             adapt(config)
@@ -135,6 +149,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(config, toy, tmp_path, mon
         ({"finetune": "diminish"}, "finetune=diminish needs data of tasks that the world model"),
         ({"replay": 0.1}, "give them as old_data="),
         ({"embedding_steps": 0}, "embedding_steps"),
+        (
+            {"embedding_of": "walker"},
+            "embedding_of=walker is no task of .* or null for the one with",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(settings, sentence, config):

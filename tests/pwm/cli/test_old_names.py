@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from launch import without_hydra
 
 import pwm.cli.main
 import pwm.pipelines.grow
@@ -153,9 +154,12 @@ def test_a_run_that_was_made_with_old_names_goes_on(toy, toy_world_model, tmp_pa
     assert capsys.readouterr().err.splitlines() == [kept], "the record has the names of today"
 
 
-def test_jobs_that_were_done_with_old_names_are_done(toy, toy_world_model, tmp_path, capsys):
+def test_jobs_that_were_done_with_old_names_are_done(
+    toy, toy_world_model, tmp_path, monkeypatch, capsys
+):
+    without_hydra(monkeypatch)
     out = tmp_path / "policies"
-    first, *words = toy.extract(toy_world_model, out)
+    first, *words = toy.extract(toy_world_model, out, "learner.iterations=2")
     command = [first, "-m", f"tasks={','.join(toy.tasks)}", *words]
     assert main(command) == 0
     for record in (out / "jobs" / "config.yaml", *out.glob("jobs/*/job.json")):

@@ -9,7 +9,7 @@ from stores import LARGE, SMALL, SUITE, coded_store, make_episode
 from pwm.cli.main import main
 from pwm.core.errors import PwmError
 from pwm.core.suites import Suite
-from pwm.data import merge_stores
+from pwm.data import copy_episodes
 from pwm.data.inspection import verify
 from pwm.data.merge_stores import merge
 from pwm.data.pack_sample import SampleConfig, sample
@@ -26,7 +26,7 @@ def other_store(path, task=SMALL, source="agents", behaviour="sac", episodes=3, 
 
 
 def test_every_episode_of_every_store_is_there_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(merge_stores, "_ROWS", 4)  # rows of an episode arrive in several parts
+    monkeypatch.setattr(copy_episodes, "_ROWS", 4)  # rows of an episode arrive in several parts
     first = coded_store(tmp_path / "a", {"small": [5, 3], "large": [4]})
     second = other_store(tmp_path / "b")
     merged = EpisodeStore.open(merge(str(tmp_path / "out"), [str(first.path), str(second.path)]))

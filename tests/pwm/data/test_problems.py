@@ -266,7 +266,7 @@ def test_episodes_shorter_than_the_horizon_are_left_out_and_told(toy, tmp_path, 
     with EpisodeStore.open(data, "a") as store:
         task = store.suite[toy.tasks[1]]
         store.append(task.name, [make_episode(task, 3), make_episode(task, 2)], "toy")
-    words = toy.pretrain(tmp_path / "out")
+    words = toy.pretrain(tmp_path / "out", "horizon.lengths=[2,4]", "steps=2")
     words[words.index(f"data={toy.data}")] = f"data={data}"
     assert main(words) == 0
     said = " ".join(capfd.readouterr().err.split())

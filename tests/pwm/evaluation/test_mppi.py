@@ -664,6 +664,7 @@ def settings(run: Path, **changes: Any) -> EvaluateConfig:
     common: dict[str, Any] = {
         "checkpoint": str(run / "model"),
         "out": str(run / "out"),
+        "workers": 1,
         "device": "cpu",
     }
     return EvaluateConfig(**common | {"episodes": 2, "planner": FAST} | changes)

@@ -60,6 +60,14 @@ def finished(toy, toy_world_model, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def alone(toy, toy_world_model, tmp_path_factory) -> Path:
+    """The same policies, each learned in a group of its own; not to be written into."""
+    out = tmp_path_factory.mktemp("alone") / "out"
+    assert main(toy.extract(toy_world_model, out, "group_size=1")) == 0
+    return out
+
+
 def test_one_policy_a_task(toy, finished):
     for name in toy.tasks:
         policy = pwm.load_policy(finished / name)
@@ -111,11 +119,10 @@ def load_actor(out: Path, task: str) -> dict[str, torch.Tensor]:
     return dict(pwm.load_policy(out / task).actor.named_parameters())
 
 
-def test_tasks_alone_give_what_tasks_together_give(toy, toy_world_model, finished, tmp_path):
-    assert main(toy.extract(toy_world_model, tmp_path, "group_size=1")) == 0
+def test_tasks_alone_give_what_tasks_together_give(toy, finished, alone):
     for task in toy.tasks:
-        alone, together = load_actor(tmp_path, task), load_actor(finished, task)
-        for name, weight in alone.items():
+        together = load_actor(finished, task)
+        for name, weight in load_actor(alone, task).items():
             torch.testing.assert_close(weight, together[name], rtol=1e-3, atol=1e-5)
 
 
@@ -161,7 +168,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 
 def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
-    toy, toy_world_model, tmp_path, monkeypatch, capsys
+    toy, toy_world_model, alone, tmp_path, monkeypatch, capsys
 ):
     words = toy.extract(toy_world_model, tmp_path, "group_size=1")
     with monkeypatch.context() as patch:
@@ -170,14 +177,13 @@ def test_a_signal_in_the_last_iteration_stops_before_the_next_group(
     assert "extraction of reacher-easy saved at iteration 12 of 12" in capsys.readouterr().err
     assert [is_checkpoint(tmp_path / task) for task in toy.tasks] == [False, False]
     assert main(words) == 0
-    assert main(toy.extract(toy_world_model, tmp_path / "whole", "group_size=1")) == 0
-    assert tensor_files(tmp_path) == tensor_files(tmp_path / "whole")
+    assert tensor_files(tmp_path) == tensor_files(alone)
 
 
 @pytest.mark.parametrize(
     "place",
     [
-        "pwm.extraction.extract.load_world_models",
+        pytest.param("pwm.extraction.extract.load_world_models", marks=pytest.mark.slow),
         "pwm.extraction.recorded_states.StatePool.draw",
         "pwm.extraction.extract.save_step",
     ],
@@ -327,7 +333,7 @@ def test_finetuning_resumes_bit_for_bit(
     with_q, toy, toy_world_model, q_world_model, tmp_path, monkeypatch
 ):
     model = q_world_model if with_q else toy_world_model
-    words = [*FINETUNE, "tasks=[reacher-easy]"]
+    words = [*FINETUNE, "tasks=[reacher-easy]", "learner.iterations=8"]
     assert main(toy.extract(model, tmp_path / "whole", *words)) == 0
     with monkeypatch.context() as patch:
         disturb(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
@@ -391,7 +397,8 @@ def test_with_remedies_tasks_alone_give_what_tasks_together_give(
 def test_with_remedies_resuming_is_bit_exact(
     tuned, toy, toy_world_model, remedies, tmp_path, monkeypatch
 ):
-    words = [*remedies, *(FINETUNE if tuned else ()), "tasks=[reacher-easy]"]
+    tuning = FINETUNE if tuned else ()
+    words = [*remedies, *tuning, "tasks=[reacher-easy]", "learner.iterations=8"]
     assert main(toy.extract(toy_world_model, tmp_path / "whole", *words)) == 0
     with monkeypatch.context() as patch:
         disturb(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
@@ -497,7 +504,7 @@ def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, c
 def test_what_the_paper_leaves_open_can_be_chosen_on_a_model_with_q(
     choice, toy, q_world_model, tmp_path
 ):
-    assert main(toy.extract(q_world_model, tmp_path, *choice)) == 0
+    assert main(toy.extract(q_world_model, tmp_path, *choice, "learner.iterations=4")) == 0
     for task in toy.tasks:
         assert all(weight.isfinite().all() for weight in load_actor(tmp_path, task).values())
 

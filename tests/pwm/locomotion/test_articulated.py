@@ -17,6 +17,7 @@ from pwm.locomotion import rigid_kernels, robots, tasks
 from pwm.locomotion.articulated_step import GRAVITY, ArticulatedStep
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.muscles import humanoid_muscles
+from pwm.locomotion.robots import ANT
 from pwm.locomotion.simulation import ArticulatedSimulation
 from pwm.locomotion.tree import LinkTree
 from pwm.locomotion.vector_env import LocomotionVectorEnv
@@ -213,3 +214,11 @@ def test_no_copies_and_unknown_names_are_refused():
         make_simulation("ant", num_envs=0)
     with pytest.raises(PwmError, match="no locomotion environment antt"):
         make_simulation("antt", num_envs=1)
+
+
+def test_stiffer_ground_has_shorter_steps_and_softer_ground_the_same():
+    for factor, substeps in ((9.0, 3 * ANT.substeps), (0.25, ANT.substeps)):
+        robot = ANT.on_stiffer_ground(factor)
+        assert robot.ground.stiffness == factor * ANT.ground.stiffness
+        assert robot.substeps == substeps
+    assert ANT.on_stiffer_ground(1.0) == ANT

@@ -38,6 +38,7 @@ def space_of(inputs, actions):
 
 def worlds(kind):
     """A world, a policy in it, and noise for five steps."""
+    torch.manual_seed(3)
     simulation = make_simulation("double_pendulum", num_envs=4)
     if kind == "simulator":
         world, space = SimulatorWorld(simulation, lambda seen: seen), space_of(6, 2)
@@ -60,9 +61,9 @@ def test_first_order_derivatives_are_those_of_finite_differences(kind):
     generator = torch.Generator().manual_seed(2)
     directions = [space.random(generator, features) for _ in range(2)]
     arguments = world, space, directions, [1, 5], noise, 1
-    exact, differences = first_order(*arguments), finite_differences(*arguments, distance=1e-4)
+    exact, differences = first_order(*arguments), finite_differences(*arguments, distance=1e-5)
     assert exact.values.shape == (2, 2, 4)
-    assert torch.allclose(exact.values, differences.values, rtol=2e-3, atol=1e-6)
+    assert torch.allclose(exact.values, differences.values, rtol=1e-5, atol=1e-7)
     assert exact.values[1].abs().max() > 1e-4
 
 
@@ -109,6 +110,31 @@ def test_both_toys_are_studied_by_one_command(tmp_path):
     assert pendulum["gradients"]["simulator"]["correlation"][1] > 0.9
     assert set(pendulum["slices"]["along"]) == {"random", "gradient of the simulator"}
     assert len(pendulum["slices"]["along"]["random"]["returns"]["simulator"]) == 5
+
+
+@pytest.mark.slow
+def test_gradients_are_compared_again_where_contacts_are_stiffer(tmp_path, capsys):
+    out = tmp_path / "out"
+    given = SMALL | {"samples": 8, "many": 8, "out": str(out)}
+    landscape(
+        LandscapeConfig(task="hopper", horizons=[1, 2], contact_stiffness=[1.0, 9.0], **given)
+    )
+    found = json.loads((out / "landscape.json").read_text())
+    same, stiffer = found["contact_stiffness"]["1"], found["contact_stiffness"]["9"]
+    assert same == {name: found[name] for name in ("size", "gradients", "finite_differences")}
+    assert stiffer["gradients"]["simulator"]["correlation"][-1] > 0.9
+    assert stiffer["size"] != same["size"]
+    assert "gradients over 2 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "stiffness", "said"),
+    [("pendulum", 2.0, "pendulum has no contacts"), ("hopper", 0.0, "must be multiples above 0")],
+)
+def test_stiffness_that_means_nothing_is_refused(task, stiffness, said, tmp_path):
+    given = SMALL | {"contact_stiffness": [stiffness], "out": str(tmp_path / "out")}
+    with pytest.raises(PwmError, match=said):
+        landscape(LandscapeConfig(task=task, **given))
 
 
 def test_a_world_model_is_studied_beside_its_simulator(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,11 +11,17 @@ from omegaconf import OmegaConf
 
 from pwm.cli.main import config_directory
 from pwm.core.errors import PwmError
-from pwm.extraction.config import ActorCriticConfig, CriticConfig
+from pwm.extraction.config import (
+    ActorCriticConfig,
+    BCConfig,
+    CriticConfig,
+    PriorConfig,
+    QConfig,
+)
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.learner import episode_returns
 from pwm.locomotion.methods import MethodSettings, make_learner, require_methods
-from pwm.locomotion.online import OnlineConfig
+from pwm.locomotion.online import OnlineConfig, n_step
 from pwm.locomotion.shac import Shac, ShacConfig
 from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.policy import load_policy
@@ -37,6 +44,16 @@ SETTINGS = MethodSettings(
     shac=ShacConfig(num_envs=4, horizon=6, networks=SIZE, critic_iterations=1),
 )
 OURS = ["shac", "pwm"]
+OF_REPLAY = replace(
+    SETTINGS.pwm,
+    policy_updates=2,
+    imagined_steps=2,
+    policy=replace(
+        SETTINGS.pwm.policy,
+        q=QConfig(members=2, hidden=[16], batch_size=8),
+        critic=CriticConfig(iterations=1, batches=2, real_ratio=0.5, real_steps=3),
+    ),
+)
 
 
 def learner(method, task="pendulum", steps=200, seed=0, settings=SETTINGS):
@@ -67,13 +84,15 @@ def test_the_gradient_of_shacs_loss_is_that_of_finite_differences():
     assert abs(expected) > 1e-3
 
 
-@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("method", [*OURS, "pwm, values of the replay"])
 def test_a_learner_that_is_loaded_goes_on_bit_for_bit(method, tmp_path):
-    whole = learner(method)
+    settings = SETTINGS if method in OURS else replace(SETTINGS, pwm=OF_REPLAY)
+    make = partial(learner, method.split(",")[0], settings=settings)
+    whole = make()
     whole.iteration()
     save_checkpoint(tmp_path / "saved", "locomotion", whole.tensors(), {})
     expected = [whole.iteration() for _ in range(2)]
-    other = learner(method)
+    other = make()
     other.load(load_checkpoint(tmp_path / "saved", "locomotion"))
     assert [other.iteration() for _ in range(2)] == expected
     assert other.steps == whole.steps
@@ -112,6 +131,40 @@ def test_pwm_learns_where_an_episode_is_one_decision():
     metrics = pwm.iteration()
     assert pwm.steps == 32 + 4 * 4
     assert metrics["imagined_survival"] <= 1
+
+
+def test_every_update_of_a_policy_is_of_its_own_and_the_last_has_the_last_rate():
+    pwm = learner("pwm", settings=replace(SETTINGS, pwm=OF_REPLAY), steps=64)
+    of_policy, iteration, rates = pwm.of_policy, pwm.of_policy.iteration, []
+
+    def recorded(inputs):
+        rates.append(float(of_policy.actor_optimizer.param_groups[0]["lr"]))
+        assert inputs.transitions.reward.shape == (1, 8)
+        assert inputs.q.transitions.latent.shape == (1, 2 * 8, 16)
+        assert len(inputs.noise.action) == 2
+        return iteration(inputs)
+
+    of_policy.iteration = recorded
+    for _ in range(2):
+        assert pwm.iteration()["q_loss"] > 0
+    assert len(rates) == 4 and rates == sorted(rates, reverse=True) and len(set(rates)) == 4
+
+
+def test_transitions_over_several_steps_end_where_their_episode_did():
+    reward = torch.tensor([[1.0, 1.0], [2.0, 2.0], [4.0, 0.0]])
+    terminated = torch.tensor([[False, False], [False, True], [False, True]])
+    summed, counts = n_step(reward, terminated, 0.5)
+    assert summed.tolist() == [1 + 1 + 1, 1 + 1]
+    assert counts.tolist() == [0.125, 0.0]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [ActorCriticConfig(bc=BCConfig(weight=1.0)), ActorCriticConfig(prior=PriorConfig(weight=1.0))],
+)
+def test_what_needs_recorded_data_is_refused(policy):
+    with pytest.raises(PwmError, match="need recorded data, of which pwm has none here"):
+        replace(SETTINGS.pwm, policy=policy).validate()
 
 
 def test_shac_refuses_a_simulator_without_gradients():

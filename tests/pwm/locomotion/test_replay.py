@@ -10,9 +10,9 @@ from pwm.locomotion.batched_simulation import Step
 from pwm.locomotion.replay import Replay
 
 
-def filled(terminated=(), truncated=(), steps=12, capacity=100):
+def filled(terminated=(), truncated=(), steps=12, capacity=100, recent=0.0, recent_steps=1):
     """One environment whose observation counts the steps of its episode, from 100 per episode."""
-    replay = Replay(capacity, 1, 1, 1, torch.device("cpu"))
+    replay = Replay(capacity, 1, 1, 1, torch.device("cpu"), recent, recent_steps)
     count, episode = 0, 0
     for t in range(steps):
         now, reached = 100.0 * episode + count, 100.0 * episode + count + 1
@@ -53,6 +53,19 @@ def test_a_window_stays_where_an_episode_ended_by_itself():
     assert own[0] == [first + j + 1.0 if j < steps_left else 0.0 for j in range(4)]
     assert own[1] == [j >= steps_left - 1 for j in range(4)]
     assert torch.equal(batch.action[:, ends][steps_left:, 0], torch.zeros(4 - steps_left, 1))
+
+
+@pytest.mark.parametrize("capacity", [100, 8])
+def test_a_share_of_what_is_drawn_is_of_the_newest_steps(capacity):
+    replay = filled(steps=12, capacity=capacity, recent=0.5, recent_steps=3)
+    drawn = replay.observations(4000, torch.Generator().manual_seed(0))[:, 0]
+    first = 12 - min(capacity, 12)
+    expected = {t: 0.5 / (12 - first) + 0.5 / 3 * (t >= 9) for t in range(first, 12)}
+    assert set(drawn.tolist()) == set(expected)
+    for t, share in expected.items():
+        assert (drawn == t).float().mean() == pytest.approx(share, abs=0.03)
+    starts = windows(replay, horizon=2).obs[0, :, 0]
+    assert (starts >= 8).float().mean() > 0.5 and starts.max() == 10
 
 
 def test_no_window_reaches_beyond_the_clock():

@@ -220,6 +220,7 @@ STALLED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("keyboard_interrupts")
 def test_an_agent_fills_in_where_growth_has_stalled(grown, tmp_path, monkeypatch, capsys):
     shutil.copytree(grown, tmp_path / "run")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from forked import forked_command
+from launch import without_hydra
 from short_tasks import short_tasks
 
 from pwm.cli.main import main
@@ -64,6 +65,17 @@ def many(toy, toy_world_model, tmp_path_factory) -> Path:
     command = jobs_of(toy.extract(toy_world_model, out), ",".join(toy.tasks))
     assert main([*command, "group_size=1"]) == 0
     return out
+
+
+@pytest.fixture(autouse=True)
+def _jobs_without_hydra(request, monkeypatch):
+    if "hydra" not in request.fixturenames:
+        without_hydra(monkeypatch)
+
+
+@pytest.fixture
+def hydra():
+    """Runs of the test are started by Hydra, as a user's are, and as those of ``many``."""
 
 
 def test_jobs_put_the_policies_of_one_process_where_it_would_have_put_them(toy, one, many):
@@ -143,7 +155,7 @@ def test_gathered_stores_are_the_bytes_of_one_process(added, tmp_path):
     tasks = ",".join(names)
     for episodes in added:
         more = [f"episodes={episodes}", "workers=1", "behaviour=random"]
-        with short_tasks(names, 50):
+        with short_tasks(names, 20):
             assert main(["collect", f"suite=[{tasks}]", f"out={one}", *more]) == 0
             assert main(["collect", "-m", f"suite={tasks}", f"out={many}", *more]) == 0
             assert main(["gather", f"run={many}"]) == 0
@@ -247,7 +259,7 @@ def test_a_signal_stops_the_job_and_begins_no_other(
     assert states(tmp_path) == {toy.tasks[0]: STOPPED, toy.tasks[1]: WAITING}
 
 
-def test_several_runs_of_their_own_are_no_jobs(toy, toy_world_model, tmp_path):
+def test_several_runs_of_their_own_are_no_jobs(hydra, toy, toy_world_model, tmp_path):
     words = toy.extract(toy_world_model, tmp_path, f"tasks=[{toy.tasks[1]}]", FEW)
     assert main([*words, "-m", "seed=0,1", f"out={tmp_path}/${{seed}}"]) == 0
     assert all(is_checkpoint(tmp_path / str(seed) / toy.tasks[1]) for seed in (0, 1))

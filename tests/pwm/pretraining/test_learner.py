@@ -53,7 +53,8 @@ def assert_same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert not different
 
 
-@pytest.mark.parametrize("q_and_prior", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow  # that losses fall is seen in test_pretrain.py, too
+@pytest.mark.parametrize("q_and_prior", [False, True])
 def test_overfits_one_small_batch(q_and_prior):
     learner = make_learner(q_and_prior, steps=400, lr=3e-3)
     batch = make_batch()
