@@ -23,7 +23,7 @@ def check(line: str) -> None:
     """Raise PwmError for a command line that names what does not exist."""
     _, name, *words = shlex.split(line)
     if name == "data":
-        assert words[0] in ("info", "verify", "merge", "tasks")
+        assert words[0] in ("info", "verify", "merge", "take", "tasks")
         return
     if name not in COMMANDS:
         raise PwmError(f"there is no command {name}")

@@ -75,7 +75,7 @@ MAY_CHANGE = {
 NO_PATHS = {
     "out", "results", "record",  # written
     "device", "data_device", "compile", "precision", "resume", "on_error", "balance", "parallel",
-    "aggregate", "finetune", "sharing", "collect_with", "map_from",
+    "aggregate", "finetune", "sharing", "collect_with", "map_from", "embedding_of",
     "init_normalization", "episodic", "select", "behaviour", "to", "action_units", "wandb_project",
     "baselines", "metaworld", "task", "tasks", "methods", "format", "license", "message",  # words
     "repo", "revision", "datasets", "host",  # of services
