@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from pwm.extraction.config import PriorConfig
 from pwm.extraction.losses import distance_of_modes
+from pwm.extraction.offline_settings import PriorConfig
 from pwm.models.actor_critic import Actors
 
 _RATE = 0.03  # of the logarithm of a weight, per iteration at twice the target or more

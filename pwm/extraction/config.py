@@ -22,10 +22,10 @@ from pwm.core.validation import (
 )
 from pwm.data.problems import ON_ERROR
 from pwm.extraction.estimate_settings import ScoreEstimateConfig
+from pwm.extraction.offline_settings import EnsembleConfig, PriorConfig, QConfig
 from pwm.models.actor_critic import (
     REWARD_UNITS,
     ActorCriticSize,
-    require_widths,
 )
 from pwm.pretraining.learner import LearnerConfig
 from pwm.runtime.acceleration import Acceleration
@@ -125,79 +125,6 @@ class BCConfig:
         require_share(self, "top_fraction")
         if self.awr_temperature is not None:
             require_at_least(self, 1e-6, "awr_temperature")  # below it quotients overflow
-
-
-@dataclass
-class PriorConfig:
-    """What holds the actors near those that iterations begin with, at imagined states.
-
-    The actors after cloning (``bc.warmup_steps``), or those of an earlier extraction (``init=``).
-
-    Attributes:
-        weight: of the mean squared distance of actions, per entry, beside the normalized return; 0
-            for no prior.
-        target: the distance that is to be held: the weight of a task, begun with ``weight``, falls
-            while its policy is nearer, and rises while it is farther away. Null keeps the weight.
-    """
-
-    weight: float = 0.0
-    target: float | None = 0.01
-
-    def validate(self) -> None:
-        """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "weight")
-        if self.target is not None:
-            require_positive(self, "target")
-
-
-@dataclass
-class QConfig:
-    """Q functions of recorded transitions, whose least value ends imagined rollouts.
-
-    Attributes:
-        members: of a task's ensemble; 0 for none, and then the critics, which learn in
-            imagination, end rollouts.
-        hidden: hidden layer widths.
-        warmup_steps: updates of the Q functions alone, after cloning, before the first iteration.
-        updates: of an iteration.
-        batch_size: recorded transitions per task and update.
-        pool: recorded transitions per task, drawn once. Each sums ``critic.real_steps`` rewards.
-        lr: of Adam.
-        tau: how far the slow copies, which give the targets, go at every update.
-    """
-
-    members: int = 0
-    hidden: list[int] = field(default_factory=lambda: [256, 256])
-    warmup_steps: int = 2000
-    updates: int = 2
-    batch_size: int = 256
-    pool: int = 131_072
-    lr: float = 1e-3
-    tau: float = 0.05
-
-    def validate(self) -> None:
-        """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "members", "warmup_steps", "lr")
-        require_at_least(self, 1, "updates", "batch_size", "pool")
-        require_positive(self, "tau")
-        require_share(self, "tau")
-        require_widths(self, "hidden")
-
-
-@dataclass
-class EnsembleConfig:
-    """How the predictions of an ensemble of world models are taken.
-
-    Attributes:
-        uncertainty_coef: what a reward loses for each unit of the models' standard deviation
-            around its mean.
-    """
-
-    uncertainty_coef: float = 1.0
-
-    def validate(self) -> None:
-        """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "uncertainty_coef")
 
 
 @refuse_old_names
@@ -304,7 +231,8 @@ class ExtractConfig:
             begun with, in the place of random ones. Null begins anew.
         ensemble: further world models of the same suite, such as the same pretraining with other
             seeds gives, in which the same actions are imagined: a reward is the mean over all
-            models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation.
+            models, minus ``learner.ensemble.uncertainty_coef`` times their standard deviation. A
+            world model that was pretrained with ``heads.members`` brings its own further heads.
         pool: start states per task, drawn once from its episodes.
         expected_score: say in the end what the policies are expected to score, from the data.
         select: which policies are saved: ``last``, or those of the highest ``expected_score`` every

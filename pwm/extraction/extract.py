@@ -34,6 +34,7 @@ from pwm.extraction.groups import (
 )
 from pwm.extraction.task_group import KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
+from pwm.models.further_heads import further_models
 from pwm.models.stacked_world_model import StackedWorldModel
 from pwm.models.world_model import WorldModel, load_world_model
 from pwm.models.world_models import load_world_models
@@ -137,8 +138,20 @@ class _Part:
 
 
 def _ensemble(config: ExtractConfig, model: WorldModel, tasks: Sequence[str]) -> list[WorldModel]:
-    """The further world models, which must know the same tasks in the same sizes."""
+    """The further world models, which must know the same tasks in the same sizes.
+
+    Those that are heads on the model's own encoder come first. They are left out where it is
+    fine-tuned, since its latents become others than theirs.
+    """
     ensemble = [load_world_model(path, model.bins.device, tasks) for path in config.ensemble]
+    heads = [] if config.finetune.enabled else further_models(config.checkpoint, model)
+    above = config.learner.ensemble.truncate_above
+    if above is not None and not ensemble and not heads:
+        raise PwmError(
+            f"learner.ensemble.truncate_above={above:g} ends rollouts where world models disagree, "
+            f"and there is only {config.checkpoint}; give further ones as ensemble=, or pretrain "
+            "with heads.members=3."
+        )
     for path, other in zip(config.ensemble, ensemble, strict=True):
         if other.suite != model.suite:
             raise PwmError(
@@ -150,7 +163,7 @@ def _ensemble(config: ExtractConfig, model: WorldModel, tasks: Sequence[str]) ->
                 f"of {config.checkpoint} and ensemble={path} one alone predicts terminations; "
                 "pretrain both with the same episodic=."
             )
-    return ensemble
+    return [*heads, *ensemble]
 
 
 def _group_size(

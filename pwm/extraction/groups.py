@@ -153,6 +153,9 @@ def bytes_a_task(
         24 * nets.critics * (size.latent_dim + sum(nets.critic)) * max(nets.critic, default=1)
     )
     of_q = _bytes_of_q(model, config, kept) if config.q.members else 0
+    if config.ensemble.truncate_above is not None:  # all states are valued for the actors, too
+        valued = sum(nets.actor) + config.q.members * sum(config.q.hidden)
+        of_q += states * (kept.unit * valued if config.q.members else critics)
     return states * (kept.unit * sum(nets.actor) + worlds + critics) + parameters + of_q
 
 
@@ -162,7 +165,8 @@ def _bytes_of_q(model: WorldModel, config: ActorCriticConfig, kept: _Kept) -> in
     units = sum(q.hidden)
     weights = (model.size.latent_dim + suite.action_dim + units) * max(q.hidden, default=1)
     a_row = 4 * (2 * suite.obs_dim + suite.action_dim + 2)
-    return q.members * (28 * weights + q.batch_size * kept.unit * units) + q.pool * a_row
+    members = q.members + (q.expectile is not None)
+    return members * (28 * weights + q.batch_size * kept.unit * units) + q.pool * a_row
 
 
 def _kept_a_step(model: WorldModel, kept: _Kept) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pwm.extraction.config import ActorCriticConfig
 from pwm.models.frozen import in_product_precision, with_frozen_weights
 from pwm.models.layers import NormedLinear
-from pwm.models.math import expected_bin, pessimistic_mean, symexp
+from pwm.models.math import expected_bin, mean_and_deviation, symexp
 from pwm.models.stacked_deltas import StackedDeltas, each_with_its_own
 from pwm.models.world_model import WorldModel
 from pwm.runtime.kernels.normed_activation import normed_activation
@@ -77,6 +77,19 @@ class ImaginedRollout(NamedTuple):
     rewards: Tensor  # (H, K, B), in the units that critics learn in
     actions: tuple[Tensor, ...]  # H of (K, B, action_dim)
     continuation: Tensor | None = None  # (H, K, B), probability that a step does not end it
+    disagreement: Tensor | None = None  # (H, K, B), of an ensemble's rewards, in their units
+    within: Tensor | None = None  # (H, K, B), 1 for steps up to where a rollout was cut, then 0
+    modes: Tensor | None = None  # (K, n B, action_dim), what Q valued in the last n states
+
+    @property
+    def acted_in(self) -> Tensor:
+        """(K, n, latent) states in which the actors were asked, without gradient."""
+        return by_task(self.latents[:-1] if self.modes is None else self.latents)
+
+    @property
+    def counts(self) -> Tensor | None:
+        """(K, H B), 1 for states from which a step was taken, and 0 where a rollout was cut."""
+        return None if self.within is None else by_task(self.within)
 
 
 class Outcome(NamedTuple):
@@ -84,6 +97,7 @@ class Outcome(NamedTuple):
 
     rewards: Tensor  # (H, K, B)
     continuation: Tensor | None  # (H, K, B)
+    disagreement: Tensor | None = None  # (H, K, B)
 
 
 class Imagination:
@@ -141,7 +155,24 @@ class Imagination:
                 for model, z in zip(self._ensemble, ensemble_start_latents, strict=True)
             ]
             outcome = self._combined([outcome, *others])
-        return ImaginedRollout(whole, outcome.rewards, tuple(actions), outcome.continuation)
+        return ImaginedRollout(
+            whole, outcome.rewards, tuple(actions), outcome.continuation, outcome.disagreement
+        )
+
+    @torch.no_grad()
+    def disagreement(self, latents: Sequence[Tensor], action: Tensor) -> Tensor:
+        """(K, n) standard deviations of the models' rewards of given actions.
+
+        Args:
+            latents: the states in each model, (K, n, its latent).
+            action: (K, n, action_dim).
+        """
+        task, models = self._task_ids.unsqueeze(1), (self._model, *self._ensemble)
+        rewards = [
+            self._in_units(model.symlog_reward(z, action, task))
+            for model, z in zip(models, latents, strict=True)
+        ]
+        return mean_and_deviation(torch.stack(rewards))[1]
 
     def _ensemble_outcome(self, model: WorldModel, z: Tensor, actions: Sequence[Tensor]) -> Outcome:
         """What the same actions lead to in another world model."""
@@ -154,19 +185,21 @@ class Imagination:
         return self._outcome(model, torch.stack(latents), features)
 
     def _outcome(self, model: WorldModel, latents: Tensor, features: Sequence[Tensor]) -> Outcome:
-        rewards = imagined_reward(model, torch.stack(list(features)))
-        if self._config.reward_units == "real":
-            rewards = symexp(rewards)
+        rewards = self._in_units(imagined_reward(model, torch.stack(list(features))))
         goes_on = None
         if model.episodic:
             goes_on = continuation(model, latents, self._task_ids)
         return Outcome(rewards, goes_on)
 
+    def _in_units(self, symlog_rewards: Tensor) -> Tensor:
+        """Rewards in the units that critics learn in."""
+        return symexp(symlog_rewards) if self._config.reward_units == "real" else symlog_rewards
+
     def _combined(self, outcomes: Sequence[Outcome]) -> Outcome:
-        coef = self._config.ensemble.uncertainty_coef
-        rewards = pessimistic_mean(torch.stack([outcome.rewards for outcome in outcomes]), coef)
+        mean, deviation = mean_and_deviation(torch.stack([o.rewards for o in outcomes]))
+        rewards = mean - self._config.ensemble.uncertainty_coef * deviation
         goes_on = [o.continuation for o in outcomes if o.continuation is not None]
-        return Outcome(rewards, torch.stack(goes_on).mean(0) if goes_on else None)
+        return Outcome(rewards, torch.stack(goes_on).mean(0) if goes_on else None, deviation)
 
 
 @torch.no_grad()
@@ -241,6 +274,11 @@ def imagined_reward(model: WorldModel, features: Tensor) -> Tensor:
 def continuation(model: WorldModel, latents: Tensor, task_ids: Tensor) -> Tensor:
     """Probabilities that episodes of tasks (K,) go on: (H, K, B, latent) -> (H, K, B)."""
     return model.continuation(latents, task_ids.unsqueeze(1))
+
+
+def by_task(x: Tensor) -> Tensor:
+    """(H, K, B, ...) to (K, H B, ...), without gradient."""
+    return x.detach().transpose(0, 1).flatten(1, 2)
 
 
 def _first(net: nn.Sequential) -> NormedLinear:

@@ -19,25 +19,32 @@ from pwm.extraction.imagination import (
     Imagination,
     ImaginedRollout,
     act_without_weights,
+    by_task,
 )
-from pwm.extraction.inputs import Demonstrations, Inputs, Noise, QInputs, Transitions
+from pwm.extraction.inputs import (
+    Demonstrations,
+    Inputs,
+    Noise,
+    QInputs,
+    Transitions,
+)
 from pwm.extraction.losses import (
     actor_loss,
     bc_loss,
-    bellman_target,
     bootstrapped_return,
     critic_loss,
-    pessimistic_value,
 )
-from pwm.extraction.q_functions import QFunctions, make_q
+from pwm.extraction.q_functions import QFunctions
+from pwm.extraction.rollout_ends import RolloutEnds
 from pwm.extraction.stacked_networks import assign_task, clipped_step
+from pwm.extraction.value_targets import ValueTargets, lambda_returns, n_step_returns
 from pwm.models.actor_critic import (
     Actors,
     Critics,
     TaskCritic,
     action_masks,
 )
-from pwm.models.math import running_moments, td_lambda
+from pwm.models.math import running_moments
 from pwm.models.world_model import WorldModel
 from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import Checkpoint
@@ -74,14 +81,15 @@ class ActorCriticLearner:
         self._captured_q_update = self.accelerator.capture(self._q_update)
         device, latent = model.bins.device, model.size.latent_dim
         self.task_ids = torch.tensor([model.suite.id(t.name) for t in tasks], device=device)
-        self._imagination = Imagination(model, self.task_ids, config, ensemble)
+        self.imagination = Imagination(model, self.task_ids, config, ensemble)
         masks = action_masks(self.tasks, model.suite.action_dim).to(device)
         self.actors = Actors(latent, masks, config.networks).to(device)
         self.critics = Critics(len(tasks), latent, config.networks, config.value_scale).to(device)
         self.q: QFunctions | None = None
         if config.q.members:
-            inputs = latent + model.suite.action_dim
-            self.q = QFunctions(len(tasks), inputs, config, self.accelerator)
+            action_dim = model.suite.action_dim
+            self.q = QFunctions(len(tasks), latent, action_dim, config, self.accelerator)
+        self.ends = RolloutEnds(self.critics, self.q, config, masks)
         self._generators = [stream(seed, task.name, device) for task in tasks]
         self._order_generator = stream(seed, "order", device)
         self._initialize(seed)
@@ -106,8 +114,7 @@ class ActorCriticLearner:
                 actor = Actors(latent, single, self.config.networks)
                 critic = Critics(1, latent, self.config.networks, 1.0)
                 if self.q is not None:
-                    q = make_q(1, latent + self.model.suite.action_dim, self.config)
-                    assign_task(self.q.online, q, k, len(self.tasks))
+                    self.q.init_task(k)
             self.init_weights_from(k, actor, critic)
         if self.q is not None:
             self.q.begin()
@@ -146,7 +153,7 @@ class ActorCriticLearner:
         self, start: Tensor, noise: Tensor, ensemble_start_latents: Sequence[Tensor] = ()
     ) -> ImaginedRollout:
         """Roll the actors out in the world model: see :meth:`Imagination.roll_out`."""
-        return self._imagination.roll_out(self.actors, start, noise, ensemble_start_latents)
+        return self.imagination.roll_out(self.actors, start, noise, ensemble_start_latents)
 
     def actor_objective(self, inputs: Inputs) -> tuple[Tensor, ImaginedRollout, Metrics]:
         """The actor's loss, plus what it pays for leaving demonstrations and prior.
@@ -160,24 +167,20 @@ class ActorCriticLearner:
 
     def _imagined_loss(self, act: Act, inputs: Inputs) -> tuple[Tensor, ImaginedRollout, Metrics]:
         """The part of the actor's loss that is of imagined rollouts."""
-        imagined = self._imagination.roll_out(
+        imagined = self.imagination.roll_out(
             act, inputs.start, inputs.noise.action, inputs.ensemble_start_latents
         )
-        if self.q is None:
-            last_value = pessimistic_value(self.critics, imagined.latents[-1])
-        else:
-            last = imagined.latents[-1]
-            seen = last.detach() if self.config.detach_actor_input else last
-            mode = act(seen, torch.zeros_like(inputs.noise.action[0]))
-            last_value = self.q.value(last, mode)
-            imagined = imagined._replace(actions=(*imagined.actions, mode))
+        goes_on = imagined.continuation
+        imagined, last_value = self.ends.end(act, imagined)
         returns = bootstrapped_return(
             imagined.rewards, last_value, self.config.discount, imagined.continuation
         )
         scale = self._update_return_scale(returns.detach())
         metrics = {"imagined_return": returns.detach().mean(1), "return_scale": scale}
-        if imagined.continuation is not None:
-            metrics["imagined_survival"] = imagined.continuation.detach().prod(0).mean(1)
+        if goes_on is not None:
+            metrics["imagined_survival"] = goes_on.detach().prod(0).mean(1)
+        if imagined.within is not None:
+            metrics["truncated_rollouts"] = 1 - imagined.within[-1].mean(1)
         return actor_loss(returns, scale), imagined, metrics
 
     def _price_of_leaving(
@@ -190,7 +193,7 @@ class ActorCriticLearner:
             price = price + self.bc_weight * cloning
             metrics["bc_loss"] = cloning.detach()
         if self.prior is not None:
-            states = _by_task(imagined.latents[: len(imagined.actions)])
+            states = imagined.acted_in
             distance = self.prior.distance(self.actors(states), states)
             price = price + self.prior.weight * distance
             metrics |= {"prior_distance": distance.detach(), "prior_weight": self.prior.weight}
@@ -205,13 +208,17 @@ class ActorCriticLearner:
         """
         with self.accelerator.arithmetic():
             loss, imagined, metrics = self._imagined_loss(act_without_weights(self.actors), inputs)
-        of_actions = torch.autograd.grad(loss.sum(), imagined.actions)
-        acted, noise = len(of_actions), inputs.noise.action
-        if acted > len(noise):  # the last action, which Q values, is the mode
-            noise = torch.cat([noise, torch.zeros_like(noise[:1])])
+        taken, modes = imagined.actions, imagined.modes
+        gradients = torch.autograd.grad(loss.sum(), taken if modes is None else (*taken, modes))
+        of_actions = by_task(torch.stack(gradients[: len(taken)]))
+        states, noise = by_task(imagined.latents[:-1]), by_task(inputs.noise.action)
+        if modes is not None:
+            valued = imagined.latents[-(modes.shape[1] // inputs.start.shape[1]) :]
+            states = torch.cat([states, by_task(valued)], 1)
+            noise = torch.cat([noise, noise.new_zeros(modes.shape)], 1)
+            of_actions = torch.cat([of_actions, gradients[-1]], 1)
         with self.accelerator.arithmetic():
-            actions = self.actors(*map(_by_task, (imagined.latents[:acted], noise)))
-            total = (actions * _by_task(torch.stack(of_actions))).sum()
+            total = (self.actors(states, noise) * of_actions).sum()
             price, of_price = self._price_of_leaving(imagined, inputs.demonstrations)
             total, metrics = total + price.sum(), metrics | of_price
         # Cloning alone does not reach log_std.
@@ -244,7 +251,7 @@ class ActorCriticLearner:
 
     def _q_update(self, inputs: QInputs) -> Metrics:
         assert self.q is not None
-        return {"q_loss": self.q.update(self.actors, inputs)}
+        return self.q.update(self.actors, inputs)
 
     def begin_iterations(self) -> None:
         """What is done once before the first iteration: the prior is the actors as they are."""
@@ -289,21 +296,19 @@ class ActorCriticLearner:
         """The last batch's losses and the mean targets, (K,) each."""
         config, limit = self.config.critic, self.config.optim.critic_grad_norm
         with self.accelerator.arithmetic(), torch.no_grad():
-            states, targets = self._critic_targets(imagined)
-            recorded = None if transitions is None else self._recorded_targets(transitions)
+            targets = self._critic_targets(imagined)
+            recorded = None if transitions is None else n_step_returns(self.critics, transitions)
         parameters = list(self.critics.parameters())
-        loss = torch.zeros(len(states), device=states.device)
+        loss = torch.zeros(len(self.tasks), device=order.device)
         for permutation in order:
             for part in permutation.chunk(config.batches):
-                loss = self._critic_objective((states[:, part], targets[:, part]), recorded)
+                loss = self._critic_objective(targets.part(part), recorded)
                 grads = torch.autograd.grad(loss.sum(), parameters)
                 clipped_step(self.critic_optimizer, parameters, grads, limit, len(self.tasks))
-        return loss.detach(), targets.mean(1)
+        return loss.detach(), targets.mean()
 
-    def _critic_objective(
-        self, imagined: tuple[Tensor, Tensor], recorded: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """(K,) losses of imagined and of recorded states, (K, n, latent), and targets, (K, n)."""
+    def _critic_objective(self, imagined: ValueTargets, recorded: ValueTargets | None) -> Tensor:
+        """(K,) losses of imagined and of recorded states."""
         with self.accelerator.arithmetic():
             loss = critic_loss(self.critics, *imagined)
             if recorded is not None:
@@ -311,28 +316,12 @@ class ActorCriticLearner:
                 loss = torch.lerp(loss, of_recorded, self.config.critic.real_ratio)
         return loss
 
-    def _recorded_targets(self, transitions: Transitions) -> tuple[Tensor, Tensor]:
-        """The transitions' states (K, B, latent) and targets (K, B)."""
-        next_value = pessimistic_value(self.critics, transitions.next_latent)
-        return transitions.latent, bellman_target(transitions, next_value)
-
-    def _critic_targets(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
-        """Imagined states (K, H B, latent) and what their values shall be (K, H B)."""
+    def _critic_targets(self, imagined: ImaginedRollout) -> ValueTargets:
+        """Of H B imagined states per task."""
         if self.q is None:
-            return self._lambda_returns(imagined)
-        states = _by_task(imagined.latents[:-1])
-        return states, self.q.value(states, self.actors(states))
-
-    def _lambda_returns(self, imagined: ImaginedRollout) -> tuple[Tensor, Tensor]:
-        """Imagined states (K, H B, latent) and their TD(lambda) targets (K, H B)."""
-        config = self.config
-        latents = imagined.latents.detach()
-        values = pessimistic_value(self.critics, _by_task(latents[1:]))
-        values = values.unflatten(1, (config.horizon, -1)).transpose(0, 1)
-        targets = td_lambda(
-            imagined.rewards, values, config.discount, config.lam, imagined.continuation
-        )
-        return _by_task(latents[:-1]), _by_task(targets)
+            return lambda_returns(self.critics, imagined, self.config.discount, self.config.lam)
+        states = by_task(imagined.latents[:-1])
+        return ValueTargets(states, self.q.value_of(self.actors, states), imagined.counts)
 
     def critic(self, index: int) -> TaskCritic:
         """A copy of one task's critic, to be saved beside its policy."""
@@ -366,6 +355,8 @@ class ActorCriticLearner:
         further = {} if self.q is None else self.q.tensors()
         if self.prior is not None:
             further["prior"] = self.prior.tensors()
+        if self.ends.limit is not None:
+            further["ensemble"] = {"limit": self.ends.limit}
         return further | {
             "actors": self.actors.state_dict(),
             "critics": self.critics.state_dict(),
@@ -386,13 +377,10 @@ class ActorCriticLearner:
             self.q.load(groups)
         if self.prior is not None:
             self.prior.load(groups["prior"])
+        if self.ends.limit is not None:
+            self.ends.limit.copy_(groups["ensemble"]["limit"])
         self.return_moments.copy_(groups["moments"]["mean,variance,weight"])
         step = checkpoint.meta.get("step", 0)
         names = [*(task.name for task in self.tasks), "order"]
         for i, generator in enumerate([*self._generators, self._order_generator]):
             restore(generator, groups["random"][str(i)], self._seed, f"{names[i]}/{step}")
-
-
-def _by_task(x: Tensor) -> Tensor:
-    """(H, K, B, ...) to (K, H B, ...), without gradient."""
-    return x.detach().transpose(0, 1).flatten(1, 2)

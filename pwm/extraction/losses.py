@@ -6,6 +6,7 @@ one per task; their sum is what is differentiated, so no task's gradient depends
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pwm.extraction.inputs import Demonstrations, Transitions
@@ -73,16 +74,44 @@ def bellman_target(transitions: Transitions, next_value: Tensor) -> Tensor:
     return transitions.reward + transitions.discount * next_value
 
 
-def critic_loss(critics: Critics, latent: Tensor, target: Tensor) -> Tensor:
+def critic_loss(
+    critics: Critics, latent: Tensor, target: Tensor, counts: Tensor | None = None
+) -> Tensor:
     """Mean squared error of all ensemble members, in units of the critics' scale.
 
     Args:
         critics: K ensembles.
         latent: (K, n, latent) states.
         target: (K, n) their values' targets, without gradient.
+        counts: (K, n), 1 for states that the mean is over and 0 for others; all by default.
 
     Returns:
         (K,).
     """
     error = critics(latent) - target.unsqueeze(1)
-    return (error / critics.scale).square().mean((1, 2))
+    squared = (error / critics.scale).square()
+    return squared.mean((1, 2)) if counts is None else mean_of_counted(squared.mean(1), counts)
+
+
+def expectile_loss(critics: Critics, latent: Tensor, target: Tensor, expectile: float) -> Tensor:
+    """Squared errors of which those below the target count ``expectile``, others the rest of 1.
+
+    Its least is where the values are that expectile of the targets (IQL, Kostrikov et al. 2022).
+
+    Args:
+        critics: K ensembles.
+        latent: (K, n, latent) states.
+        target: (K, n), without gradient.
+        expectile: between 0 and 1; 0.5 gives half of :func:`critic_loss`.
+
+    Returns:
+        (K,).
+    """
+    error = (target.unsqueeze(1) - critics(latent)) / critics.scale
+    weight = torch.where(error > 0, expectile, 1 - expectile)
+    return (weight * error.square()).mean((1, 2))
+
+
+def mean_of_counted(x: Tensor, counts: Tensor) -> Tensor:
+    """(K,) means of the entries of (K, n) that count, 1 and not 0; zero where none does."""
+    return (counts * x).sum(1) / counts.sum(1).clamp(min=1)

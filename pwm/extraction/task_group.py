@@ -84,9 +84,16 @@ class Group:
                 self.learner.init_weights_from(index, *init_networks[task.name])
         frozen, ids = self.tuner is None, self.learner.task_ids
         pool = partial(draw_pools, store, tasks, model, config, bad)
-        obs = pool().obs
-        self.starts = StartStates(model, obs, ids, frozen)
-        self.ensemble_starts = [StartStates(other, obs, ids, True) for other in ensemble]
+        start_rows = pool()
+        self.starts = StartStates(model, start_rows.obs, ids, frozen)
+        self.ensemble_starts = [
+            self.starts
+            if other.encoder is model.encoder
+            else StartStates(other, start_rows.obs, ids, True)
+            for other in ensemble
+        ]
+        if config.learner.ensemble.truncate_above is not None:
+            self._set_limit(start_rows.action)
         self.demonstrations: tuple[StartStates, Tensor] | None = None
         bc, critic = config.learner.bc, config.learner.critic
         if bc.needs_demonstrations:
@@ -126,6 +133,18 @@ class Group:
         if number == config.warmup_steps:
             learner.begin_iterations()
         return self._iteration(number - config.warmup_steps)
+
+    def _set_limit(self, action: Tensor) -> None:
+        """Measure what the models disagree on the start states' recorded actions (K, n, action)."""
+        numbers = torch.arange(action.shape[1], device=action.device).expand(action.shape[:2])
+        found = [
+            self.learner.imagination.disagreement(
+                [states[rows] for states in (self.starts, *self.ensemble_starts)],
+                take(action, rows),
+            )
+            for rows in numbers.split(2048, 1)
+        ]
+        self.learner.ends.set_limit(torch.cat(found, 1))
 
     def _demonstrations(self) -> Demonstrations:
         assert self.demonstrations is not None

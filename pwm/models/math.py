@@ -71,13 +71,13 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def pessimistic_mean(x: Tensor, weight: float) -> Tensor:
-    """Mean over the first dimension minus ``weight`` standard deviations: (N, ...) -> (...).
+def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the first dimension: (N, ...) -> two of (...).
 
     The deviation is of the N values themselves; where they are equal its gradient is zero.
     """
     var, mean = torch.var_mean(x, 0, correction=0)
-    return mean - weight * (var + 1e-12).sqrt()
+    return mean, (var + 1e-12).sqrt()
 
 
 def discounted_sum(reward: Tensor, discount: float) -> Tensor:

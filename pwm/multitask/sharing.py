@@ -28,9 +28,12 @@ SHARINGS = ("hard", "soft", "branches")
 
 @dataclass
 class HeadSharing:
-    """What the ways of sharing heads depend on.
+    """How many heads there are, and what the ways of sharing them depend on.
 
     Attributes:
+        members: of an ensemble of dynamics and reward heads on one encoder, the first of which is
+            the world model. Each further one trains beside it on its own half of the windows,
+            without changing it, and ``pwm extract`` takes all of them as its ensemble.
         dynamics: whether the latent dynamics differ by group as the reward head does; by default
             with ``soft`` alone.
         rank: of ``soft``: of the changes of each layer's weights.
@@ -38,13 +41,14 @@ class HeadSharing:
             weights from the shared ones.
     """
 
+    members: int = 1
     dynamics: bool | None = None
     rank: int = 4
     penalty: float = 0.01
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 1, "rank")
+        require_at_least(self, 1, "members", "rank")
         require_at_least(self, 0, "penalty")
 
 
@@ -52,6 +56,7 @@ def require_sharing(config: Any) -> None:
     """Raise PwmError unless a config's ``sharing`` and what it is to go with fit each other."""
     require_choice(config, "sharing", SHARINGS)
     require_valid("heads", config.heads)
+    _require_one_model(config)
     if config.sharing == "hard":
         return
     if config.sharing == "branches" and config.groups is None:
@@ -68,6 +73,23 @@ def require_sharing(config: Any) -> None:
         raise PwmError(
             f"sharing={config.sharing} does not go with parallel=fsdp; give parallel=ddp."
         )
+
+
+def _require_one_model(config: Any) -> None:
+    """Raise PwmError for an ensemble of heads beside what it does not go with."""
+    others = {
+        f"sharing={config.sharing}": config.sharing != "hard",
+        f"groups={config.groups}": config.groups is not None,
+        f"finetune={config.finetune}": config.finetune != "none",
+        f"parallel={config.parallel}": config.parallel in ("ddp", "fsdp"),
+        f"accumulate={config.accumulate}": config.accumulate > 1,
+    }
+    for other, given in others.items():
+        if given and config.heads.members > 1:
+            raise PwmError(
+                f"heads.members={config.heads.members} trains heads beside one world model in one "
+                f"pass and process, and does not go with {other}; leave one of them out."
+            )
 
 
 class Branches(nn.Module):

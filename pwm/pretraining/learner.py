@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pwm.core.validation import require_at_least, require_positive, require_share
 from pwm.data.windows.sampler import Batch
+from pwm.models.further_heads import FurtherHeads
 from pwm.models.math import percentile_range
 from pwm.models.world_model import KIND, WorldModel
 from pwm.multitask.aggregation import make_aggregator
@@ -20,6 +21,7 @@ from pwm.multitask.balancing import TaskBalance
 from pwm.multitask.changes import Changes
 from pwm.multitask.config import Balancing, require_balance
 from pwm.multitask.task_losses import TaskLosses, by_task
+from pwm.pretraining.head_ensemble import HeadEnsemble
 from pwm.pretraining.losses import (
     LatentRollout,
     LossWeights,
@@ -34,6 +36,7 @@ from pwm.pretraining.losses import (
 from pwm.pretraining.task_gradients import Gradients, TaskGradients
 from pwm.runtime.acceleration import Accelerator, Metrics
 from pwm.runtime.checkpoint import Checkpoint, Groups
+from pwm.runtime.clipping import step_unless
 from pwm.runtime.training_checkpoints import load_optimizer_tensors, optimizer_tensors, save_step
 
 
@@ -92,6 +95,7 @@ class WorldModelLearner:
         discount: (tasks,) per-task discounts of the Q ensemble's targets.
         accelerator: how the arithmetic runs; eagerly, in the model's precision, by default.
         changes: what of the model trains and is saved, if that is not the model as it is.
+        heads: further heads on the model's encoder, which train beside it.
 
     Attributes:
         skipped: () int64, updates skipped so far.
@@ -108,6 +112,7 @@ class WorldModelLearner:
         discount: Tensor,
         accelerator: Accelerator | None = None,
         changes: Changes | None = None,
+        heads: FurtherHeads | None = None,
     ) -> None:
         self.model, self.config, self.discount = model, config, discount
         self.changes = changes or Changes(model)
@@ -147,6 +152,9 @@ class WorldModelLearner:
             if self._trains_q
             else None
         )
+        self.heads = None
+        if heads is not None:
+            self.heads = HeadEnsemble(model, heads, config, self.accelerator)
         self.q_scale = torch.ones((), device=discount.device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=discount.device)
         self.skipped_in_a_row = torch.zeros_like(self.skipped)
@@ -167,7 +175,9 @@ class WorldModelLearner:
         gradient_norms = self._gradient_norms(batch)
         norm = self._clip(self.trained)
         skip = ~(loss.isfinite() & norm.isfinite())
-        _step_unless(skip, self.optimizer)
+        if self.heads is not None:  # while embeddings are those that the latents are of
+            metrics |= self.heads.update(batch, rollout, skip)
+        step_unless(skip, self.optimizer)
         self.balance.observe(losses, skip, gradient_norms)
         metrics |= {"grad_norm": norm, **self._latent_statistics(rollout)}
         if noise is not None:
@@ -293,7 +303,7 @@ class WorldModelLearner:
         loss, q = self._prior_gradients(batch, rollout, noise)
         norm = self._clip(self.prior_parameters)
         skip = skip | ~(loss.isfinite() & norm.isfinite())
-        _step_unless(skip, self.prior_optimizer)
+        step_unless(skip, self.prior_optimizer)
         scale = self.q_scale.lerp(percentile_range(q), self.config.target_tau)
         self.q_scale.copy_(torch.where(skip, self.q_scale, scale))
         metrics = {"prior_loss": loss, "prior_grad_norm": norm}
@@ -331,6 +341,8 @@ class WorldModelLearner:
         rest["lr"].fill_(lr)
         if self.prior_optimizer is not None:
             self.prior_optimizer.param_groups[0]["lr"].fill_(lr)
+        if self.heads is not None:
+            self.heads.set_learning_rate(lr)
         return lr
 
     def whole_weights(self) -> AbstractContextManager[None]:
@@ -348,7 +360,7 @@ class WorldModelLearner:
         if self.prior_optimizer is not None:
             groups["prior_optimizer"] = optimizer_tensors(self.prior_optimizer)
             groups["scale"] = {"q": self.q_scale}
-        groups |= self.balance.tensors()
+        groups |= self.balance.tensors() | (self.heads.tensors() if self.heads else {})
         if self.discount.is_cuda:
             groups["random"]["cuda"] = torch.cuda.get_rng_state(self.discount.device)
         return groups
@@ -375,18 +387,11 @@ class WorldModelLearner:
             load_optimizer_tensors(self.prior_optimizer, groups["prior_optimizer"])
             self.q_scale.copy_(groups["scale"]["q"])
         self.balance.load(groups)
+        if self.heads is not None:
+            self.heads.load(checkpoint)
         if "skipped" in groups:  # checkpoints of before it was counted do not have it
             self.skipped.copy_(groups["skipped"]["total"])
             self.skipped_in_a_row.copy_(groups["skipped"]["in_a_row"])
         torch.set_rng_state(groups["random"]["cpu"])
         if self.discount.is_cuda and "cuda" in groups["random"]:
             torch.cuda.set_rng_state(groups["random"]["cuda"], self.discount.device)
-
-
-def _step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Step a fused optimizer, or where ``skip`` is true leave weights, moments and count alone.
-
-    The fused kernels look at ``found_inf`` on the device, as they do for `torch.amp.GradScaler`.
-    """
-    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-    optimizer.step()

@@ -22,6 +22,7 @@ from pwm.data.windows.sampler import (
     Batch,
     WindowSampler,
 )
+from pwm.models.further_heads import FurtherHeads
 from pwm.models.grouped_weights import of_group
 from pwm.models.world_model import (
     KIND,
@@ -241,7 +242,14 @@ def _learner(
     if isinstance(changes, StackedLowRankDeltas):
         return PerTaskLearner(model, config, discount, accelerator, changes)
     if ranks.parallel is None and config.accumulate == 1:
-        return WorldModelLearner(model.to(device), config, discount, accelerator, changes)
+        model = model.to(device)
+        heads = _further_heads(model, config)
+        return WorldModelLearner(model, config, discount, accelerator, changes, heads)
+    if config.heads.members > 1:
+        raise PwmError(
+            f"heads.members={config.heads.members} trains in one process; start it without "
+            "torchrun."
+        )
     from pwm.pretraining.parallel_learner import ParallelLearner
 
     if ranks.parallel != "fsdp":
@@ -249,6 +257,11 @@ def _learner(
     return ParallelLearner(
         model, config, discount, accelerator, ranks, config.accumulate, config.seed, changes
     )
+
+
+def _further_heads(model: WorldModel, config: PretrainConfig) -> FurtherHeads | None:
+    count = config.heads.members - 1
+    return FurtherHeads(model, count, config.seed).to(model.bins.device) if count else None
 
 
 def _restore_or_begin(

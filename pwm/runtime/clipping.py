@@ -1,4 +1,4 @@
-"""Gradients of several tasks side by side, each task's clipped by itself."""
+"""Gradients of several tasks, each clipped by itself, and steps that may be left out."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def clip_by_task(grads: Sequence[Tensor], limit: float, tasks: int) -> tuple[lis
     clipped = torch.where(norm.isfinite().unsqueeze(1), flat * factor, 0.0)
     parts = clipped.split([grad.numel() // tasks for grad in grads], 1)
     return [p.contiguous().view_as(g) for p, g in zip(parts, grads, strict=True)], norm
+
+
+def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Step a fused optimizer, or where ``skip`` is true leave weights, moments and count alone.
+
+    The fused kernels look at ``found_inf`` on the device, as they do for `torch.amp.GradScaler`.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+    optimizer.step()

@@ -7,87 +7,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from offline_learner import CONFIG, HELD, SUITE, iterate, latents, make_learner, make_q_inputs
 from torch import Tensor
 from torch.func import functional_call
 
 from configs import changed
 from pwm.core.errors import PwmError
-from pwm.core.suites import Suite, Task
-from pwm.extraction.config import ActorCriticConfig, CriticConfig, ExtractConfig, QConfig
+from pwm.extraction.config import ExtractConfig
 from pwm.extraction.inputs import Inputs, QInputs, Transitions
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.q_functions import QFunctions
 from pwm.extraction.recorded_states import RecordedTransitions
-from pwm.models.actor_critic import ActorCriticSize
-from pwm.models.world_model import ModelSize, WorldModel
 from pwm.runtime.acceleration import Accelerator
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
-SUITE = Suite("two", (Task("a", "dmcontrol", 3, 1, 20), Task("b", "dmcontrol", 4, 2, 20)))
-CONFIG = ActorCriticConfig(
-    iterations=20,
-    batch_size=6,
-    horizon=3,
-    discount=0.9,
-    networks=ActorCriticSize(actor=[6, 5], critic=[5], critics=2),
-    critic=CriticConfig(batches=3),
-    q=QConfig(members=2, hidden=[7], warmup_steps=2, updates=2, batch_size=4),
-)
-HELD = {"weight": 3.0, "target": 0.01}
-
-
-def make_learner(tasks=SUITE.tasks, seed: int = 0, double: bool = False, **changes):
-    torch.manual_seed(0)
-    size = ModelSize(
-        encoder_dim=12, mlp_dim=12, latent_dim=16, task_dim=4, num_bins=11, vmin=-3, vmax=3
-    )
-    model = WorldModel(size, SUITE)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.5 * torch.randn_like(parameter))
-    model.eval().requires_grad_(False)
-    model = model.double() if double else model
-    learner = ActorCriticLearner(model, tasks, changed(CONFIG, **changes), seed)
-    nets = [learner.actors, learner.critics, *([learner.q.online] if learner.q else [])]
-    with torch.no_grad():  # fresh networks are so near zero that little can be seen
-        for k, task in enumerate(learner.tasks):
-            torch.manual_seed(SUITE.id(task.name) + 100)
-            for net in nets:
-                for parameter in net.parameters():
-                    own = parameter.view(len(learner.tasks), -1)[k]
-                    own.add_(0.3 * torch.randn_like(own))
-    for net in nets if double else ():
-        net.double()
-    if learner.q is not None:
-        learner.q.target.to(learner.q.online.value.dtype)
-        learner.q.begin()
-    return learner
-
-
-def latents(rows: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, rows, 2, 8, generator=generator).softmax(-1).flatten(2)
-
-
-def make_q_inputs(learner: ActorCriticLearner, steps: int, seed: int = 3) -> QInputs:
-    rows = steps * learner.config.q.batch_size
-    generator = torch.Generator().manual_seed(seed)
-    action = torch.rand(2, rows, 2, generator=generator) * learner.actors.action_mask.unsqueeze(1)
-    reward, discount = torch.rand(2, 2, rows, generator=generator)
-    recorded = Transitions(latents(rows, 1), action, reward, discount, latents(rows, 2))
-    return QInputs(recorded, learner.q_noise(steps))
-
-
-def iterate(learner: ActorCriticLearner, first: int, end: int) -> list[dict[str, Tensor]]:
-    made = []
-    for step in range(first, end):
-        learner.set_progress(step)
-        rows = learner.sample(40)
-        start = torch.stack([pool[r] for pool, r in zip(latents(40), rows, strict=True)])
-        q = make_q_inputs(learner, 2, step) if learner.q else None
-        made.append(learner.iteration(Inputs(start, learner.noise(), q=q)))
-    return made
 
 
 # --- Q functions ----------------------------------------------------------------------------------
@@ -357,7 +291,7 @@ def test_the_saved_critic_learns_the_least_q_of_the_actors_mode():
     learner = make_learner()
     start, noise = latents(6), learner.noise()
     imagined = learner.imagine(start, noise.action)
-    states, values = learner._critic_targets(imagined)
+    states, values, _ = learner._critic_targets(imagined)
     assert torch.equal(states, imagined.latents[:-1].detach().transpose(0, 1).flatten(1, 2))
     features = torch.cat([states, learner.actors(states)], -1)
     torch.testing.assert_close(values, learner.q.online(features).min(1).values)
@@ -393,6 +327,6 @@ def test_a_prior_of_random_networks_is_refused(tmp_path):
 
 
 def test_members_are_stacked():
-    q = QFunctions(3, 5, CONFIG, Accelerator(CPU))
+    q = QFunctions(3, 3, 2, CONFIG, Accelerator(CPU))
     assert q.online(torch.zeros(3, 4, 5)).shape == (3, 2, 4)
     assert q.value(torch.zeros(3, 4, 3), torch.zeros(3, 4, 2)).shape == (3, 4)

@@ -462,6 +462,27 @@ def test_a_prior_begins_with_what_init_names(toy, toy_world_model, finished, tmp
     torch.testing.assert_close(ours["mean.0.weight"], theirs["mean.0.weight"], atol=0.01, rtol=0)
 
 
+def test_heads_on_the_encoder_are_an_ensemble(toy, toy_world_model, finished, tmp_path):
+    """Of a world model that is the same, bit for bit, as without them."""
+    headed, out = tmp_path / "headed", tmp_path / "out"
+    assert main(toy.pretrain(headed, "heads.members=3")) == 0
+    ours, theirs = (load_world_model(path).state_dict() for path in (headed, toy_world_model))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    words = [
+        "learner.ensemble.truncate_above=0.5",
+        "learner.q.members=2",
+        "learner.q.expectile=0.7",
+    ]
+    assert main(toy.extract(headed, out, *words, "learner.q.warmup_steps=2", "log_every=1")) == 0
+    lines = [json.loads(line) for file in out.rglob("metrics.jsonl") for line in file.open()]
+    for task in toy.tasks:
+        shares = [line[f"{task}/truncated_rollouts"] for line in lines if f"{task}/value" in line]
+        assert shares and all(0 < share <= 1 for share in shares)
+        assert any(f"{task}/state_value_loss" in line for line in lines)
+    before = load_actor(finished, "reacher-easy")["mean.0.weight"]
+    assert not torch.equal(load_actor(out, "reacher-easy")["mean.0.weight"], before)
+
+
 def test_an_ensemble_of_other_tasks_is_refused(toy, toy_world_model, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(toy.pretrain(other, "suite=[reacher-easy]", "steps=2")) == 0
@@ -532,6 +553,8 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("learner.ensemble.uncertainty_coef=-1", "learner.ensemble.uncertainty_coef=-1"),
         ("learner.critic.real_ratio=1.5", "learner.critic.real_ratio=1.5"),
         ("learner.critic.real_steps=0", "learner.critic.real_steps=0"),
+        ("learner.ensemble.truncate_above=0", "learner.ensemble.truncate_above=0"),
+        ("learner.ensemble.truncate_above=2", "give further ones as ensemble="),
         ("ensemble=[nowhere]", "not a checkpoint"),
         ("finetune.batch_size=0", "batch_size=0"),
         ("finetune.learner.lr=-1", "finetune.learner.lr=-1"),

@@ -139,7 +139,9 @@ def test_actors_learn_not_to_fall():
 def test_of_an_ensemble_all_predict_terminations_or_none(tmp_path):
     model = learned()
     other = WorldModel(SIZE, SUITE)
-    save_checkpoint(tmp_path / "other", KIND, {"model": other.state_dict()}, model_meta(other))
-    config = ExtractConfig("model", "data", "out", ensemble=[str(tmp_path / "other")])
+    for name, own in (("model", model), ("other", other)):
+        save_checkpoint(tmp_path / name, KIND, {"model": own.state_dict()}, model_meta(own))
+    checkpoint, further = str(tmp_path / "model"), [str(tmp_path / "other")]
+    config = ExtractConfig(checkpoint, "data", "out", ensemble=further)
     with pytest.raises(PwmError, match="one alone predicts terminations"):
         _ensemble(config, model, [])
