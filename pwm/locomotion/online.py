@@ -41,8 +41,9 @@ class OnlineConfig:
         first_steps: steps with random actions before the first iteration, all environments
             together.
         replay: transitions that are kept.
-        recent: the share of drawn windows and states that are from the newest ``recent_steps``,
-            0..1; what the policy has just run into is seen soon, before there is much else of it.
+        recent: the share, 0..1, of the states that imagination begins in, and of the transitions
+            for the critics, that are of the newest ``recent_steps``: older ones say how an earlier
+            policy went on from there. The world model learns from all.
         recent_steps: all environments together.
         model_updates: of the world model in an iteration.
         model_batch: windows of such an update.
@@ -143,8 +144,7 @@ class OnlinePwm:
         self.accelerator = accelerator
         sizes = simulation.observation_size, simulation.action_size
         kept = min(config.replay, total_steps + played + config.first_steps)
-        recent = config.recent, config.recent_steps
-        self.replay = Replay(kept, simulation.num_envs, *sizes, device, *recent)
+        self.replay = Replay(kept, simulation.num_envs, *sizes, device, config.recent_steps)
         self.moments = ObservationMoments(simulation.observation_size, device)
         self._generator = stream(seed, "replay", device)
         self.steps = self._iterations = 0
@@ -173,7 +173,9 @@ class OnlinePwm:
         real = bool(config.policy.critic.real_ratio)
         for update in range(config.policy_updates):
             self.of_policy.set_progress(self._iterations * config.policy_updates + update)
-            observations = self.replay.observations(config.policy.batch_size, self._generator)
+            observations = self.replay.observations(
+                config.policy.batch_size, self._generator, config.recent
+            )
             start = self.encoded(observations).unsqueeze(0)
             transitions = self._transitions(config.policy.batch_size) if real else None
             inputs = Inputs(
@@ -193,7 +195,9 @@ class OnlinePwm:
     def _transitions(self, count: int) -> Transitions:
         """Some of the replay's, (1, count), each over ``critic.real_steps``."""
         policy = self.config.policy
-        batch = self.replay.windows(policy.critic.real_steps, count, self._generator)
+        batch = self.replay.windows(
+            policy.critic.real_steps, count, self._generator, self.config.recent
+        )
         reward = batch.reward if policy.reward_units == "real" else symlog(batch.reward)
         assert batch.terminated is not None
         summed, counts = n_step(reward, batch.terminated, policy.discount)

@@ -21,8 +21,8 @@ class Replay:
         observation_size: components of an observation.
         action_size: components of an action.
         device: where they are kept and drawn.
-        recent: the share of what is drawn that is from the newest ``recent_steps`` alone.
-        recent_steps: all environments together.
+        recent_steps: which are the newest, all environments together, of which a share of what is
+            drawn can be.
     """
 
     def __init__(
@@ -32,11 +32,10 @@ class Replay:
         observation_size: int,
         action_size: int,
         device: torch.device,
-        recent: float = 0.0,
         recent_steps: int = 1,
     ) -> None:
         rows = max(capacity // num_envs, 2)
-        self._recent, self._recent_rows = recent, -(-recent_steps // num_envs)
+        self._recent_rows = -(-recent_steps // num_envs)
         self._rows, self._num_envs, self._device = rows, num_envs, device
 
         def column(*size: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -71,13 +70,21 @@ class Replay:
             column[row] = value.detach()
         self._added += 1
 
-    def observations(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, observation_size), each drawn from all that are kept."""
-        rows, envs = self._draw(count, 1, generator)
+    def observations(self, count: int, generator: torch.Generator, recent: float = 0.0) -> Tensor:
+        """(count, observation_size), each drawn from all that are kept.
+
+        Args:
+            count: how many.
+            generator: of what is drawn.
+            recent: the share, 0..1, that is of the newest steps alone.
+        """
+        rows, envs = self._draw(count, 1, generator, recent)
         return self._columns["observation"][rows, envs]
 
-    def windows(self, horizon: int, count: int, generator: torch.Generator) -> Batch:
-        """Windows of H+1 rows, each of one episode.
+    def windows(
+        self, horizon: int, count: int, generator: torch.Generator, recent: float = 0.0
+    ) -> Batch:
+        """Windows of H+1 rows, each of one episode; a share ``recent`` of the newest steps alone.
 
         What ends by itself stays where it ended, with no reward: a window may go on beyond the
         end, so that short episodes give windows too. The clock's end is no end, and windows that
@@ -86,7 +93,7 @@ class Replay:
         Raises:
             PwmError: if there are none yet.
         """
-        rows, envs = self._whole_windows(horizon, count, generator)
+        rows, envs = self._whole_windows(horizon, count, generator, recent)
         columns = self._columns
         steps = torch.arange(horizon, device=self._device).unsqueeze(1)
         at = (rows + steps) % self._rows  # (H, B)
@@ -104,7 +111,7 @@ class Replay:
         )
 
     def _whole_windows(
-        self, horizon: int, count: int, generator: torch.Generator
+        self, horizon: int, count: int, generator: torch.Generator, recent: float
     ) -> tuple[Tensor, Tensor]:
         if self._added < horizon:
             raise PwmError(
@@ -114,7 +121,7 @@ class Replay:
         found: list[Tensor] = []
         have = 0
         for _ in range(_ATTEMPTS):
-            drawn = torch.stack(self._draw(count, horizon, generator))
+            drawn = torch.stack(self._draw(count, horizon, generator, recent))
             kept = drawn[:, self._is_whole(drawn[0], drawn[1], horizon)]
             found.append(kept)
             have += kept.shape[1]
@@ -132,19 +139,21 @@ class Replay:
         terminated = self._columns["terminated"][at, envs].cumsum(0) > 0
         return ~(self._columns["truncated"][at, envs] & ~terminated).any(0)
 
-    def _draw(self, count: int, ahead: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(
+        self, count: int, ahead: int, generator: torch.Generator, recent: float
+    ) -> tuple[Tensor, Tensor]:
         """Rows that have ``ahead`` rows from there on, and environments, (count,) each."""
         kept = min(self._added, self._rows)
         oldest = self._added - kept
         starts = kept - ahead + 1
         rows = torch.randint(starts, (count,), generator=generator, device=self._device)
-        if self._recent:
+        if recent:
             some = min(self._recent_rows, starts)
             newest = torch.randint(
                 starts - some, starts, (count,), generator=generator, device=self._device
             )
             share = torch.rand(count, generator=generator, device=self._device)
-            rows = torch.where(share < self._recent, newest, rows)
+            rows = torch.where(share < recent, newest, rows)
         envs = torch.randint(self._num_envs, (count,), generator=generator, device=self._device)
         return (rows + oldest) % self._rows, envs
 

@@ -10,9 +10,9 @@ from pwm.locomotion.batched_simulation import Step
 from pwm.locomotion.replay import Replay
 
 
-def filled(terminated=(), truncated=(), steps=12, capacity=100, recent=0.0, recent_steps=1):
+def filled(terminated=(), truncated=(), steps=12, capacity=100, recent_steps=1):
     """One environment whose observation counts the steps of its episode, from 100 per episode."""
-    replay = Replay(capacity, 1, 1, 1, torch.device("cpu"), recent, recent_steps)
+    replay = Replay(capacity, 1, 1, 1, torch.device("cpu"), recent_steps)
     count, episode = 0, 0
     for t in range(steps):
         now, reached = 100.0 * episode + count, 100.0 * episode + count + 1
@@ -29,8 +29,8 @@ def filled(terminated=(), truncated=(), steps=12, capacity=100, recent=0.0, rece
     return replay
 
 
-def windows(replay, horizon=4, count=200):
-    return replay.windows(horizon, count, torch.Generator().manual_seed(0))
+def windows(replay, horizon=4, count=200, recent=0.0):
+    return replay.windows(horizon, count, torch.Generator().manual_seed(0), recent)
 
 
 def test_windows_follow_the_steps():
@@ -57,14 +57,14 @@ def test_a_window_stays_where_an_episode_ended_by_itself():
 
 @pytest.mark.parametrize("capacity", [100, 8])
 def test_a_share_of_what_is_drawn_is_of_the_newest_steps(capacity):
-    replay = filled(steps=12, capacity=capacity, recent=0.5, recent_steps=3)
-    drawn = replay.observations(4000, torch.Generator().manual_seed(0))[:, 0]
+    replay = filled(steps=12, capacity=capacity, recent_steps=3)
+    drawn = replay.observations(4000, torch.Generator().manual_seed(0), 0.5)[:, 0]
     first = 12 - min(capacity, 12)
     expected = {t: 0.5 / (12 - first) + 0.5 / 3 * (t >= 9) for t in range(first, 12)}
     assert set(drawn.tolist()) == set(expected)
     for t, share in expected.items():
         assert (drawn == t).float().mean() == pytest.approx(share, abs=0.03)
-    starts = windows(replay, horizon=2).obs[0, :, 0]
+    starts = windows(replay, horizon=2, recent=0.5).obs[0, :, 0]
     assert (starts >= 8).float().mean() > 0.5 and starts.max() == 10
 
 
