@@ -33,8 +33,8 @@ def words(way: str, tasks: list[str]) -> list[str]:
     """The settings of a way that fine-tunes for some tasks in one run."""
     if way == LONGER:
         return []
-    targets = ["target=[" + ",".join(tasks) + "]"] if tasks else []
-    return [f"finetune={way}", *targets, *(["finetuning.per_task=true"] if way == LORA else [])]
+    target = "target=[" + ",".join(tasks) + "]"
+    return [f"finetune={way}", target, *(["finetuning.per_task=true"] if way == LORA else [])]
 
 
 def runs(way: str, tasks: list[str]) -> list[list[str]]:

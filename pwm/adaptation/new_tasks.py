@@ -87,7 +87,7 @@ def ranked_embeddings(
     """The known tasks by the loss that the model has on a new one with their embeddings.
 
     Args:
-        model: whose embedding of the new task is left as the best one's.
+        model: whose embedding of the new task is changed; see :func:`begin_with`.
         task: its id.
         known: the ids below are of known tasks.
         windows: held-out ones, of the new task among others.
@@ -102,7 +102,6 @@ def ranked_embeddings(
         losses = torch.cat([loss_of_windows(model, batch, config) for batch in own])
         found.append((float(losses.nan_to_num(torch.inf, torch.inf).mean()), other))
     found.sort()
-    table[task] = table[found[0][1]]
     return [(model.suite.tasks[other].name, loss) for loss, other in found]
 
 

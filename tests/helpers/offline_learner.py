@@ -15,6 +15,9 @@ from pwm.models.actor_critic import ActorCriticSize
 from pwm.models.world_model import ModelSize, WorldModel
 
 SUITE = Suite("two", (Task("a", "dmcontrol", 3, 1, 20), Task("b", "dmcontrol", 4, 2, 20)))
+SIZE = ModelSize(
+    encoder_dim=12, mlp_dim=12, latent_dim=16, task_dim=4, num_bins=11, vmin=-3, vmax=3
+)
 CONFIG = ActorCriticConfig(
     iterations=20,
     batch_size=6,
@@ -29,10 +32,7 @@ HELD = {"weight": 3.0, "target": 0.01}
 
 def make_learner(tasks=SUITE.tasks, seed: int = 0, double: bool = False, **changes):
     torch.manual_seed(0)
-    size = ModelSize(
-        encoder_dim=12, mlp_dim=12, latent_dim=16, task_dim=4, num_bins=11, vmin=-3, vmax=3
-    )
-    model = WorldModel(size, SUITE)
+    model = WorldModel(SIZE, SUITE)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -78,3 +78,21 @@ def iterate(learner: ActorCriticLearner, first: int, end: int) -> list[dict[str,
         q = make_q_inputs(learner, 2, step) if learner.q else None
         made.append(learner.iteration(Inputs(start, learner.noise(), q=q)))
     return made
+
+
+def assert_two_parts_are_the_whole(learner: ActorCriticLearner, inputs: Inputs) -> None:
+    """The actors' gradient, which is taken in two parts, is that of their whole objective."""
+    grads, _, metrics = learner._actor_gradients(inputs)
+    learner.return_moments.zero_()
+    loss, _, whole = learner.actor_objective(inputs)
+    expected = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
+    torch.testing.assert_close(grads, list(expected))
+    torch.testing.assert_close(metrics, whole)
+
+
+def assert_same_state(one: ActorCriticLearner, other: ActorCriticLearner) -> None:
+    """All that a checkpoint has of two learners is equal, bit for bit."""
+    theirs = other.tensors()
+    for group, items in one.tensors().items():
+        for name, tensor in items.items():
+            assert torch.equal(tensor, theirs[group][name]), f"{group}/{name}"

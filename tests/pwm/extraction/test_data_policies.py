@@ -7,7 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from offline_learner import CONFIG, HELD, SUITE, iterate, latents, make_learner, make_q_inputs
+from offline_learner import (
+    CONFIG,
+    HELD,
+    SUITE,
+    assert_same_state,
+    assert_two_parts_are_the_whole,
+    iterate,
+    latents,
+    make_learner,
+    make_q_inputs,
+)
 from torch import Tensor
 from torch.func import functional_call
 
@@ -175,12 +185,7 @@ def test_the_gradient_in_two_parts_is_that_of_the_whole(detach):
     learner.config.detach_actor_input = detach
     noise = learner.noise()
     inputs = Inputs(latents(6).double(), noise._replace(action=noise.action.double()))
-    grads, _, metrics = learner._actor_gradients(inputs)
-    learner.return_moments.zero_()
-    loss, _, whole = learner.actor_objective(inputs)
-    expected = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
-    torch.testing.assert_close(grads, list(expected))
-    torch.testing.assert_close(metrics, whole)
+    assert_two_parts_are_the_whole(learner, inputs)
 
 
 # --- the prior ------------------------------------------------------------------------------------
@@ -281,10 +286,7 @@ def test_resuming_is_bit_exact(tmp_path):
     resumed = make_learner(seed=9, prior=HELD)  # everything must come from the checkpoint
     resumed.load(load_checkpoint(tmp_path / "half", "extraction"))
     iterate(resumed, 4, 6)
-    theirs = resumed.tensors()
-    for group, items in whole.tensors().items():
-        for name, tensor in items.items():
-            assert torch.equal(tensor, theirs[group][name]), f"{group}/{name}"
+    assert_same_state(whole, resumed)
 
 
 def test_the_saved_critic_learns_the_least_q_of_the_actors_mode():

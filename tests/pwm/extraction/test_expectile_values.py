@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from offline_learner import CONFIG, HELD, iterate, latents, make_learner, make_q_inputs
+from offline_learner import (
+    CONFIG,
+    HELD,
+    assert_same_state,
+    iterate,
+    latents,
+    make_learner,
+    make_q_inputs,
+)
 from torch import Tensor
 from torch.func import functional_call
 
@@ -195,10 +203,7 @@ def test_resuming_is_bit_exact(tmp_path):
     resumed = make_expectile_learner(seed=9, prior=HELD)  # all must come from the checkpoint
     resumed.load(load_checkpoint(tmp_path / "half", "extraction"))
     iterate(resumed, 3, 4)
-    theirs = resumed.tensors()
-    for group, items in whole.tensors().items():
-        for name, tensor in items.items():
-            assert torch.equal(tensor, theirs[group][name]), f"{group}/{name}"
+    assert_same_state(whole, resumed)
 
 
 @pytest.mark.parametrize("changes", [{"expectile": 0.0}, {"expectile": 1.0}])

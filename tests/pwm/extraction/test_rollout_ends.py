@@ -6,24 +6,20 @@ from functools import partial
 
 import pytest
 import torch
+from offline_learner import SIZE, SUITE, assert_same_state, assert_two_parts_are_the_whole
 from torch import Tensor
 from torch.func import functional_call
 
 from configs import changed
-from pwm.core.suites import Suite, Task
 from pwm.extraction.config import ActorCriticConfig, CriticConfig
 from pwm.extraction.inputs import Inputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.losses import bootstrapped_return
 from pwm.extraction.offline_settings import EnsembleConfig
 from pwm.models.actor_critic import ActorCriticSize
-from pwm.models.world_model import ModelSize, WorldModel
+from pwm.models.world_model import WorldModel
 from pwm.runtime.checkpoint import load_checkpoint, save_checkpoint
 
-SUITE = Suite("two", (Task("a", "dmcontrol", 3, 1, 20), Task("b", "dmcontrol", 4, 2, 20)))
-SIZE = ModelSize(
-    encoder_dim=12, mlp_dim=12, latent_dim=16, task_dim=4, num_bins=11, vmin=-3, vmax=3
-)
 CONFIG = ActorCriticConfig(
     iterations=20,
     batch_size=6,
@@ -181,12 +177,7 @@ def test_actors_get_the_derivative_of_returns_that_end_at_the_cut(changes):
 def test_the_gradient_in_two_parts_is_that_of_the_whole(detach, of_q):
     learner = make_learner(q=of_q, detach_actor_input=detach, prior={"weight": 2.0})
     inputs = make_inputs(learner)
-    grads, _, metrics = learner._actor_gradients(inputs)
-    learner.return_moments.zero_()
-    loss, _, whole = learner.actor_objective(inputs)
-    expected = torch.autograd.grad(loss.sum(), list(learner.actors.parameters()))
-    torch.testing.assert_close(grads, list(expected))
-    torch.testing.assert_close(metrics, whole)
+    assert_two_parts_are_the_whole(learner, inputs)
 
 
 def test_no_action_after_the_cut_gets_a_gradient():
@@ -287,7 +278,4 @@ def test_resuming_is_bit_exact(tmp_path):
     resumed.load(load_checkpoint(tmp_path / "half", "extraction"))
     for learner in (whole, resumed):
         learner.iteration(make_inputs(learner, 1))
-    theirs = resumed.tensors()
-    for group, items in whole.tensors().items():
-        for name, tensor in items.items():
-            assert torch.equal(tensor, theirs[group][name]), f"{group}/{name}"
+    assert_same_state(whole, resumed)
