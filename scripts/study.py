@@ -29,7 +29,8 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pwm.cli.main import main as pwm
+from extracted_scores import extracted_scores
+
 from pwm.core.errors import PwmError
 from pwm.core.renamed_settings import with_current_names
 from pwm.core.signals import Interrupted
@@ -144,29 +145,20 @@ class Runner:
         return self.out / "world_models" / _directory(name)
 
     def _extract(self, directory: Path, variant: Variant, seed: int) -> None:
-        policies = directory / "policies"
         ensemble = ",".join(str(self._world_model(name)) for name in variant.ensemble)
-        _call(
-            "extract", "tasks=[" + ",".join(self.study.tasks) + "]", f"data={self.run}/data",
-            f"checkpoint={self._world_model(variant.world_model)}", f"ensemble=[{ensemble}]",
-            f"seed={seed}", f"out={policies}", *shlex.split(self.study.base), *self.extract,
-            *shlex.split(variant.extract),
-        )  # fmt: skip
-        _call(
-            "evaluate", f"policy={policies}", f"out={directory}", "baselines=[]",
-            f"episodes={self.episodes}",
+        settings = [
+            "tasks=[" + ",".join(self.study.tasks) + "]", f"ensemble=[{ensemble}]",
+            *shlex.split(self.study.base), *self.extract, *shlex.split(variant.extract),
+        ]  # fmt: skip
+        extracted_scores(
+            self._world_model(variant.world_model), f"{self.run}/data", directory,
+            shlex.join(settings), self.episodes, seed,
         )  # fmt: skip
 
 
 def _directory(name: str) -> str:
     """A variant's name as that of a directory which a command line takes as one word."""
     return re.sub(r"[^\w.+-]+", "_", name)
-
-
-def _call(*words: str) -> None:
-    code = pwm(list(words))
-    if code:
-        sys.exit(code)
 
 
 @dataclass
