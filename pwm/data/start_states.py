@@ -56,6 +56,7 @@ class StatePool:
         suite: Suite | None = None,
         discount: float = 0.99,
         best: float = 1.0,
+        newest: float = 1.0,
         ahead: int = 1,
         symlog_rewards: bool = False,
         bad: BadData | None = None,
@@ -71,28 +72,33 @@ class StatePool:
             discount: of sums of rewards.
             best: share of the train episodes to draw from, the best of them
                 (:func:`pwm.data.ranking.best_first`).
+            newest: share of the train episodes among which these are chosen, those recorded last.
             ahead: how many steps later the next observation is.
             symlog_rewards: whether ``reward`` sums symlog(reward) in the place of rewards.
             bad: notes episodes that cannot be read or hold values that they may not hold; their
                 rows are skipped, or are an error.
 
         Raises:
-            PwmError: if the task has no (good) train episode, or ``best`` is not in (0, 1].
+            PwmError: if the task has no (good) train episode, or a share is not in (0, 1].
             DataError: for data problems that are not to be skipped.
         """
-        if not 0 < best <= 1:
-            raise PwmError(f"best is {best}; it is a share of the episodes, above 0 and up to 1.")
+        for name, share in (("best", best), ("newest", newest)):
+            if not 0 < share <= 1:
+                raise PwmError(
+                    f"{name} is {share}; it is a share of the episodes, above 0 and up to 1."
+                )
         suite, bad = suite or store.suite, bad or BadData()
         table = store.episodes(task)
         train = episodes_in_split(len(table), "train")
         train[bad.episodes(task)] = False
         chosen = np.flatnonzero(train)
+        chosen = chosen[-max(1, round(newest * len(chosen))) :]
         if not len(chosen):
             raise PwmError(f"task '{task}' has no train episode in {store.path}; collect some.")
         if best < 1:
             ranked = best_first(store, task)
             keep = max(1, round(best * len(chosen)))
-            chosen = np.sort(ranked[train[ranked]][:keep])
+            chosen = np.sort(ranked[np.isin(ranked, chosen)][:keep])
         ends = np.cumsum(table["length"][chosen].astype(np.int64) - 1)
         rng = np.random.default_rng(seed)
         total = int(ends[-1])

@@ -92,6 +92,10 @@ class BCConfig:
         lr: of Adam at the first of them; it falls to ``optim.lr_final`` at the last.
         top_fraction: the share of a task's episodes, the best
             (:func:`pwm.data.ranking.best_first`), that is cloned.
+        newest_fraction: the share of a task's episodes, those recorded last, of which
+            ``top_fraction`` is taken: where an agent learned until its last episodes, as
+            ``learning_episodes`` of :class:`pwm.simulation.agents_config.AgentsConfig` has it, they
+            are of one policy, and not the luckiest of all.
         awr_temperature: clone a row more often the better it turned out, as in advantage-weighted
             regression (:func:`pwm.extraction.advantage_weighting.cloned_rows`); null clones all
             rows alike.
@@ -102,6 +106,7 @@ class BCConfig:
     warmup_steps: int = 0
     lr: float = 1e-3
     top_fraction: float = 0.5
+    newest_fraction: float = 1.0
     awr_temperature: float | None = None
 
     @property
@@ -121,8 +126,8 @@ class BCConfig:
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 0, "weight", "weight_final", "warmup_steps", "lr")
-        require_positive(self, "top_fraction")
-        require_share(self, "top_fraction")
+        require_positive(self, "top_fraction", "newest_fraction")
+        require_share(self, "top_fraction", "newest_fraction")
         if self.awr_temperature is not None:
             require_at_least(self, 1e-6, "awr_temperature")  # below it quotients overflow
 

@@ -97,6 +97,7 @@ def draw_pools(
     config: ExtractConfig,
     bad: BadData,
     best: float = 1.0,
+    newest: float = 1.0,
     ahead: int = 1,
     most: int | None = None,
 ) -> Pools:
@@ -109,6 +110,7 @@ def draw_pools(
         config: of the extraction; its ``pool`` is how many rows each task gets.
         bad: told of bad data.
         best: share of a task's episodes, the best of them, that the rows are of.
+        newest: share of a task's episodes, those recorded last, among which these are chosen.
         ahead: how many steps later the next observation is.
         most: in place of ``config.pool``: no more rows than that, and than any task has.
     """
@@ -122,6 +124,7 @@ def draw_pools(
             suite=model.suite,
             discount=config.learner.discount,
             best=best,
+            newest=newest,
             ahead=ahead,
             symlog_rewards=config.learner.reward_units == "symlog",
             bad=bad,

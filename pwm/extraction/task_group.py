@@ -97,7 +97,7 @@ class Group:
         self.demonstrations: tuple[StartStates, Tensor] | None = None
         bc, critic = config.learner.bc, config.learner.critic
         if bc.needs_demonstrations:
-            demonstrated = pool(best=bc.top_fraction)
+            demonstrated = pool(best=bc.top_fraction, newest=bc.newest_fraction)
             if bc.awr_temperature is not None:
                 demonstrated = weighted(demonstrated, model, ids, bc.awr_temperature, config.seed)
             states = StartStates(model, demonstrated.obs, ids, frozen)

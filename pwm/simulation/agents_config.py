@@ -38,6 +38,9 @@ class AgentsConfig:
         learning_rate: of all networks and of the entropy's weight.
         gamma: the discount; null for each task's own, TD-MPC2's heuristic of the episode's length.
         tau: how far the target critics go towards the critics at every update.
+        noise_color: of the noise that actions are sampled with: 0 is white, independent from step
+            to step; 1 is pink, which explores in longer sweeps
+            (:func:`pwm.simulation.colored_noise.colored_noise`).
         initial_entropy: the entropy's weight that learning it begins with.
         buffer_size: transitions of each task that its replay holds; the oldest go first.
         learning_episodes: an agent learns until its episode of this index begins, and acts on as it
@@ -56,6 +59,7 @@ class AgentsConfig:
     learning_rate: float = 1e-3
     gamma: float | None = None
     tau: float = 0.005
+    noise_color: float = 0.0
     initial_entropy: float = 0.1
     buffer_size: int = 300_000
     learning_episodes: int | None = None
@@ -65,7 +69,7 @@ class AgentsConfig:
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
-        require_at_least(self, 0, "random_episodes")
+        require_at_least(self, 0, "random_episodes", "noise_color")
         require_at_least(self, 1, "envs_per_task", "learning_starts", "batch_size", "buffer_size")
         if self.learning_episodes is not None:
             require_at_least(self, 1, "learning_episodes")
@@ -109,4 +113,6 @@ def describe_agents(config: AgentsConfig) -> dict[str, Any]:
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_OF_THE_DATA}
     if settings["learning_episodes"] is None:
         del settings["learning_episodes"]
+    if not settings["noise_color"]:
+        del settings["noise_color"]
     return {"agents": _REVISION, "settings": settings}

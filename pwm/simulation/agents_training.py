@@ -217,7 +217,7 @@ class AgentsTraining:
         seen = torch.from_numpy(obs).to(self._accelerator.device)
         if stack.learns:
             stack.agents.observe(seen)
-        actions = stack.agents.act(seen, stack.draws.noise(self._config.envs_per_task))
+        actions = stack.agents.act(seen, self._noise(stack, playing))
         if not (finite := np.isfinite(actions).all((1, 2))).all():
             broken = stack.members[int(np.argmin(finite))].task.name
             raise PwmError(
@@ -225,6 +225,17 @@ class AgentsTraining:
                 "far are kept. Give a lower agents.learning_rate, or leave the task out."
             )
         return actions
+
+    def _noise(self, stack: _Stack, playing: Sequence[Sequence[SlotEpisode]]) -> Tensor:
+        """Standard normal, (K, E, action_dim), zero in the padding."""
+        color, slots = self._config.noise_color, self._config.envs_per_task
+        if not color:
+            return stack.draws.noise(slots)
+        noise = np.zeros((len(playing), slots, self._sizes[1]), np.float32)
+        for k, (member, episodes) in enumerate(zip(stack.members, playing, strict=True)):
+            own = [episode.noise(member.task, color) for episode in episodes]
+            noise[k, :, : member.task.action_dim] = own
+        return torch.from_numpy(noise).to(self._accelerator.device)
 
     def _stack(self, active: Sequence[Member]) -> None:
         """Puts those that act next into stacks, unless they are."""

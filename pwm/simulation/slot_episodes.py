@@ -15,8 +15,11 @@ import numpy as np
 from pwm.core.suites import Task
 from pwm.data.episode import Episode
 from pwm.simulation.behaviors import RandomBehaviour
+from pwm.simulation.colored_noise import colored_noise
 from pwm.simulation.rollout import episode_seed
 from pwm.simulation.simulator_slots import Begin, Stepped
+
+_OF_NOISE = 1  # apart from the draws of uniform actions
 
 
 @dataclass
@@ -46,6 +49,7 @@ class SlotEpisode:
     success: list[bool | None] = field(default_factory=list)
     over: bool = False
     _chance: RandomBehaviour | None = None
+    _noise: np.ndarray | None = None
 
     def begin(self, slot: int) -> Begin:
         """The order that brings a simulator to where the episode is."""
@@ -74,6 +78,14 @@ class SlotEpisode:
             for _ in self.action:
                 self._chance.act(self.obs[-1])
         return self._chance.act(self.obs[-1])
+
+    def noise(self, task: Task, color: float) -> np.ndarray:
+        """The next step's colored noise, (action_dim,), which follows from seed and step."""
+        if self._noise is None:
+            rng = np.random.default_rng((self.seed, _OF_NOISE))
+            self._noise = colored_noise(rng, task.episode_length, task.action_dim, color)
+        row: np.ndarray = self._noise[len(self.action)]
+        return row
 
     def add(self, action: np.ndarray, step: Stepped, task: Task) -> None:
         """Notes a step."""

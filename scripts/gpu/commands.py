@@ -71,14 +71,14 @@ def extract() -> None:
     ]  # fmt: skip
     if TINY:
         words += ["learner.horizon=2", "learner.networks.actor=[8]", "learner.networks.critic=[8]"]
-    start = time.perf_counter()
+    began = time.perf_counter()
     process = start(words, subprocess.PIPE)
     assert process.stderr is not None
     said = []
     for line in process.stderr:
-        said.append(f"{time.perf_counter() - start:6.1f} s  {line.rstrip()}")
+        said.append(f"{time.perf_counter() - began:6.1f} s  {line.rstrip()}")
     say("said", said[-20:])
-    claim("ends", process.wait() == 0, seconds=round(time.perf_counter() - start, 1))
+    claim("ends", process.wait() == 0, seconds=round(time.perf_counter() - began, 1))
     claim("says that it builds", TINY or any("building kernels" in line for line in said))
     from pwm import load_policy
 

@@ -546,6 +546,7 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("learner.reward_units=euros", "symlog or real"),
         ("learner.horizon=0", "learner.horizon=0"),
         ("learner.bc.top_fraction=2", "learner.bc.top_fraction=2"),
+        ("learner.bc.newest_fraction=0", "learner.bc.newest_fraction=0"),
         ("learner.bc.awr_temperature=1e-300", "must be at least 1e-06"),
         ("learner.bc.awr_temperature=0", "learner.bc.awr_temperature=0"),
         ("learner.bc.warmup_steps=-1", "learner.bc.warmup_steps=-1"),

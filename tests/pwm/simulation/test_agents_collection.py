@@ -173,6 +173,24 @@ def test_after_its_learning_episodes_an_agent_only_acts(trained, tmp_path):
     assert ends[0] == ends[1] != {}
 
 
+def test_colored_noise_goes_on_after_a_stop(trained, tmp_path, monkeypatch):
+    config = replace(TINY, noise_color=1.0)
+    (tmp_path / "whole").mkdir()
+    whole = collect(settings(tmp_path / "whole/data", config))
+    store, white = EpisodeStore.open(whole), EpisodeStore.open(trained)
+    ((key, source),) = store.sources.items()
+    assert source["settings"]["noise_color"] == 1.0 and key not in white.sources
+    assert_alike(store, white, TINY.random_episodes)
+    out = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        at_notes(patch, {47: lambda: signal.raise_signal(signal.SIGINT)})
+        with pytest.raises(Interrupted):
+            collect(settings(out, config))
+    assert 0 < EpisodeStore.open(out).count("swing") < EPISODES
+    collect(settings(out, config))
+    assert result(out) == result(whole)
+
+
 def test_without_its_agent_a_training_cannot_go_on(trained, tmp_path):
     out = shutil.copytree(trained, tmp_path / "data")
     shutil.rmtree(out / ".agents")
@@ -192,6 +210,7 @@ def test_replays_that_do_not_fit_are_refused_before_anything_starts(tmp_path, mo
         ("agents.batch_size=0", "agents.batch_size=0 must be at least 1"),
         ("agents.net_arch=[]", "agents.net_arch=[] must be widths"),
         ("agents.gamma=1.0", "agents.gamma=1.0 must be at least 0 and below 1"),
+        ("agents.noise_color=-1", "agents.noise_color=-1.0 must be at least 0"),
         ("agents.tau=2", "agents.tau=2.0 must be between 0 and 1"),
         ("agents.updates_per_step=0", "agents.updates_per_step=0.0 must be above 0"),
         ("agents.buffer_size=3", "agents.buffer_size=3 must hold a step of each"),

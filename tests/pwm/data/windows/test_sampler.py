@@ -407,6 +407,13 @@ def test_a_state_pool_is_deterministic_and_at_most_all_rows(store):
     best = draw(n=10**6, best=0.1)
     ranked = [e for e in best_first(store, "large").tolist() if e not in (19, 39)]
     assert set(best.obs[:, 1].int().tolist()) == set(ranked[:4])
+    newest = draw(n=10**6, newest=0.5)
+    assert set(newest.obs[:, 1].int().tolist()) == set(range(22, 44)) - {39}
+    best_of_newest = draw(n=10**6, newest=0.5, best=0.2)
+    ranked = [e for e in ranked if e >= 22]
+    assert set(best_of_newest.obs[:, 1].int().tolist()) == set(ranked[:4])
+    with pytest.raises(PwmError, match="newest is 0"):
+        draw(newest=0)
     with pytest.raises(PwmError, match="share of the episodes"):
         draw(best=0.0)
 
