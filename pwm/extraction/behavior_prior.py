@@ -33,6 +33,8 @@ class BehaviorPrior:
         self.actors = copy.deepcopy(actors).requires_grad_(False)
         weight = torch.full((len(actors.action_mask),), config.weight)
         self.log_weight = weight.log().to(actors.action_mask.device)
+        target = math.inf if config.target is None else config.target
+        self.target = torch.full_like(self.log_weight, target)
 
     @property
     def weight(self) -> Tensor:
@@ -40,10 +42,19 @@ class BehaviorPrior:
         return self.log_weight.exp()
 
     @torch.no_grad()
-    def renew(self, actors: Actors) -> None:
-        """Become a copy of the actors as they are now."""
+    def renew(self, actors: Actors, spread: Tensor | None = None) -> None:
+        """Become a copy of the actors as they are now.
+
+        Args:
+            actors: those.
+            spread: (K,) mean distances of recorded actions from theirs, of which relative targets
+                are shares.
+        """
         for own, given in zip(self.actors.parameters(), actors.parameters(), strict=True):
             own.copy_(given)
+        if self._config.relative_target is not None:
+            assert spread is not None
+            self.target.copy_(self._config.relative_target * spread)
 
     def distance(self, mode: Tensor, latent: Tensor) -> Tensor:
         """(K,) mean distances at latents (K, n, latent) of the actors' modes (K, n, action_dim)."""
@@ -54,17 +65,22 @@ class BehaviorPrior:
     @torch.no_grad()
     def set_weight(self, distance: Tensor) -> None:
         """Raise or lower the weights after an iteration at distances (K,)."""
-        if self._config.target is None:
+        if self._config.target is None and self._config.relative_target is None:
             return
-        excess = (distance / self._config.target - 1).clamp(-1, 1).nan_to_num(0.0)
+        excess = (distance / self.target - 1).clamp(-1, 1).nan_to_num(0.0)
         self.log_weight.add_(_RATE * excess).clamp_(-math.log(_LARGEST), math.log(_LARGEST))
 
     def tensors(self) -> dict[str, Tensor]:
         """All state, for a checkpoint."""
-        return {"log_weight": self.log_weight, **self.actors.state_dict()}
+        own = {"log_weight": self.log_weight}
+        if self._config.relative_target is not None:
+            own["target"] = self.target
+        return own | self.actors.state_dict()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what :meth:`tensors` gave."""
         actors = dict(tensors)
         self.log_weight.copy_(actors.pop("log_weight"))
+        if self._config.relative_target is not None:
+            self.target.copy_(actors.pop("target"))
         self.actors.load_state_dict(actors)

@@ -253,10 +253,14 @@ class ActorCriticLearner:
         assert self.q is not None
         return self.q.update(self.actors, inputs)
 
-    def begin_iterations(self) -> None:
-        """What is done once before the first iteration: the prior is the actors as they are."""
+    def begin_iterations(self, spread: Tensor | None = None) -> None:
+        """What is done once before the first iteration: the prior is the actors as they are.
+
+        Args:
+            spread: (K,), see :meth:`BehaviorPrior.renew`.
+        """
         if self.prior is not None:
-            self.prior.renew(self.actors)
+            self.prior.renew(self.actors, spread)
 
     def iteration(self, inputs: Inputs) -> Metrics:
         """One actor step and the critics' steps for all K tasks (PWM, Algorithm 1).

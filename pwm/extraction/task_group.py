@@ -21,6 +21,7 @@ from pwm.extraction.config import ExtractConfig
 from pwm.extraction.expected_scores import ExpectedScore, estimator_of
 from pwm.extraction.inputs import Demonstrations, Inputs, QInputs
 from pwm.extraction.learner import ActorCriticLearner
+from pwm.extraction.losses import distance_of_modes
 from pwm.extraction.recorded_states import (
     RecordedTransitions,
     StartStates,
@@ -39,6 +40,7 @@ from pwm.runtime.run_dir import resolved_config
 from pwm.runtime.training_checkpoints import require_same_data
 
 KIND = "extraction"
+_ROWS_AT_ONCE = 2048
 
 
 class Group:
@@ -96,7 +98,8 @@ class Group:
             self._set_limit(start_rows.action)
         self.demonstrations: tuple[StartStates, Tensor] | None = None
         bc, critic = config.learner.bc, config.learner.critic
-        if bc.needs_demonstrations:
+        self._measures_spread = config.learner.prior.relative_target is not None
+        if bc.needs_demonstrations or self._measures_spread:
             demonstrated = pool(best=bc.top_fraction, newest=bc.newest_fraction)
             if bc.awr_temperature is not None:
                 demonstrated = weighted(demonstrated, model, ids, bc.awr_temperature, config.seed)
@@ -131,7 +134,7 @@ class Group:
         if number < config.warmup_steps:
             return learner.q_update(self._q_inputs(steps=1))
         if number == config.warmup_steps:
-            learner.begin_iterations()
+            learner.begin_iterations(self._spread() if self._measures_spread else None)
         return self._iteration(number - config.warmup_steps)
 
     def _set_limit(self, action: Tensor) -> None:
@@ -142,9 +145,24 @@ class Group:
                 [states[rows] for states in (self.starts, *self.ensemble_starts)],
                 take(action, rows),
             )
-            for rows in numbers.split(2048, 1)
+            for rows in numbers.split(_ROWS_AT_ONCE, 1)
         ]
         self.learner.ends.set_limit(torch.cat(found, 1))
+
+    @torch.no_grad()
+    def _spread(self) -> Tensor:
+        """(K,) mean squared distance of demonstrated actions from the actors', per entry."""
+        assert self.demonstrations is not None
+        states, action = self.demonstrations
+        actors = self.learner.actors
+        numbers = torch.arange(len(states), device=action.device).expand(len(self.tasks), -1)
+        total = sum(
+            distance_of_modes(actors(states[rows]), take(action, rows), actors.action_mask)
+            * rows.shape[1]
+            for rows in numbers.split(_ROWS_AT_ONCE, 1)
+        )
+        assert isinstance(total, Tensor)
+        return total / len(states)
 
     def _demonstrations(self) -> Demonstrations:
         assert self.demonstrations is not None

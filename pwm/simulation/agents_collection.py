@@ -47,7 +47,9 @@ class _Loop:
         self._training, self._each, self._signals = training, each, signals
         members = training.members
         slots = {i: members[i // each].task for i in range(len(members) * each)}
-        self._held = [s.tolist() for s in np.array_split(list(slots), min(workers, len(slots)))]
+        # A step lasts as long as the slowest worker's, so each gets of slow and fast tasks alike.
+        count = min(workers, len(slots))
+        self._held = [list(slots)[first::count] for first in range(count)]
         jobs = []
         for held in self._held:
             parts = tuple(f"an episode of task '{slots[i].name}'" for i in held)

@@ -212,6 +212,19 @@ def test_the_price_follows_the_distance():
         torch.testing.assert_close(prior.weight, torch.tensor([factor, 1.0]), rtol=1e-5, atol=0)
 
 
+def test_a_relative_target_is_a_share_of_what_the_data_stray():
+    held = {"weight": 10.0, "target": None, "relative_target": 0.1}
+    learner = make_learner(prior=held)
+    learner.begin_iterations(torch.tensor([0.4, 0.02]))
+    learner.prior.log_weight.zero_()
+    learner.prior.set_weight(torch.tensor([0.02, 0.003]))  # half of the first, above the second
+    rates = torch.tensor([-0.5, 0.5])
+    torch.testing.assert_close(learner.prior.weight, (0.03 * rates).exp())
+    another = make_learner(prior=held)
+    another.prior.load(learner.prior.tensors())
+    torch.testing.assert_close(another.prior.target, torch.tensor([0.04, 0.002]))
+
+
 def test_a_price_without_target_stays():
     learner = make_learner(prior={"weight": 0.5, "target": None})
     iterate(learner, 2, 5)

@@ -22,6 +22,7 @@ from pwm.core.suites import Suite, Task
 from pwm.data.start_states import StatePool
 from pwm.data.store import EpisodeStore
 from pwm.extraction import extract as extraction
+from pwm.extraction.behavior_prior import BehaviorPrior
 from pwm.extraction.config import ActorCriticConfig, BCConfig, ExtractConfig
 from pwm.extraction.extract import extract
 from pwm.extraction.learner import ActorCriticLearner
@@ -526,6 +527,26 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         torch.testing.assert_close(starts[rows], wanted)
 
 
+def test_what_demonstrations_stray_from_the_prior_is_measured_when_iterations_begin(
+    toy, toy_world_model, tmp_path, monkeypatch
+):
+    found = []
+    with monkeypatch.context() as patch:
+        renew = BehaviorPrior.renew
+        patch.setattr(BehaviorPrior, "renew", lambda *given: (found.append(given), renew(*given)))
+        words = ["learner.prior.weight=1", "learner.prior.relative_target=0.5"]
+        words += ["learner.bc.warmup_steps=3", "learner.bc.top_fraction=0.5", "learner.bc.weight=0"]
+        words += ["learner.optim.actor_lr=0", "learner.optim.lr_final=0"]  # it stays at the clone
+        assert main(toy.extract(toy_world_model, tmp_path, *words)) == 0
+    ((_, _, spread),) = found
+    store = EpisodeStore.open(toy.data)
+    for away, name in zip(spread.tolist(), toy.tasks, strict=True):
+        pool, task = StatePool.draw(store, name, 64, 0, best=0.5), store.suite[name]
+        action = pwm.load_policy(tmp_path / name).act(pool.obs[:, : task.obs_dim].numpy())
+        recorded = pool.action[:, : task.action_dim].numpy()
+        assert away == pytest.approx(np.square(action - recorded).mean(), rel=1e-4)
+
+
 # --- the door ------------------------------------------------------------------------------------
 
 
@@ -547,6 +568,7 @@ def test_start_states_are_encoded_observations_of_the_own_task(toy, toy_world_mo
         ("learner.horizon=0", "learner.horizon=0"),
         ("learner.bc.top_fraction=2", "learner.bc.top_fraction=2"),
         ("learner.bc.newest_fraction=0", "learner.bc.newest_fraction=0"),
+        ("learner.prior.relative_target=0.1", "weight=0 has none; give weight=10"),
         ("learner.bc.awr_temperature=1e-300", "must be at least 1e-06"),
         ("learner.bc.awr_temperature=0", "learner.bc.awr_temperature=0"),
         ("learner.bc.warmup_steps=-1", "learner.bc.warmup_steps=-1"),
