@@ -27,6 +27,8 @@ class Entry:
 
 
 _TOYS, _SIMULATION = "pwm.locomotion.toys", "pwm.locomotion.simulation"
+_GYMNASIUM = "pwm.locomotion.gymnasium_robots"
+_EXTRAS = {"newton": "locomotion", "warp": "locomotion", "mujoco": "sim"}
 
 ENTRIES: dict[str, Entry] = {
     "ball_wall": Entry(_TOYS, "BallWall", "a ball is thrown over a wall, one decision (torch)"),
@@ -41,6 +43,10 @@ ENTRIES: dict[str, Entry] = {
         "humanoid_muscles",
         "the humanoid with 152 muscles in place of its motors",
         True,
+    ),
+    "mujoco_ant": Entry(_GYMNASIUM, "ant", "Gymnasium's Ant-v5 (MuJoCo, no gradients)"),
+    "mujoco_humanoid": Entry(
+        _GYMNASIUM, "humanoid", "Gymnasium's Humanoid-v5 (MuJoCo, no gradients)"
     ),
 }
 
@@ -82,11 +88,12 @@ def make_simulation(
     try:
         module = import_module(entry.module)
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in ("newton", "warp"):
+        extra = _EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
             raise
         raise PwmError(
             f"{name} needs {error.name}, which is not installed; "
-            "pip install 'pwm-worldmodels[locomotion]'."
+            f"pip install 'pwm-worldmodels[{extra}]'."
         ) from error
     make: Callable[..., BatchedSimulation] = getattr(module, entry.function)
     own = {"contact_stiffness": contact_stiffness} if entry.has_contacts else {}
