@@ -81,6 +81,7 @@ def test_equals_the_bare_simulator(task: str) -> None:
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", list(CUSTOM_TASKS))
 def test_custom_tasks_last_as_long_as_stock_ones(task: str) -> None:
     env = dmcontrol.load(task, 0)

@@ -42,6 +42,7 @@ def test_importing_registers_without_a_simulator_or_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_environment_variable_is_left_alone() -> None:
     code = (
         "import os, envs; envs.make_env('pendulum-spin'); envs.make_env('mw-reach');"

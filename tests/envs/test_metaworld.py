@@ -68,6 +68,7 @@ def episodes(task, state):
 """
 
 
+@pytest.mark.slow
 def test_a_seed_means_the_same_in_a_fresh_process_whatever_numpys_global_state() -> None:
     tasks = ("mw-push", "mw-assembly")
     script = f"{_EPISODES}print(json.dumps([episodes(task, 1) for task in {tasks}]))"

@@ -60,6 +60,7 @@ print(envs.render_backend())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["egl", "osmesa"])
 def test_each_backend_from_a_fresh_process_that_closes_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ def base(toy, tmp_path):
     return tmp_path / "base"
 
 
+@pytest.mark.slow
 def test_each_task_is_judged_by_its_own_model_and_made_once(toy, base, tmp_path, capsys):
     out = tmp_path / "tuned"
     settings = [word for word in toy.pretrain(tmp_path)[3:] if not word.startswith("steps=")]

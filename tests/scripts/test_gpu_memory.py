@@ -44,6 +44,7 @@ def test_the_docs_show_the_table():
         assert line in text, f"remake the table of docs/scaling.md: scripts/memory.py says {line}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [8, 64])
 def test_a_rank_of_a_sharded_1b_holds_what_the_table_says(ranks):
     model = model_on_meta("1B", q_and_prior=True)
@@ -59,6 +60,7 @@ def test_a_rank_of_a_sharded_1b_holds_what_the_table_says(ranks):
     assert 4 * 977_714_585 / ranks < mine < 1.1 * (4 * 977_714_585 / ranks) + 4 * 66_877_452
 
 
+@pytest.mark.slow
 def test_an_update_holds_what_the_table_says():
     suite = get_suite("mt80")
     model = WorldModel(model_size("1M"), suite, q_and_prior=True)
@@ -79,6 +81,7 @@ def test_an_update_holds_what_the_table_says():
     assert found.adam == taken(moments)
 
 
+@pytest.mark.slow
 def test_activations_are_what_autograd_keeps():
     """Counted on real tensors here, with a CPU's kernels on both sides."""
     suite = get_suite("mt80")

@@ -10,6 +10,7 @@ import pytest
 from pwm.data.store import EpisodeStore
 
 
+@pytest.mark.slow
 def test_a_task_is_held_out_and_every_start_is_tried(toy, tmp_path, capsys):
     _, new = toy.tasks
     words = [w for w in toy.pretrain(tmp_path)[3:] if not w.startswith(("steps=", "model"))]

@@ -269,6 +269,7 @@ def test_the_rank_correlation_is_over_policies_with_a_record():
     assert summary.rank_correlation(lines, "expected_score") == (pytest.approx(0.5), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full.yaml", "smoke.yaml", "two_tasks.yaml"])
 def test_shipped_plans_can_be_used(name):
     plan = Plan.read(Path(command.__file__).parent / "offline" / name)

@@ -138,6 +138,7 @@ def test_extraction_ends_in_the_weights_of_the_library(detach):
     torch.testing.assert_close(actor(latent), learner.actors(latent.unsqueeze(0))[0])
 
 
+@pytest.mark.slow
 def test_the_program_learns(toy, capsys):
     main(
         [

@@ -10,6 +10,7 @@ from pwm.extraction.config import ActorCriticConfig, CriticConfig
 CONFIG = ActorCriticConfig(batch_size=8, horizon=2, critic=CriticConfig(batches=1))
 
 
+@pytest.mark.slow
 def test_a_critic_pass_costs_its_products():
     """Forward and gradient of weights in every layer, gradient of inputs in all but the first."""
     more, less = (
@@ -22,6 +23,7 @@ def test_a_critic_pass_costs_its_products():
     assert more.flops - less.flops == pytest.approx(one_pass)
 
 
+@pytest.mark.slow
 def test_costs_grow_with_the_batch_and_with_q():
     one = pretraining_cost("1M", 4, 1, q_and_prior=False)
     two = pretraining_cost("1M", 8, 1, q_and_prior=False)

@@ -46,6 +46,7 @@ def bundle(run, tmp_path_factory):
         return shipped(patch, run, out, "--place", "checkpoints/toy")
 
 
+@pytest.mark.slow
 def test_the_policy_acts_as_before_but_for_rounding(run, bundle):
     before = pwm.load_policy(run / "policies" / "pendulum-swingup")
     after = pwm.load_policy(bundle / "policies" / "pendulum-swingup")

@@ -44,6 +44,7 @@ def write(path: Path, **changes) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_study_pretrains_extracts_and_compares(run, tmp_path, capsys):
     words = [
         write(tmp_path / "few.yaml"), "--run", str(run), "--seeds", "1", "--episodes", "1",

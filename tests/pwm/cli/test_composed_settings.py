@@ -29,7 +29,11 @@ def by_hydra_alone(of_command: Schema, words: list[str]) -> Any:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("pretrain", "data=d out=o lr=1e-3 model=5M model.latent_dim=8 model.latent_dim=9"),
+        pytest.param(
+            "pretrain",
+            "data=d out=o lr=1e-3 model=5M model.latent_dim=8 model.latent_dim=9",
+            marks=pytest.mark.slow,
+        ),
         ("extract", "learner.networks.actor=[8] extract=small_data data=d checkpoint=c out=o"),
         ("grow", 'grow=quick extract.learner.horizon=5 model@pretrain.model=tiny out="a,b"'),
     ],

@@ -39,6 +39,7 @@ def test_old_words_mean_what_they_meant(capsys):
     )
 
 
+@pytest.mark.slow
 def test_old_words_within_a_block(capsys):
     settings, said = resolved(
         [*EXTRACT, "learner={clone_first: 5, clone_temperature: null, horizon: 7}"], capsys
@@ -73,6 +74,7 @@ def presets(tmp_path, monkeypatch) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_a_preset_of_one_s_own_may_have_old_names(presets, capsys):
     (presets / "extract" / "mine.yaml").write_text(
         "# @package learner\ndefaults:\n  - small_data@_here_\n  - _self_\n"

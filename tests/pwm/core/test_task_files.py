@@ -247,6 +247,7 @@ def test_the_documented_lines_write_a_store(
     assert stored.ravel().tolist() == [-1, 1, 0.5, 0, -0.5]
 
 
+@pytest.mark.slow
 def test_the_whole_chain(file: Path, tmp_path: Path) -> None:
     def run(*words: str) -> None:
         assert main(list(words)) == 0

@@ -169,6 +169,7 @@ def test_start_states_and_demonstrations_come_from_it(store, packed):
     assert len(best) == 3 * 20
 
 
+@pytest.mark.slow
 def test_extraction_and_cloning_take_it(toy, toy_world_model, tmp_path):
     out = tmp_path / "sample"
     assert main(["sample", f"data={toy.data}", f"out={out}", "whole=2", "rows=11"]) == 0

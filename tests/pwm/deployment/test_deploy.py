@@ -206,6 +206,7 @@ def test_bounds_that_are_not_known_are_told(tmp_path, capsys):
     assert np.abs(action).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_program_is_deployed_with_its_metadata(policies, tmp_path):
     file, _ = deploy(DeployConfig(policy=str(policies / "arm"), to="torch", out=str(tmp_path)))
     extra = {"pwm.json": ""}

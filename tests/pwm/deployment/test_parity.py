@@ -209,6 +209,7 @@ def test_a_world_model_in_float64_is_the_model(tmp_path):
             np.testing.assert_allclose(found, expected, rtol=0, atol=allowed, err_msg=name + to)
 
 
+@pytest.mark.slow
 def test_a_torch_program_acts_as_the_policy(tmp_path):
     source = PolicySource(latent_policy(CHEETAH))
     run = opened(source, tmp_path, "pt2")["action"]

@@ -686,7 +686,9 @@ def test_planners_beside_extracted_policies(run: Path) -> None:
     assert Results.load(run / "out" / "results.json") == results
 
 
-@pytest.mark.parametrize("policy", ["planner", "planner+actor"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("planner", marks=pytest.mark.slow), "planner+actor"]
+)
 def test_a_planner_alone_and_twice_the_same(run: Path, policy: str) -> None:
     policies = str(run / "policies") if policy == "planner+actor" else None
     for out in ("a", "b"):

@@ -64,6 +64,7 @@ def test_nothing_is_imagined_beyond_the_end():
     assert "imagined" not in picture._title.get_text()
 
 
+@pytest.mark.slow
 def test_an_mp4_has_a_picture_per_step(rendering, tmp_path):
     out = tmp_path / "new" / "pendulum.mp4"
     config = WatchConfig(POLICIES, "pendulum-swingup", out=str(out), steps=1, horizon=4)

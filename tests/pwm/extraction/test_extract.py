@@ -384,6 +384,7 @@ def test_every_remedy_changes_what_is_learned(
             assert not torch.equal(weight, load_actor(finished, "reacher-easy")[name])
 
 
+@pytest.mark.slow
 def test_with_remedies_tasks_alone_give_what_tasks_together_give(
     toy, toy_world_model, remedies, remedied, tmp_path
 ):

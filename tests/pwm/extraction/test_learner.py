@@ -699,6 +699,7 @@ def imagine_in_the_toy(monkeypatch) -> None:
         monkeypatch.setattr(imagination, name, function)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_learns_to_reach_goals_in_a_toy_model(detach, monkeypatch):
     imagine_in_the_toy(monkeypatch)

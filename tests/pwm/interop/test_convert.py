@@ -113,6 +113,7 @@ def test_a_file_of_2023_becomes_a_store(tmp_path, capsys):
     assert "not published" in store.sources["tdmpc2"]["success"]
 
 
+@pytest.mark.slow
 def test_a_set_of_twenty_files_in_numeric_order(mt80_set):
     source, path = mt80_set
     store = EpisodeStore.open(path)
@@ -152,6 +153,7 @@ def test_chosen_tasks_only(mt80_set, tmp_path, tasks):
     assert batch.obs.shape == (4, 8, 39)
 
 
+@pytest.mark.slow
 def test_a_limit_takes_the_first_episodes_of_each_task(mt80_set, tmp_path):
     source, path = mt80_set
     config = ConvertConfig(str(source), str(tmp_path / "s"), "mt80", limit=7)
@@ -490,6 +492,7 @@ class Conversion:
         assert self.peak < max(self.sizes) + 2**30
 
 
+@pytest.mark.slow
 @reads_proc
 def test_memory_is_bounded_by_one_file(tmp_path):
     source = make_set(tmp_path / "set", files=20, episodes=500, rows=101)

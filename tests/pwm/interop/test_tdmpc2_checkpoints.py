@@ -286,7 +286,7 @@ def virtual(model: WorldModel) -> dict[str, Tensor]:
         ("19M", "mt30", {"task_dim": 64, "latent_dim": 512}),
         ("48M", "mt30", {"task_dim": 64}),
         ("48M", "mt80", {}),
-        ("317M", "mt80", {}),
+        pytest.param("317M", "mt80", {}, marks=pytest.mark.slow),
     ],
 )
 def test_published_sizes_are_recognized(name, suite, change, tmp_path):

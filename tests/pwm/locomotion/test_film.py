@@ -97,6 +97,7 @@ def test_every_robot_can_be_drawn(name):
     assert orange(frame).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_a_film_of_a_run_is_a_video_and_a_strip(tmp_path):
     pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
     import imageio.v3 as iio

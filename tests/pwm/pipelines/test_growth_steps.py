@@ -91,6 +91,7 @@ def test_a_mistake_in_any_step_is_told_before_the_first(steps, message, ran, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_can_run_where_what_it_reads_is_there(name, monkeypatch):
     config = composed(f"grow={name}", "device=cpu")

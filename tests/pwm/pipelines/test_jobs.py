@@ -141,6 +141,7 @@ def test_a_suites_name_means_a_job_of_each_of_its_tasks():
         job_specs(["quick", "mw-reach"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "added",
     [
@@ -165,6 +166,7 @@ def test_gathered_stores_are_the_bytes_of_one_process(added, tmp_path):
             assert (one / file).read_bytes() == (many / file).read_bytes(), file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clones", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_gathered_table_is_that_of_one_process(clones, toy, one, tmp_path):
     scores, alone = tmp_path / "scores", tmp_path / "alone"
@@ -259,6 +261,7 @@ def test_a_signal_stops_the_job_and_begins_no_other(
     assert states(tmp_path) == {toy.tasks[0]: STOPPED, toy.tasks[1]: WAITING}
 
 
+@pytest.mark.slow
 def test_several_runs_of_their_own_are_no_jobs(hydra, toy, toy_world_model, tmp_path):
     words = toy.extract(toy_world_model, tmp_path, f"tasks=[{toy.tasks[1]}]", FEW)
     assert main([*words, "-m", "seed=0,1", f"out={tmp_path}/${{seed}}"]) == 0

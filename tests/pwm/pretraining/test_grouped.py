@@ -57,6 +57,7 @@ def test_one_group_is_the_plain_run(toy, toy_world_model, tmp_path):
     assert json.loads(found) == json.loads((toy_world_model / "diagnostics.json").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_member_is_the_plain_run_of_its_tasks_and_share_of_the_steps(toy, grouped, tmp_path):
     words = toy.pretrain(tmp_path / "out", "suite=pendulum-swingup", "steps=12", "q_and_prior=true")
     assert main(words) == 0

@@ -114,6 +114,7 @@ def test_scripted_policies_succeed_and_fail_on_meta_world():
     assert max(returns) > 1.5 * min(returns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -176,6 +177,7 @@ def returns_of(task_name: str, name: str, episodes: int) -> np.ndarray:
     return np.array([rollout(behaviour, env, seed, 500)[1] for seed in range(episodes)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task", ["pendulum-swingup", pytest.param("cartpole-balance", marks=pytest.mark.slow)]
 )

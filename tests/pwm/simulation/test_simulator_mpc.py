@@ -83,6 +83,7 @@ def test_a_plan_reaches_as_far_as_its_seconds_within_bounds():
     assert asked == [(6, 8, 2), (6, 20, 2), (6, 30, 2)]
 
 
+@pytest.mark.slow
 def test_it_does_what_noise_does_not_and_follows_from_the_seed():
     task = get_task("reacher-easy")
 

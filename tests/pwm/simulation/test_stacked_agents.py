@@ -119,6 +119,7 @@ def batch_of(obs, action, reward, terminated) -> Transitions:
     return Transitions(obs, obs, action, reward, terminated)
 
 
+@pytest.mark.slow
 def test_agents_find_the_actions_that_pay_and_draw_less_and_less():
     """Each step ends; it pays how near the action is to a number that the observation tells."""
     tasks = [replace(TASKS[0], obs_dim=1), replace(TASKS[2], obs_dim=1)]
