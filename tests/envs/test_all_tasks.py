@@ -15,7 +15,7 @@ TASKS = SUITES["mt80"].tasks
 FAST = (
     "acrobot-swingup", "cartpole-balance-sparse", "cheetah-jump", "cup-spin", "finger-spin",
     "fish-swim", "hopper-stand", "pendulum-spin", "reacher-three-hard", "walker-run",
-    "mw-drawer-close", "mw-hammer", "mw-push",
+    "mw-push",
 )  # fmt: skip
 ALL = [
     pytest.param(task, id=task.name, marks=() if task.name in FAST else pytest.mark.slow)

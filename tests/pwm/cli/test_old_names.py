@@ -95,6 +95,7 @@ def test_a_preset_of_one_s_own_may_have_old_names(presets, capsys):
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_growth_of_one_s_own_may_have_old_names(presets, capsys, monkeypatch):
     (presets / "grow" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - quick\n  - _self_\n"
@@ -156,6 +157,7 @@ def test_a_run_that_was_made_with_old_names_goes_on(toy, toy_world_model, tmp_pa
     assert capsys.readouterr().err.splitlines() == [kept], "the record has the names of today"
 
 
+@pytest.mark.slow
 def test_jobs_that_were_done_with_old_names_are_done(
     toy, toy_world_model, tmp_path, monkeypatch, capsys
 ):

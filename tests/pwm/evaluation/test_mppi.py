@@ -670,6 +670,7 @@ def settings(run: Path, **changes: Any) -> EvaluateConfig:
     return EvaluateConfig(**common | {"episodes": 2, "planner": FAST} | changes)
 
 
+@pytest.mark.slow
 def test_planners_beside_extracted_policies(run: Path) -> None:
     methods = ["random", "planner", "planner+actor"]
     results = evaluate(settings(run, policy=str(run / "policies"), baselines=methods))
@@ -699,6 +700,7 @@ def test_a_planner_alone_and_twice_the_same(run: Path, policy: str) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_episodes_that_terminate_leave_the_others_to_go_on(tmp_path: Path) -> None:
     model = make_model(suite=Suite("one", (FALLS,)))
     save_checkpoint(tmp_path / "model", KIND, {"model": model.state_dict()}, model_meta(model))

@@ -26,17 +26,17 @@ def test_a_strip_shows_an_episode_from_its_start(tmp_path):
         envs.render_backend()
     except PwmError as fault:
         pytest.skip(str(fault))
-    tasks = get_suite("mw-reach").tasks
+    tasks = get_suite("pendulum-swingup").tasks
     for name in ("a", "b"):
         write_strips(UniformActions(), tasks, [3], tmp_path / name)
-    file = tmp_path / "a" / "mw-reach_0.jpg"
+    file = tmp_path / "a" / "pendulum-swingup_0.jpg"
     picture = iio.imread(file)
     assert picture.shape == (120, 8 * 160, 3)
     assert file.stat().st_size < 100_000
     assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     first, last = (picture[:, i * 160 : (i + 1) * 160].astype(float) for i in (0, 7))
     assert np.abs(first - last).max() > 50
-    env = envs.make_env("mw-reach", render_mode="rgb_array")
+    env = envs.make_env("pendulum-swingup", render_mode="rgb_array")
     env.reset(seed=3)
     assert np.abs(strip(env.render()[None]) - first).mean() < 5  # but for JPEG's losses
     env.close()

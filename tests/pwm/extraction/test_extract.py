@@ -464,6 +464,7 @@ def test_a_prior_begins_with_what_init_names(toy, toy_world_model, finished, tmp
     torch.testing.assert_close(ours["mean.0.weight"], theirs["mean.0.weight"], atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
 def test_heads_on_the_encoder_are_an_ensemble(toy, toy_world_model, finished, tmp_path):
     """Of a world model that is the same, bit for bit, as without them."""
     headed, out = tmp_path / "headed", tmp_path / "out"

@@ -98,6 +98,7 @@ def test_groups_that_are_no_number_and_no_file(toy, tmp_path, groups):
         dataclasses.replace(config, groups=str(tmp_path / "no.json")).validate()
 
 
+@pytest.mark.slow
 def test_extraction_from_several_world_models_is_that_from_each(toy, grouped, tmp_path):
     assert main(toy.extract(grouped, tmp_path / "all")) == 0
     for number, name in enumerate(toy.tasks):

@@ -178,6 +178,7 @@ def words_for(toy, base: Path, out: Path, *words: str) -> list[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_of_all_goes_on_to_the_same_bits_and_opens_as_one_each(
     toy, toy_world_model, tmp_path
 ):

@@ -288,6 +288,7 @@ def test_it_is_opened_as_several_world_models(sharing, toy, runs):
     assert not torch.equal(first["2.weight"], second["2.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", WAYS)
 def test_extraction_is_that_from_each_groups_world_model(sharing, toy, runs, tmp_path):
     """With changes of shared layers all tasks are one batch, which rounds in another way."""

@@ -146,6 +146,7 @@ def test_stopped_or_killed_at_any_point_it_goes_on_to_the_same_bytes(
     assert result(out) == result(trained)
 
 
+@pytest.mark.slow
 def test_more_episodes_and_other_company_come_to_the_same_but_for_rounding(trained, tmp_path):
     """A task goes on after it was done, and another joins it, which catches up alone."""
     out = tmp_path / "data"

@@ -105,6 +105,7 @@ def test_every_meta_world_task_has_a_scripted_policy():
         assert np.abs(action).max() <= 1
 
 
+@pytest.mark.slow
 def test_scripted_policies_succeed_and_fail_on_meta_world():
     task = get_task("mw-drawer-close")
     env, behaviour = make_env(task.name), make_behaviour("scripted", task)
