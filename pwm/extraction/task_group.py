@@ -139,13 +139,12 @@ class Group:
 
     def _set_limit(self, action: Tensor) -> None:
         """Measure what the models disagree on the start states' recorded actions (K, n, action)."""
-        numbers = torch.arange(action.shape[1], device=action.device).expand(action.shape[:2])
         found = [
             self.learner.imagination.disagreement(
                 [states[rows] for states in (self.starts, *self.ensemble_starts)],
                 take(action, rows),
             )
-            for rows in numbers.split(_ROWS_AT_ONCE, 1)
+            for rows in _all_rows(action)
         ]
         self.learner.ends.set_limit(torch.cat(found, 1))
 
@@ -155,11 +154,10 @@ class Group:
         assert self.demonstrations is not None
         states, action = self.demonstrations
         actors = self.learner.actors
-        numbers = torch.arange(len(states), device=action.device).expand(len(self.tasks), -1)
         total = sum(
             distance_of_modes(actors(states[rows]), take(action, rows), actors.action_mask)
             * rows.shape[1]
-            for rows in numbers.split(_ROWS_AT_ONCE, 1)
+            for rows in _all_rows(action)
         )
         assert isinstance(total, Tensor)
         return total / len(states)
@@ -263,6 +261,12 @@ class Group:
         made_by = {"command": "extract", "config": asdict(self.config)}
         for index, policy in enumerate(self._policies(self._chosen)):
             policy.save(out / policy.task.name, made_by, self.learner.critic(index))
+
+
+def _all_rows(pool: Tensor) -> tuple[Tensor, ...]:
+    """The numbers (K, n) of all rows of a pool (K, N, ...), some at once."""
+    numbers = torch.arange(pool.shape[1], device=pool.device).expand(pool.shape[:2])
+    return numbers.split(_ROWS_AT_ONCE, 1)
 
 
 def _tuner(

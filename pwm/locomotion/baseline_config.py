@@ -20,6 +20,7 @@ class PpoConfig:
         epochs: passes over what was collected.
         lr: of Adam.
         discount, lam: of returns and generalized advantage estimation.
+        initial_std: standard deviation of actions at the beginning; actions lie in [-1, 1].
         net_arch: hidden layer widths of policy and value.
     """
 
@@ -30,13 +31,14 @@ class PpoConfig:
     lr: float = 3e-4
     discount: float = 0.99
     lam: float = 0.95
+    initial_std: float = 1.0
     net_arch: list[int] = field(default_factory=lambda: [256, 256])
 
     def validate(self) -> None:
         """Raise PwmError for values that cannot work."""
         require_at_least(self, 1, "num_envs", "horizon", "epochs")
         require_at_least(self, 2, "batch_size")
-        require_positive(self, "lr")
+        require_positive(self, "lr", "initial_std")
         require_share(self, "discount", "lam")
         require_widths(self, "net_arch")
         if self.num_envs * self.horizon % self.batch_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def make_ppo(
         n_epochs=config.epochs,
         gamma=config.discount,
         gae_lambda=config.lam,
-        policy_kwargs={"net_arch": list(config.net_arch)},
+        policy_kwargs={
+            "net_arch": list(config.net_arch),
+            "log_std_init": math.log(config.initial_std),
+        },
         seed=stream_seed(seed, "ppo"),
         device="cpu",
     )

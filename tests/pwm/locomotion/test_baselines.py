@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pwm.core.errors import PwmError
 from pwm.locomotion.baseline_config import PpoConfig, SacConfig
 from pwm.locomotion.baselines import make_ppo, make_sac
 from pwm.locomotion.toys import BallWall, Pendulum
@@ -52,3 +53,12 @@ def test_a_baseline_learns_by_iterations(method, tmp_path):
     assert not torch.equal(learner.act(seen), before)
     learner.save(tmp_path)
     assert (tmp_path / "model.zip").is_file()
+
+
+def test_ppo_begins_with_the_deviation_that_is_asked_for():
+    config = PpoConfig(num_envs=4, horizon=8, batch_size=16, net_arch=[8], initial_std=0.3)
+    policy = make_ppo(Pendulum(4), config, 64, seed=0).model.policy
+    distribution = policy.get_distribution(torch.ones(3, 3)).distribution
+    assert distribution.stddev.tolist() == [[pytest.approx(0.3)]] * 3
+    with pytest.raises(PwmError, match="initial_std=0"):
+        PpoConfig(initial_std=0.0).validate()
