@@ -270,10 +270,13 @@ def test_the_rank_correlation_is_over_policies_with_a_record():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full.yaml", "smoke.yaml", "two_tasks.yaml"])
+@pytest.mark.parametrize("name", ["full.yaml", "smoke.yaml", "two_tasks.yaml", "afternoon.yaml"])
 def test_shipped_plans_can_be_used(name):
     plan = Plan.read(Path(command.__file__).parent / "offline" / name)
-    assert len(plan.tasks) == {"full.yaml": 12, "smoke.yaml": 3, "two_tasks.yaml": 2}[name]
+    assert (
+        len(plan.tasks)
+        == {"full.yaml": 12, "smoke.yaml": 3, "two_tasks.yaml": 2, "afternoon.yaml": 8}[name]
+    )
     own.settings_of("pretrain", shlex.split(plan.pretrain))
     for method in plan.own:
         assert own.settings_of("extract", plan.own_words(method))
