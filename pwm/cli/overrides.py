@@ -38,6 +38,7 @@ SWEEPS = ("--multirun", "-m")
 LAUNCHER = "launcher"  # the group of presets that start several runs
 _SHOWN = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
 _OPTIONS = (*SWEEPS, *_SHOWN, "--resolve")
+_ELSEWHERE = {"tasks": "suite", "suite": "tasks", "policies": "policy", "policy": "policies"}
 _NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 
@@ -319,6 +320,8 @@ class Schema:
     def _unknown(self, key: str) -> str:
         names = [*self.keys, *self.presets.names]
         last = key.rpartition(".")[2]
+        if (here := _ELSEWHERE.get(key)) in names:
+            return f"{self.command} has no setting '{key}'; it is {here}= here. {self._help}"
         alike = [n for n in names if last in (n.rpartition(".")[2], n.partition("@")[0])]
         hint = nearest(key, alike or names, 0.0 if alike else 0.6, form="{}=")
         return f"{self.command} has no setting '{key}'{hint or ';'} {self._help}"
