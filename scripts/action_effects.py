@@ -137,16 +137,14 @@ def effects(given: argparse.Namespace, path: Path) -> list[list[str]]:
     policy, critic = load_policy(path), load_critic(path)
     model = world_model_of(policy, path, given.checkpoint)
     found = places(policy, given.episodes, given.states, given.seed)
-    true = np.subtract(
-        *(true_return(found, policy, critic, d) for d in (given.delta, -given.delta))
-    )
+    either_way = (given.delta, -given.delta)
+    true = np.subtract(*(true_return(found, policy, critic, delta) for delta in either_way))
     rows = []
     for horizon in given.horizons:
-        of_model = (
-            predicted_return(found, policy, model, critic, d, horizon)
-            for d in (given.delta, -given.delta)
+        imagined = np.subtract(
+            *(predicted_return(found, policy, model, critic, d, horizon) for d in either_way)
         )
-        figures = [f"{figure:.2f}" for figure in agreement(np.subtract(*of_model), true)]
+        figures = [f"{figure:.2f}" for figure in agreement(imagined, true)]
         rows.append([policy.task.name, str(horizon), *figures])
     return rows
 

@@ -320,10 +320,10 @@ class Schema:
     def _unknown(self, key: str) -> str:
         names = [*self.keys, *self.presets.names]
         last = key.rpartition(".")[2]
-        if (here := _ELSEWHERE.get(key)) in names:
-            return f"{self.command} has no setting '{key}'; it is {here}= here. {self._help}"
         alike = [n for n in names if last in (n.rpartition(".")[2], n.partition("@")[0])]
         hint = nearest(key, alike or names, 0.0 if alike else 0.6, form="{}=")
+        if (here := _ELSEWHERE.get(key)) in names:
+            hint = f"; it is {here}= here."
         return f"{self.command} has no setting '{key}'{hint or ';'} {self._help}"
 
     def explain(self, error: Exception, words: Sequence[str]) -> str:
