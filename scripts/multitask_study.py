@@ -5,7 +5,9 @@ every way and seed with equally many updates of equally large batches, and reads
 held-out episodes: the R2 of rewards and the latent error at 16 steps, or as far as the windows go,
 over tasks and of the worst task. Further words are settings of ``pwm pretrain`` for all. It
 goes on where it stopped. ``--extract "tasks=[...] extract=small_data"`` also extracts policies from
-every model, with these settings, and adds their mean score.
+every model, with these settings, and adds their mean score. ``--equal-time`` gives each way as many
+updates as the first one's take seconds: a few of each are timed before, and the counts are kept in
+``updates.json``.
 
 With ``--analysis DIR`` it compares one model for all tasks with a model per group, by each grouping
 of ``pwm analyze``, and by random groups of the sizes of those by gradient, drawn anew for each
@@ -43,6 +45,8 @@ HEADER = (
 )  # fmt: skip
 
 RANDOM = "random groups"
+
+_TIMED = (10, 50)  # updates of two short runs: the difference is without what a run begins with
 
 Row = tuple[float, ...]
 
@@ -109,6 +113,34 @@ def run(data: str, out: Path, way: str, setting: str, seed: int, words: list[str
     return *measured(json.loads((directory / "diagnostics.json").read_text())), seconds
 
 
+def updates_in_time(given: argparse.Namespace, ways: dict[str, str]) -> dict[str, int]:
+    """How many updates of each way take as long as all of the first one's."""
+    kept = given.out / "updates.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    steps = [word for word in given.settings if word.startswith("steps=")]
+    if not steps:
+        sys.exit("--equal-time needs steps=N, the updates of the first way.")
+    seconds = {way: _seconds_of_an_update(given, way, setting) for way, setting in ways.items()}
+    whole = int(steps[-1].removeprefix("steps=")) * next(iter(seconds.values()))
+    counts = {way: max(1, round(whole / value)) for way, value in seconds.items()}
+    kept.write_text(json.dumps(counts, indent=1) + "\n")
+    return counts
+
+
+def _seconds_of_an_update(given: argparse.Namespace, way: str, setting: str) -> float:
+    def seconds(count: int) -> float:
+        words = _with_steps(given.settings, count)
+        return run(given.data, given.out / f"timed_{count}", way, setting, 0, words)[-1]
+
+    few, many = (seconds(count) for count in _TIMED)
+    return max(many - few, 1e-3) / (_TIMED[1] - _TIMED[0])
+
+
+def _with_steps(settings: list[str], count: int) -> list[str]:
+    return [word for word in settings if not word.startswith("steps=")] + [f"steps={count}"]
+
+
 def table(found: dict[str, list[Row]], scores: dict[str, list[float]] | None = None) -> str:
     """Markdown: a row per way; mean over seeds, +- the standard error."""
     rows = [[*HEADER, *(["score"] if scores else [])]]
@@ -140,6 +172,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--extract", help="settings of pwm extract, in one word")
     parser.add_argument("--episodes", type=int, default=10, help="per task, of an evaluation")
+    parser.add_argument("--equal-time", action="store_true", help="not equally many updates")
     given = parser.parse_intermixed_args(words)
     known = WAYS
     if given.analysis is not None:
@@ -148,6 +181,12 @@ def main(words: list[str] | None = None) -> None:
     ways = given.ways or list(known)
     if unknown := [way for way in ways if way not in known]:
         parser.error(f"unknown ways {', '.join(unknown)}; they are {', '.join(known)}")
+    counts: dict[str, int] = {}
+    if given.equal_time:
+        if RANDOM in ways:
+            parser.error("--equal-time times settings; random groups have them drawn anew.")
+        given.out.mkdir(parents=True, exist_ok=True)
+        counts = updates_in_time(given, {way: known[way] for way in ways})
     found: dict[str, list[Row]] = {way: [] for way in ways}
     scores: dict[str, list[float]] = {way: [] for way in ways}
     for seed in range(given.seeds):  # a table of fewer seeds is there before one of more
@@ -156,7 +195,8 @@ def main(words: list[str] | None = None) -> None:
             if way == RANDOM:
                 like = given.analysis / "groups" / "gradient.json"
                 setting = random_groups(like, given.out / "random" / f"{seed}.json", seed)
-            found[way].append(run(given.data, given.out, way, setting, seed, given.settings))
+            words = _with_steps(given.settings, counts[way]) if counts else given.settings
+            found[way].append(run(given.data, given.out, way, setting, seed, words))
             if given.extract:
                 model = directory_of(given.out, way, seed)
                 of_tasks = extracted_scores(

@@ -25,8 +25,9 @@ from pwm.core.locks import DirectoryLock
 from pwm.core.renamed_settings import with_current_names
 from pwm.core.settings import require_inputs
 from pwm.core.signals import Interrupted, Terminated
-from pwm.core.suites import SUITES, described_tasks, task_names
+from pwm.core.suites import SUITES, described_tasks, get_suite, task_names
 from pwm.core.validation import from_plain, require_writable
+from pwm.data.store import EpisodeStore
 from pwm.envs import environment_sources
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
 from pwm.extraction.config import ExtractConfig
@@ -229,6 +230,7 @@ def planned_jobs(
     config.validate()
     config.as_job()  # raises for what no job can have
     require_inputs(config)
+    _require_known(command, config)
     require_writable(config.out)
     own = {job_directory(run, task_names(spec)): spec for spec in specs}
     _require_disjoint(run, own)
@@ -244,6 +246,20 @@ def planned_jobs(
             ],
             JobFunction(command, str(Path.cwd())),
         )
+
+
+def _require_known(command: str, config: Any) -> None:
+    """Raise PwmError for tasks that neither a suite nor, of an extraction, the data have.
+
+    An evaluation is left to its jobs: its policies know tasks of their own.
+    """
+    spec = getattr(config, KINDS[command].setting)
+    known = {task.name for task in described_tasks(spec)}
+    if command == "extract":
+        known |= set(EpisodeStore.open(config.data).suite.names)
+    others = [name for name in task_names(spec) if name not in known]
+    if others and command != "evaluate":
+        get_suite(others)
 
 
 def _require_disjoint(run: Path, own: Mapping[Path, Any]) -> None:

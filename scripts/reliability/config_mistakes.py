@@ -89,6 +89,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("collect -m out=new", "suite=mt30"),
         (f"{_EXTRACT} -m", "-m starts several jobs; give tasks="),
         (f"{_EXTRACT} -m tasks=quick,mw-reach", "mw-reach would be in two jobs"),
+        (f"{_EXTRACT} -m tasks=mt31,mw-reach", "unknown suite or task 'mt31'"),
         (f"{_EXTRACT} -m tasks=mw-push,mw-reach seed=0,1", "seed=0,1 gives several values"),
         (f"{_EXTRACT} -m tasks=quick data=nowhere", "there is no nowhere"),
         (f"{_EXTRACT} -m tasks=quick learner.batch_size=0", "learner.batch_size=0"),

@@ -47,6 +47,27 @@ def test_a_study_of_two_ways_is_made_once(toy, tmp_path, capsys, monkeypatch):
     assert made.stat().st_mtime_ns == before
 
 
+def test_with_equal_time_a_slow_way_gets_fewer_updates(tmp_path, monkeypatch):
+    seconds = {"uniform": 0.1, "upgrad": 0.4}
+    asked = []
+
+    def run(data, out, way, setting, seed, words):
+        (steps,) = (int(word[6:]) for word in words if word.startswith("steps="))
+        asked.append((way, steps))
+        return 0.5, 0.2, 0.1, 0.3, 0.4, 3 + seconds[way] * steps
+
+    monkeypatch.setattr(multitask_study, "run", run)
+    given = ["data", str(tmp_path), "steps=80", "--equal-time", "--seeds", "2", "--ways"]
+    multitask_study.main([*given, "uniform", "upgrad"])
+    trained = [("uniform", 80), ("upgrad", 20)] * 2
+    assert asked[-4:] == trained
+    asked.clear()
+    multitask_study.main([*given, "uniform", "upgrad"])  # timed once
+    assert asked == trained
+    with pytest.raises(SystemExit, match="needs steps=N"):
+        multitask_study.main(["data", str(tmp_path / "b"), "--equal-time", "--ways", "uniform"])
+
+
 def test_ways_of_grouping_are_those_of_an_analysis_and_chance(tmp_path):
     groups = [["a", "b", "c"], ["d", "e"]]
     (tmp_path / "groups").mkdir()

@@ -189,6 +189,13 @@ def test_the_gathered_table_is_that_of_one_process(clones, toy, one, tmp_path):
         assert not (scores / "throughput.json").exists()
 
 
+def test_an_unknown_task_is_told_before_a_job_begins(toy, toy_world_model, tmp_path, capsys):
+    words = toy.extract(toy_world_model, tmp_path / "policies")
+    assert main(jobs_of(words, f"{toy.tasks[0]},mt31")) == 1
+    assert "unknown suite or task 'mt31'" in capsys.readouterr().err
+    assert not (tmp_path / "policies").exists()
+
+
 def test_a_failed_job_is_told_of_while_others_are_done(toy, toy_world_model, tmp_path, capsys):
     good, bad = toy.tasks[0], "walker-run"  # which the world model does not know
     words = toy.extract(toy_world_model, tmp_path, FEW)
