@@ -5,8 +5,9 @@ walker-run mw-push`` pretrains on all other tasks of the first store (``--pretra
 settings), cuts 5, 20 and 100 episodes of each task out of the store ``--new`` and as many as
 ``--test`` says to judge by, and has ``adapting_study.py`` compare ways on them; further words are
 what that takes. ``--brute-force 20`` then adapts with 20 episodes from the embedding of every known
-task, or of ``--starts`` of them, and says how good the automatic choice of a start was. It goes on
-where it stopped.
+task, or of ``--starts`` of them, and says how good the automatic choice of a start was.
+``--seeds 3`` does all of it three times, with other episodes, and prints means and standard errors.
+It goes on where it stopped.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adapting_study
+from multitask_study import mean_and_error
 
 from pwm.cli.main import main as pwm
 from pwm.core.suites import Suite
@@ -26,6 +28,8 @@ from pwm.data.copy_episodes import copy_episodes, copy_sources, new_store
 from pwm.data.store import EpisodeStore
 from pwm.models.world_model import load_world_model
 from pwm.reporting.templating import markdown_table
+
+Rows = list[list[str]]
 
 
 def pretrained(data: str, out: Path, tasks: list[str], settings: str) -> Path:
@@ -38,9 +42,11 @@ def pretrained(data: str, out: Path, tasks: list[str], settings: str) -> Path:
     return out
 
 
-def cut(store: EpisodeStore, task: str, run: Path, numbers: list[int], test: int) -> None:
+def cut(
+    store: EpisodeStore, task: str, run: Path, numbers: list[int], test: int, seed: int = 0
+) -> None:
     """Stores of a task's episodes: nested ones of the numbers, and others to judge by."""
-    order = np.random.default_rng(0).permutation(store.count(task))
+    order = np.random.default_rng(seed).permutation(store.count(task))
     if len(order) < max(numbers) + test:
         sys.exit(f"{store.path} has {len(order)} episodes of {task}, not {max(numbers) + test}.")
     parts = {str(n): order[test : test + n] for n in numbers} | {"test": order[:test]}
@@ -74,6 +80,40 @@ def brute_force(task: str, run: Path, number: int, most: int | None, words: list
     return [task, *shown, f"{middle:.3f}", f"{order.index(chosen) + 1} of {len(order)}"]
 
 
+def of_seed(given: argparse.Namespace, words: list[str], seed: int) -> tuple[Rows, Rows]:
+    """Rows with a header of how well each way does, and of the starts tried, of one seed."""
+    out = given.out / f"seed_{seed}"
+    pretrain = f"{given.pretrain} seed={seed}"
+    model = pretrained(given.data, out / "world_model", given.tasks, pretrain)
+    words = ["--checkpoint", str(model), f"seed={seed}", *words]
+    scored = ["--extract", given.extract] if given.extract is not None else []
+    store = EpisodeStore.open(given.new)
+    rows: Rows = []
+    starts: Rows = [["task", "automatic start", "best", "worst", "median", "rank"]]
+    for task in given.tasks:
+        run = out / task
+        cut(store, task, run, given.episodes, given.test, seed)
+        numbers = [str(n) for n in given.episodes]
+        own = [task, str(run), *words, *scored, "--episodes", *numbers, "--ways", *given.ways]
+        header, *found = adapting_study.main(own)
+        rows = rows or [["task", *header]]
+        rows += [[task, *row] for row in found]
+        if given.brute_force is not None:
+            starts.append(brute_force(task, run, given.brute_force, given.starts, words))
+    return rows, starts
+
+
+def over_seeds(tables: list[Rows]) -> Rows:
+    """One table of several with the same first three columns: means and standard errors."""
+    header, *rows = tables[0]
+    merged = [header]
+    for number, row in enumerate(rows, 1):
+        columns = zip(*(table[number][3:] for table in tables), strict=True)
+        shown = [mean_and_error(tuple(map(float, values)), 3) for values in columns]
+        merged.append([*row[:3], *shown])
+    return merged
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables, and write them to ``table.md``."""
     parser = argparse.ArgumentParser(
@@ -90,27 +130,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--brute-force", type=int, metavar="EPISODES")
     parser.add_argument("--starts", type=int, help="others to try, drawn at random; else all")
     parser.add_argument("--extract", help="settings of pwm extract, in one word")
+    parser.add_argument("--seeds", type=int, default=1)
     given, words = parser.parse_known_args(arguments)
-    model = pretrained(given.data, given.out / "world_model", given.tasks, given.pretrain)
-    words = ["--checkpoint", str(model), *words]
-    scored = ["--extract", given.extract] if given.extract is not None else []
-    store = EpisodeStore.open(given.new)
-    rows: list[list[str]] = []
-    starts: list[list[str]] = []
-    for task in given.tasks:
-        run = given.out / task
-        cut(store, task, run, given.episodes, given.test)
-        numbers = [str(n) for n in given.episodes]
-        own = [task, str(run), *words, *scored, "--episodes", *numbers, "--ways", *given.ways]
-        header, *found = adapting_study.main(own)
-        rows = rows or [["task", *header]]
-        rows += [[task, *row] for row in found]
-        if given.brute_force is not None:
-            starts.append(brute_force(task, run, given.brute_force, given.starts, words))
-        text = markdown_table(rows)
-        if starts:
-            heading = ["task", "automatic start", "best", "worst", "median", "rank"]
-            text += "\n\n" + markdown_table([heading, *starts])
+    tables: list[Rows] = []
+    of_starts = text = ""
+    for seed in range(given.seeds):
+        rows, starts = of_seed(given, words, seed)
+        tables.append(rows)
+        if starts[1:]:
+            of_starts += f"\n\nseed {seed}\n\n" + markdown_table(starts)
+        text = markdown_table(over_seeds(tables)) + of_starts
         (given.out / "table.md").write_text(text + "\n")
     print(text)
 

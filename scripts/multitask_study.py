@@ -146,12 +146,13 @@ def table(found: dict[str, list[Row]], scores: dict[str, list[float]] | None = N
     rows = [[*HEADER, *(["score"] if scores else [])]]
     for way, values in found.items():
         columns = list(zip(*values, strict=True))
-        row = [way, *map(_shown, columns[:-1]), f"{np.median(columns[-1]):.0f}"]
-        rows.append([*row, *([_shown(scores[way], 1)] if scores else [])])
+        row = [way, *map(mean_and_error, columns[:-1]), f"{np.median(columns[-1]):.0f}"]
+        rows.append([*row, *([mean_and_error(scores[way], 1)] if scores else [])])
     return markdown_table(rows)
 
 
-def _shown(values: Sequence[float], digits: int = 3) -> str:
+def mean_and_error(values: Sequence[float], digits: int = 3) -> str:
+    """Over seeds; the standard error, where there are several."""
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
     error = np.std(values, ddof=1) / np.sqrt(len(values))

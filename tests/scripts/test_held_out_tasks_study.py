@@ -28,7 +28,7 @@ def test_a_task_is_held_out_and_every_start_is_tried(toy, tmp_path, capsys):
     known = toy.tasks[0]
     assert rows[-1][0] == new and rows[-1][-1] == "1 of 1" and rows[-1][1].startswith(known)
     assert rows[-1][1].split()[1] == rows[3][3]  # the same start is the same model
-    model = json.loads((tmp_path / new / "4/full/adaptation.json").read_text())
+    model = json.loads((tmp_path / "seed_0" / new / "4/full/adaptation.json").read_text())
     assert [entry["embedding_of"] for entry in model["embeddings"][new]] == [known]
 
 
@@ -44,3 +44,11 @@ def test_stores_of_fewer_episodes_are_parts_of_those_of_more(toy, tmp_path):
     assert seeds["8"] | seeds["test"] <= set(np.unique(store.episodes(task)["seed"]).tolist())
     with pytest.raises(SystemExit, match="has 24 episodes of"):
         study.cut(store, task, tmp_path / "more", [22], test=3)
+
+
+def test_a_table_over_seeds_has_means_and_errors():
+    header = ["task", "episodes", "way", "loss", "score"]
+    one, two = ([header, ["a", "5", "full", loss, "3.0"]] for loss in ("0.1", "0.3"))
+    assert study.over_seeds([one]) == [header, ["a", "5", "full", "0.100", "3.000"]]
+    merged = study.over_seeds([one, two])
+    assert merged[1] == ["a", "5", "full", "0.200 ± 0.100", "3.000 ± 0.000"]
