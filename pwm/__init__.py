@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pwm.data.episode import Episode, normalize_actions
     from pwm.data.store import EpisodeStore
     from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+    from pwm.evaluation.played_choice import extract
     from pwm.extraction.config import ExtractConfig
-    from pwm.extraction.extract import extract
     from pwm.models.actor_critic import load_critic
     from pwm.models.policy import Policy, load_policy
     from pwm.models.world_model import WorldModel, load_world_model
@@ -40,7 +40,7 @@ _HOME = {
     "WorldModel": "pwm.models.world_model",
     "collect": "pwm.simulation.collect",
     "evaluate": "pwm.evaluation.evaluate",
-    "extract": "pwm.extraction.extract",
+    "extract": "pwm.evaluation.played_choice",
     "get_suite": "pwm.core.suites",
     "get_task": "pwm.core.suites",
     "load_critic": "pwm.models.actor_critic",

@@ -89,7 +89,7 @@ COMMANDS = {
         "out=runs/mine/world_model",
     ),
     "extract": Command(
-        "pwm.extraction.extract",
+        "pwm.evaluation.played_choice",
         "extract",
         "ExtractConfig",
         "learn a policy per task by first-order gradients through the world model",

@@ -240,8 +240,10 @@ class ExtractConfig:
             world model that was pretrained with ``heads.members`` brings its own further heads.
         pool: start states per task, drawn once from its episodes.
         expected_score: say in the end what the policies are expected to score, from the data.
-        select: which policies are saved: ``last``, or those of the highest ``expected_score`` every
-            ``estimate_every`` iterations, the first ones too.
+        select: which policies are saved: ``last``, or the best of those before the first iteration
+            and after every ``estimate_every``: by ``expected_score``, or by what they score in the
+            ``simulator``.
+        select_episodes: per task and choice of ``select=simulator``, always the same.
         estimate: how expected scores are found.
         group_size: tasks learned at once; null for as many as the memory holds.
         on_error: what to do with bad data: ``stop``, or ``skip`` to leave them out and count them.
@@ -266,6 +268,7 @@ class ExtractConfig:
     pool: int = 16_384
     expected_score: bool = setting(False, may_change=True)
     select: str = "last"
+    select_episodes: int = 10
     estimate_every: int = 500
     estimate: ScoreEstimateConfig = field(default_factory=ScoreEstimateConfig)
     group_size: int | None = setting(None, may_change=True)
@@ -279,12 +282,18 @@ class ExtractConfig:
         """Raise PwmError for values that cannot work."""
         require_seed(self, "seed")
         require_at_least(self, 1, "pool", "log_every", "save_every", "keep_last", "estimate_every")
-        require_choice(self, "select", ("last", "expected_score"))
+        require_choice(self, "select", ("last", "expected_score", "simulator"))
+        require_at_least(self, 1, "select_episodes")
         require_valid("estimate", self.estimate)
         if self.estimates and self.finetune.enabled:
             raise PwmError(
                 "expected scores are of latents that do not change; leave finetune.enabled out, or "
                 "run `pwm estimate` on the policies afterwards."
+            )
+        if self.select != "last" and self.finetune.enabled:
+            raise PwmError(
+                f"select={self.select} keeps policies, and finetune.enabled changes the latents "
+                "that they read; leave one of them out."
             )
         if self.group_size is not None:
             require_at_least(self, 1, "group_size")
@@ -305,6 +314,11 @@ class ExtractConfig:
         require_at_least(self, 1, "finetune.batch_size")
         require_valid("finetune.learner", self.finetune.learner)
         require_output(self)
+
+    @property
+    def judges(self) -> bool:
+        """Whether policies are scored on the way or in the end."""
+        return self.estimates or self.select != "last"
 
     @property
     def estimates(self) -> bool:

@@ -23,7 +23,7 @@ from pwm.data.problems import BadData, Problem
 from pwm.data.shared_tasks import shared_tasks
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.index import WindowIndex
-from pwm.extraction.best_by_estimate import estimate_metrics
+from pwm.extraction.chosen_policies import Judge, metrics_of
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.estimate import estimates_table
 from pwm.extraction.groups import (
@@ -32,7 +32,7 @@ from pwm.extraction.groups import (
     largest_group,
     planned_groups,
 )
-from pwm.extraction.task_group import KIND, Group
+from pwm.extraction.task_group import EXPECTED, KIND, Group
 from pwm.extraction.warm_start import Networks, earlier_networks
 from pwm.models.further_heads import further_models
 from pwm.models.stacked_world_model import StackedWorldModel
@@ -51,8 +51,13 @@ from pwm.runtime.spaced_saves import SpacedSaves
 from pwm.runtime.training_checkpoints import delete_steps, load_latest, save_step
 
 
-def extract(config: ExtractConfig) -> Path:
+def extract(config: ExtractConfig, judge: Judge | None = None) -> Path:
     """Learn a policy for each task, skipping the tasks that already have one in ``out``.
+
+    Args:
+        config: the settings.
+        judge: scores policies for ``select=simulator``; :mod:`pwm.evaluation.played_choice` has
+            one, since nothing here needs a simulator.
 
     Returns:
         The directory that holds ``<task>/``, each of which :func:`pwm.load_policy` opens.
@@ -62,6 +67,11 @@ def extract(config: ExtractConfig) -> Path:
         Interrupted: after saving, when SIGINT or SIGTERM asked for it.
     """
     config.validate()
+    if config.select == "simulator" and judge is None:
+        raise PwmError(
+            "select=simulator plays policies, which this function cannot; call "
+            "pwm.evaluation.played_choice.extract, or pwm.extract, in its place."
+        )
     device = use_device(config.device)
     say_if_busy(device)
     models = load_world_models(config.checkpoint, device)
@@ -69,10 +79,12 @@ def extract(config: ExtractConfig) -> Path:
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, models.suite, _tasks(config, models.suite), bad)
     stack = None if config.finetune.enabled or config.ensemble else models.stack
+    if config.select == "simulator" and judge is not None:
+        judge.require(tasks)
     parts = (
-        [_Part(*part, config, store, bad) for part in models.split(tasks)]
+        [_Part(*part, config, store, bad, judge) for part in models.split(tasks)]
         if stack is None
-        else [_Part(stack.shared, tasks, config, store, bad, stack)]
+        else [_Part(stack.shared, tasks, config, store, bad, judge, stack)]
     )
     out = Path(config.out)
     made_of = _made_of(config, tasks)
@@ -97,6 +109,7 @@ class _Part:
         config: of the extraction.
         store: the data.
         bad: told of bad data.
+        judge: see :func:`extract`.
         stack: the world models, if they are several; ``model`` is then what they share.
     """
 
@@ -107,6 +120,7 @@ class _Part:
         config: ExtractConfig,
         store: EpisodeStore,
         bad: BadData,
+        judge: Judge | None,
         stack: StackedWorldModel | None = None,
     ) -> None:
         self._tasks, self._config = tasks, config
@@ -120,10 +134,10 @@ class _Part:
             earlier = earlier_networks(Path(config.init), tasks, model, config.learner)
 
         def make(members: Sequence[Task]) -> Group:
+            given = store, members, config, bad, earlier
             if stack is None:
-                return Group(model, store, members, config, bad, earlier, ensemble)
-            together = stack.together(members)
-            return Group(together, store, members, config, bad, earlier, [], stack.alone)
+                return Group(model, *given, ensemble, judge=judge)
+            return Group(stack.together(members), *given, [], stack.alone, judge)
 
         self._make, self._size = make, partial(_group_size, config, model, ensemble)
 
@@ -258,9 +272,12 @@ def _extract_group(group: Group, out: Path) -> None:
                     "same command goes on from there."
                 )
         if scores := group.expected_scores():
-            logger.log(step, _by_task(group.tasks, estimate_metrics(scores)))
+            logger.log(step, _by_task(group.tasks, metrics_of(scores, EXPECTED)))
             named = dict(zip((task.name for task in group.tasks), scores, strict=True))
             console.print(estimates_table(named))
+        if config.select == "simulator" and group.chosen is not None:
+            what = f"means of {config.select_episodes} episodes in the simulator"
+            console.print(group.chosen.table(group.tasks, what))
     group.save_policies(out)
     delete_steps(checkpoints)
 

@@ -16,9 +16,9 @@ from pwm.core.suites import Task
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 from pwm.data.windows.sampler import WindowSampler
-from pwm.extraction.best_by_estimate import BestByEstimate
+from pwm.extraction.chosen_policies import ChosenPolicies, Judge
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.expected_scores import ExpectedScore, estimator_of
+from pwm.extraction.expected_scores import ExpectedScore, ScoreEstimator, estimator_of
 from pwm.extraction.inputs import Demonstrations, Inputs, QInputs
 from pwm.extraction.learner import ActorCriticLearner
 from pwm.extraction.losses import distance_of_modes
@@ -40,6 +40,7 @@ from pwm.runtime.run_dir import resolved_config
 from pwm.runtime.training_checkpoints import require_same_data
 
 KIND = "extraction"
+EXPECTED, PLAYED = "expected_score", "simulator_score"  # among the metrics
 _ROWS_AT_ONCE = 2048
 
 
@@ -56,6 +57,7 @@ class Group:
         ensemble: further world models, which predict the rewards too.
         alone: gives the plain world model of a task, if ``model`` is those of all of them as one
             (:meth:`pwm.models.stacked_world_model.StackedWorldModel.together`).
+        judge: scores policies for ``select=simulator``.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class Group:
         init_networks: Mapping[str, Networks],
         ensemble: Sequence[WorldModel],
         alone: Callable[[str], WorldModel] | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.tasks, self.config, self.store = list(tasks), config, store
         self._resolved = resolved_config(config)
-        self._alone = alone if alone is None or not config.estimates else cache(alone)
+        self._alone = alone if alone is None or not config.judges else cache(alone)
         self.tuner: WorldModelLearner | None = None
         if config.finetune.enabled:
             torch.manual_seed(config.seed)  # of the value losses' noise and dropout
@@ -114,16 +117,19 @@ class Group:
             self.of_q = RecordedTransitions(model, rows, ids, frozen=False)
             assert self.learner.q is not None
             self.learner.q.begin(self.of_q.mean_value())
-        self.best: BestByEstimate | None = None
+        self._estimators: list[ScoreEstimator] = []
         if config.estimates:
             device = model.bins.device
-            of_task = [
+            self._estimators = [
                 estimator_of(
                     task, store, self._model_of(task), config.estimate, config.seed, bad, device
                 )
                 for task in tasks
             ]
-            self.best = BestByEstimate(of_task, self._policies, self.learner.actors)
+        self.chosen: ChosenPolicies | None = None
+        if config.select != "last":
+            judged, name = (self._estimated, EXPECTED) if judge is None else (judge, PLAYED)
+            self.chosen = ChosenPolicies(judged, name, self._policies, self.learner.actors)
 
     def step(self, number: int) -> dict[str, Tensor]:
         """An update that only clones, one of Q, or an iteration, for all tasks; (K,) metrics."""
@@ -194,8 +200,8 @@ class Group:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All state as named tensors, for a checkpoint."""
         groups = self.learner.tensors()
-        if self.best is not None:
-            groups["best"] = self.best.tensors()
+        if self.chosen is not None:
+            groups["best"] = self.chosen.tensors()
         if self.tuner is not None:
             groups |= {f"tuner_{name}": items for name, items in self.tuner.tensors().items()}
         return groups
@@ -212,8 +218,8 @@ class Group:
         """Restore what :meth:`tensors` gave."""
         require_same_data(checkpoint, self.store.digest, str(self.store.path))
         self.learner.load(checkpoint)
-        if self.best is not None and "best" in checkpoint.tensors:
-            self.best.load(checkpoint.tensors["best"])
+        if self.chosen is not None:
+            self.chosen.load(checkpoint.tensors["best"])
         if self.tuner is not None:
             tuned = {
                 name.removeprefix("tuner_"): items
@@ -223,7 +229,7 @@ class Group:
             self.tuner.load(replace(checkpoint, tensors=tuned))
 
     def consider(self, step: int) -> dict[str, Tensor]:
-        """Expected scores, (K,), at the steps where policies are chosen by them; else nothing.
+        """Scores, (K,), at the steps where policies are chosen by them; else nothing.
 
         Args:
             step: how many have been made.
@@ -231,19 +237,20 @@ class Group:
         config = self.config
         made, every = step - config.learner.warmup_steps, config.estimate_every
         due = made >= 0 and (made % every == 0 or step == config.learner.steps)
-        if self.best is None or config.select == "last" or not due:
+        if self.chosen is None or not due:
             return {}
-        return self.best.consider(self.learner.actors)
+        return self.chosen.consider(self.learner.actors, made)
 
     def expected_scores(self) -> list[ExpectedScore]:
         """Of the policies that are to be saved; none where they are not asked for."""
-        return [] if self.best is None else self.best.estimate(self._chosen)
+        return self._estimated(self._policies(self._kept)) if self._estimators else []
+
+    def _estimated(self, policies: Sequence[Policy]) -> list[ExpectedScore]:
+        return [judge(policy) for judge, policy in zip(self._estimators, policies, strict=True)]
 
     @property
-    def _chosen(self) -> Actors:
-        if self.best is None or self.config.select == "last":
-            return self.learner.actors
-        return self.best.actors
+    def _kept(self) -> Actors:
+        return self.learner.actors if self.chosen is None else self.chosen.actors
 
     def _policies(self, actors: Actors) -> list[Policy]:
         size = self.config.learner.networks
@@ -259,7 +266,7 @@ class Group:
     def save_policies(self, out: Path) -> None:
         """Write one policy directory per task."""
         made_by = {"command": "extract", "config": asdict(self.config)}
-        for index, policy in enumerate(self._policies(self._chosen)):
+        for index, policy in enumerate(self._policies(self._kept)):
             policy.save(out / policy.task.name, made_by, self.learner.critic(index))
 
 

@@ -27,8 +27,8 @@ from pwm.data.store import EpisodeStore
 from pwm.envs import environment_sources
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.evaluate import OUTCOMES, evaluate
+from pwm.evaluation.played_choice import extract
 from pwm.evaluation.recording import add_recorded
-from pwm.extraction.extract import extract
 from pwm.models.policy_directory import put_policies
 from pwm.pipelines.best_policies import keep_best
 from pwm.pipelines.growth_config import GrowConfig, RoundSettings

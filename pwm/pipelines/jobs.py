@@ -30,8 +30,8 @@ from pwm.core.validation import from_plain, require_writable
 from pwm.data.store import EpisodeStore
 from pwm.envs import environment_sources
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.evaluation.played_choice import extract
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.extract import extract
 from pwm.models.policy_directory import put_policies
 from pwm.pipelines.job_records import (
     DONE,

@@ -17,10 +17,10 @@ from pwm.core.settings import Choices, block_types, require_inputs
 from pwm.core.suites import task_names
 from pwm.core.validation import error_prefix, require_valid, require_writable
 from pwm.evaluation.evaluate import EvaluateConfig, evaluate
+from pwm.evaluation.played_choice import extract
 from pwm.evaluation.scores import EXTRACTED
 from pwm.evaluation.videos import require_frames
 from pwm.extraction.config import ExtractConfig
-from pwm.extraction.extract import extract
 from pwm.pretraining.config import PretrainConfig, require_horizons_fit
 from pwm.pretraining.pretrain import pretrain
 from pwm.reporting.html_page import report

@@ -103,12 +103,12 @@ def test_lists_of_tasks_are_jobs_as_documented(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("pwm.cli.multirun.Jobs.read", lambda run: None)
     out = tmp_path / "café"
     words = [
-        "-m", "tasks=[walker-run,walker-walk],[my-task]", f"out={out}", f"data={toy.data}",
+        "-m", "tasks=[walker-run,walker-walk],[mw-push]", f"out={out}", f"data={toy.data}",
         f"checkpoint={toy.data}",
     ]  # fmt: skip
     words = EXTRACT.current(words)
     run_jobs(EXTRACT, words, extract, lambda given, work: launched.append(given))
     (given,) = launched
-    assert EXTRACT.swept(given, "tasks")[0] == [["walker-run", "walker-walk"], ["my-task"]]
+    assert EXTRACT.swept(given, "tasks")[0] == [["walker-run", "walker-walk"], ["mw-push"]]
     override = EXTRACT._parse(next(word for word in given if word.startswith("hydra.sweep.dir")))
     assert override.value() == f"{out}/jobs"

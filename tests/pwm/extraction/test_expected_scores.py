@@ -18,12 +18,10 @@ from pwm.data.episode import Episode
 from pwm.data.problems import BadData
 from pwm.data.store import EpisodeStore
 from pwm.extraction.behavior_cloning import CloningConfig, clone
-from pwm.extraction.best_by_estimate import BestByEstimate
 from pwm.extraction.config import ExtractConfig
 from pwm.extraction.estimate_settings import ScoreEstimateConfig
-from pwm.extraction.expected_scores import Calibration, ExpectedScore, ScoreEstimator
+from pwm.extraction.expected_scores import Calibration, ScoreEstimator
 from pwm.extraction.recorded_steps import RecordedSteps
-from pwm.models.actor_critic import ActorCriticSize, Actors
 
 LENGTH, EPISODES = 12, 30
 TASK = Task("a", "gymnasium", 1, 1, LENGTH, env_id="X", score_min=0.0, score_max=float(LENGTH))
@@ -168,43 +166,6 @@ def test_where_success_is_the_score_it_is_what_is_valued(tmp_path) -> None:
 def test_one_episode_is_too_few(tmp_path) -> None:
     with pytest.raises(PwmError, match=r"has 1 whole train episodes of a, and policies are valued"):
         RecordedSteps.draw(fill(tmp_path / "a", TASK, 2), "a", 10, 0, BadData())
-
-
-def actors(tasks: int, value: float) -> Actors:
-    found = Actors(1, torch.ones(tasks, 1), ActorCriticSize(actor=[], critic=[]))
-    with torch.no_grad():
-        for parameter in found.parameters():
-            parameter.fill_(value)
-    return found
-
-
-def test_the_best_of_each_task_is_kept() -> None:
-    """And in a checkpoint, so that a run that goes on keeps the same."""
-    lows = iter([[1.0, 5.0], [2.0, 4.0], [0.0, 6.0]])
-
-    def best() -> BestByEstimate:
-        now: list[float] = []
-        scores = [
-            lambda policy, k=k: ExpectedScore(now[k] + 1, now[k], now[k] + 2, 0.0, 0.0)
-            for k in range(2)
-        ]
-
-        def policies(given: Actors) -> list[None]:
-            now[:] = next(lows)
-            return [None, None]
-
-        return BestByEstimate(scores, policies, actors(2, 0.0))
-
-    first = best()
-    metrics = first.consider(actors(2, 1.0))
-    assert metrics["expected_score"].tolist() == [2.0, 6.0]
-    first.consider(actors(2, 2.0))
-    weights = first.actors.mean[0].weight.flatten()
-    assert weights.tolist() == [2.0, 1.0]
-    second = best()
-    second.load({name: tensor.clone() for name, tensor in first.tensors().items()})
-    second.consider(actors(2, 3.0))
-    assert second.actors.mean[0].weight.flatten().tolist() == [2.0, 3.0]
 
 
 def test_finetuned_latents_have_no_estimate(tmp_path) -> None:
