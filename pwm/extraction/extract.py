@@ -79,7 +79,7 @@ def extract(config: ExtractConfig, judge: Judge | None = None) -> Path:
     store = open_checked(config.data, bad)
     tasks = _with_data(config, store, models.suite, _tasks(config, models.suite), bad)
     stack = None if config.finetune.enabled or config.ensemble else models.stack
-    if config.select == "simulator" and judge is not None:
+    if judge is not None:
         judge.require(tasks)
     parts = (
         [_Part(*part, config, store, bad, judge) for part in models.split(tasks)]
@@ -251,6 +251,8 @@ def _extract_group(group: Group, out: Path) -> None:
     with closing(logger), StopSignals() as signals, progress_bar() as progress:
         bar = progress.add_task(f"extract {label}", total=total, completed=step, note="")
         steps = _Steps(group, partial(forget_rate, progress, bar))
+        if not step and (found := group.consider(step)):
+            logger.log(step, _by_task(group.tasks, found))
         while step < total:
             metrics = steps(step)
             step += 1

@@ -58,6 +58,15 @@ def test_scores_are_those_of_the_simulator(toy, chosen) -> None:
     assert played.low == played.high == played.score
 
 
+def test_policies_that_are_begun_with_are_played_too(toy, toy_world_model, chosen, tmp_path):
+    words = toy.extract(toy_world_model, tmp_path, *SELECT, f"init={chosen}")
+    assert main([*words, "learner.iterations=4", "learner.optim.actor_lr=0.5"]) == 0
+    for task in toy.tasks:
+        found = scores_by_iteration(tmp_path, task)
+        assert list(found) == [0, 4]
+        assert found[0] == pytest.approx(max(scores_by_iteration(chosen, task).values()))
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(
     toy, toy_world_model, chosen, tmp_path, monkeypatch
 ):
