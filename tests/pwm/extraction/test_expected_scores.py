@@ -218,7 +218,7 @@ def test_extraction_keeps_and_tells_the_best(toy, toy_world_model, tmp_path, cap
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for name in toy.tasks:
         scores = [x for x in lines if f"{name}/expected_score" in x]
-        assert [x["step"] for x in scores] == [6, 12, 12]
+        assert [x["step"] for x in scores] == [0, 6, 12, 12]
         values = [x[f"{name}/expected_score"] for x in scores]
         assert values[-1] == pytest.approx(max(values[:-1]), abs=1e-3)
     assert "Expected scores" in capsys.readouterr().err
