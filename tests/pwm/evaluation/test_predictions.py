@@ -56,7 +56,8 @@ def test_rewards_after_a_predicted_end_do_not_count(model, policy, monkeypatch):
     np.testing.assert_allclose(ending, whole * [1, 0.5, 0.25], rtol=1e-5)
 
 
-def test_the_world_model_beside_the_policies_is_found(policy, tmp_path):
+def test_the_world_model_beside_the_policies_is_found(policy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # elsewhere a quickstart may have left one of that name
     path = tmp_path / "run" / "policies" / TASK
     shutil.copytree(QUICK / "policies" / TASK, path)
     with pytest.raises(PwmError, match=r"from \(runs/quickstart/world_model, which is not here\)"):
