@@ -15,6 +15,7 @@ from pwm.envs import make_env
 from pwm.evaluation.agents import SavedPolicies
 from pwm.evaluation.episode_log import EpisodeLog
 from pwm.evaluation.episode_queue import run_episodes
+from pwm.evaluation.evaluate import EvaluateConfig
 from pwm.evaluation.scores import EXTRACTED, TaskScore
 from pwm.extraction import extract as extraction
 from pwm.extraction.config import ExtractConfig
@@ -22,7 +23,6 @@ from pwm.models.policy import Policy
 from pwm.simulation.watched_env import require_environments
 
 FIRST_SEED = 500_000  # far from those of collecting and of evaluation
-_SIDE_BY_SIDE, _PATIENCE, _MOST_FAULTS = 5, 120.0, 5  # as evaluation has them by default
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class PlayedJudge:
             PwmError: for a simulator that is not there, or fails.
         """
         tasks = require_environments(policy.task for policy in policies)
+        usual = EvaluateConfig
         seeds = range(FIRST_SEED, FIRST_SEED + self.episodes)
         with TemporaryDirectory() as directory:
             paths = {policy.task.name: Path(directory) / policy.task.name for policy in policies}
@@ -74,9 +75,9 @@ class PlayedJudge:
                 policy.save(paths[policy.task.name])
             agents = {EXTRACTED: SavedPolicies.at(paths)}
             with WorkerPool(
-                available_cores(), _PATIENCE, _MOST_FAULTS, notify=console.print
+                available_cores(), usual.worker_timeout, usual.max_faults, notify=console.print
             ) as pool:
-                played = run_episodes(agents, tasks, seeds, _SIDE_BY_SIDE, pool, EpisodeLog())
+                played = run_episodes(agents, tasks, seeds, usual.batch, pool, EpisodeLog())
         scores = played.scores(tasks)[EXTRACTED]
         return [PlayedScore.of(scores[policy.task.name]) for policy in policies]
 
