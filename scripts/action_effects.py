@@ -16,6 +16,7 @@ import argparse
 import copy
 import sys
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pwm.core.errors import PwmError
 from pwm.envs import TaskEnv, make_env
 from pwm.evaluation.predictions import world_model_of
+from pwm.extraction.config import ActorCriticConfig
+from pwm.extraction.imagination import Imagination
 from pwm.models.actor_critic import TaskCritic, load_critic
-from pwm.models.math import symexp, symlog
+from pwm.models.math import survival, symlog
 from pwm.models.policy import Policy, load_policy
 from pwm.models.world_model import WorldModel
 from pwm.reporting.templating import markdown_table
@@ -60,7 +63,9 @@ def places(policy: Policy, episodes: int, states: int, seed: int) -> list[Place]
                 direction = draw.normal(size=action.shape)
                 direction /= np.sqrt(np.square(direction).mean())
                 found.append(Place(copy.deepcopy(env), obs, action, direction))
-            obs = env.step(action)[0]
+            obs, _, ended, *_ = env.step(action)
+            if ended:
+                break
     env.close()
     return found
 
@@ -78,13 +83,18 @@ def true_return(
     actions = np.stack([changed(place, delta) for place in found])
     returns = np.zeros(len(found))
     steps = policy.task.episode_length - int(SHARE * policy.task.episode_length)
+    alive = np.arange(len(found))
     for step in range(steps):
-        outcomes = [env.step(action) for env, action in zip(envs, actions, strict=True)]
+        outcomes = [envs[i].step(action) for i, action in zip(alive, actions, strict=True)]
         rewards = torch.tensor([outcome[1] for outcome in outcomes], dtype=torch.float64)
         if critic.reward_units == "symlog":
             rewards = symlog(rewards)
-        returns += critic.discount**step * rewards.numpy()
-        actions = policy.act(np.stack([outcome[0] for outcome in outcomes]))
+        returns[alive] += critic.discount**step * rewards.numpy()
+        goes_on = np.array([not outcome[2] for outcome in outcomes])
+        if not goes_on.any():
+            break
+        alive = alive[goes_on]
+        actions = policy.act(np.stack([outcome[0] for outcome in outcomes])[goes_on])
     return returns
 
 
@@ -99,21 +109,28 @@ def predicted_return(
 ) -> np.ndarray:
     """(n,) returns of H imagined steps after changed actions, with the value of what follows."""
     task = policy.task
-    ids = torch.full((len(found),), model.suite.id(task.name))
-    obs = torch.zeros(len(found), model.suite.obs_dim)
-    action = torch.zeros(len(found), model.suite.action_dim)
-    obs[:, : task.obs_dim] = torch.as_tensor(np.stack([place.obs for place in found]))
+    task_id = torch.tensor([model.suite.id(task.name)])
+    obs = torch.zeros(1, len(found), model.suite.obs_dim)
+    first = torch.zeros(1, len(found), model.suite.action_dim)
+    obs[..., : task.obs_dim] = torch.as_tensor(np.stack([place.obs for place in found]))
     given = np.stack([changed(place, delta) for place in found])
-    action[:, : task.action_dim] = torch.as_tensor(given)
-    latent, total = model.encode(obs, ids), torch.zeros(len(found))
-    for step in range(horizon):
-        reward = model.symlog_reward(latent, action, ids)
-        reward = reward if critic.reward_units == "symlog" else symexp(reward)
-        total = total + critic.discount**step * reward
-        latent = model.next(latent, action, ids)
-        action = policy.actor(latent.unsqueeze(0))[0]
-    value = critic.values(latent.unsqueeze(0)).amin(1)[0]
-    return (total + critic.discount**horizon * value).numpy()
+    first[..., : task.action_dim] = torch.as_tensor(given)
+    actions = chain([first], repeat(None))
+
+    def act(latent: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        chosen = next(actions)
+        return policy.actor(latent) if chosen is None else chosen
+
+    config = ActorCriticConfig(reward_units=critic.reward_units)
+    imagined = Imagination(model, task_id, config).roll_out(
+        act, model.encode(obs, task_id.unsqueeze(1)), torch.zeros(horizon, *first.shape)
+    )
+    values = critic.values(imagined.latents[-1]).amin(1)
+    outcomes = torch.cat([imagined.rewards, values.unsqueeze(0)])
+    if imagined.continuation is not None:
+        outcomes = outcomes * survival(imagined.continuation)
+    weights = critic.discount ** torch.arange(horizon + 1)
+    return (weights @ outcomes[:, 0]).numpy()
 
 
 def agreement(predicted: np.ndarray, true: np.ndarray) -> list[float]:

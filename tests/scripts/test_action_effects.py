@@ -54,6 +54,31 @@ def test_unchanged_actions_return_what_the_episode_does():
     assert not np.allclose(action_effects.true_return(found, policy, critic, 0.5), wanted)
 
 
+class Ending:
+    """Gives a reward of 1 a step, and ends by itself after as many as it is given."""
+
+    def __init__(self, obs_dim: int, steps: int) -> None:
+        self.obs, self.left = np.zeros(obs_dim, np.float32), steps
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.left > 0, "a step after the end"
+        self.left -= 1
+        return self.obs, 1.0, self.left == 0, False, {}
+
+
+def test_returns_stop_where_an_episode_ends_by_itself():
+    (task,) = get_suite(["cartpole-balance"])
+    policy = observation_policy(replace(task, episode_length=10))
+    critic = TaskCritic(Critics(1, 5, ActorCriticSize([], [4]), 1.0), "real", 1.0)
+    action = np.zeros(task.action_dim, np.float32)
+    found = [
+        action_effects.Place(Ending(task.obs_dim, steps), np.zeros(5), action, action + 1)
+        for steps in (3, 1, 100)
+    ]
+    assert action_effects.true_return(found, policy, critic, 0.1).tolist() == [3, 1, 6]
+    assert action_effects.true_return(found[:2], policy, critic, 0.1).tolist() == [3, 1]
+
+
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_unchanged_actions_are_predicted_as_a_policy_is_watched(
     horizon, toy_world_model, extracted
@@ -67,7 +92,7 @@ def test_unchanged_actions_are_predicted_as_a_policy_is_watched(
     for place, total in zip(found, given, strict=True):
         imagined = predict(place.obs)
         terms = np.append(imagined.rewards, imagined.values[-1])
-        assert total == pytest.approx(np.dot(weights, terms), rel=1e-4)
+        assert total == pytest.approx(np.dot(weights, terms), rel=1e-4, abs=1e-6)
 
 
 def test_agreement_is_of_order_signs_sizes_and_gains():
