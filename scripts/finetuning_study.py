@@ -1,10 +1,10 @@
 """Compare ways from a world model of many tasks to one of them, over several seeds, in one table.
 
-``python scripts/finetuning_study.py runs/mt30/data runs/tuned --base runs/uniform --tasks
-walker-run cup-catch steps=200`` fine-tunes ``runs/uniform/seed_0``, ``seed_1``, ... for each
-of the tasks in every way, with equally many updates of equally many windows, and reads what is
-written of the task's held-out episodes: the numbers of ``multitask_study.py``. ``longer`` spends
-the updates of each task on a model of all. Further words are settings of ``pwm pretrain`` for all;
+``python scripts/finetuning_study.py runs/mt30/data runs/tuned steps=200 --base runs/uniform --tasks
+walker-run cup-catch`` fine-tunes ``runs/uniform/seed_0``, ``seed_1``, ... for each of the tasks in
+every way, with equally many updates of equally many windows, and reads what is written of the
+task's held-out episodes: the numbers of ``multitask_study.py``. ``longer`` spends the updates of
+each task on a model of all. Further words are settings of ``pwm pretrain`` for all;
 ``--extract extract=small_data`` adds the mean score of extracted policies. It goes on where it
 stopped.
 """
@@ -23,6 +23,7 @@ from extracted_scores import extracted_scores
 from multitask_study import Row, measured, table
 
 from pwm.cli.main import main as pwm
+from pwm.data.store import EpisodeStore
 from pwm.runtime.run_dir import read_run
 
 NONE, LONGER, LORA = "none", "longer", "lora"
@@ -92,6 +93,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--extract", help="settings of pwm extract, in one word")
     parser.add_argument("--episodes", type=int, default=10, help="per task, of an evaluation")
     given = parser.parse_intermixed_args(arguments)
+    known = EpisodeStore.open(given.data).suite.names
+    if unknown := [name for name in given.tasks if name not in known]:
+        parser.error(
+            f"{given.data} has no tasks {', '.join(unknown)}; settings are given before --tasks."
+        )
     found: dict[str, list[Row]] = {way: [] for way in given.ways}
     scores: dict[str, list[float]] = {way: [] for way in given.ways}
     for seed in range(given.seeds):  # a table of fewer seeds is there before one of more

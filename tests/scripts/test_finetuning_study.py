@@ -51,3 +51,12 @@ def test_tasks_share_a_run_where_they_do_not_meet():
     assert finetuning_study.words("lora", ["a", "b"]) == [
         "finetune=lora", "target=[a,b]", "finetuning.per_task=true"
     ]  # fmt: skip
+
+
+def test_settings_that_are_taken_for_tasks_are_refused(toy, tmp_path, capsys):
+    given = [str(toy.data), str(tmp_path / "out"), "--base", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        finetuning_study.main([*given, "--tasks", toy.tasks[0], "steps=2"])
+    message = f"{toy.data} has no tasks steps=2; settings are given before --tasks."
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
