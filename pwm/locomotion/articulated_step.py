@@ -48,7 +48,7 @@ class ArticulatedStep:
         self.radii = torch.tensor([shape.radius for shape in shapes], device=device)
         self._spheres = robot.spheres(single, tree, self.device)
         self._muscles = robot.muscles(single, tree, self.device)
-        self.muscles = len(self._muscles[-1])
+        self.muscles = len(self._muscles[0])
         self._allocate()
         self._tape = wp.Tape()
         with self._tape:

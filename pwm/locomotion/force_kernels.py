@@ -52,15 +52,24 @@ def muscle_pull(
     insertion_link: wp.array[int],
     insertion_point: wp.array[wp.vec3],
     strength: wp.array[float],
+    rest_length: wp.array[float],
+    tension_slope: float,
     external: wp.array[wp.spatial_vector],
 ):
-    """Draw a muscle's two attachments together; one thread per world and muscle."""
+    """Draw a muscle's two attachments together; one thread per world and muscle.
+
+    A stretched muscle pulls more and a shortened one less, by ``tension_slope`` per rest length,
+    as on the ascending limb of the length-tension relation. With a constant tension, muscles that
+    pull against each other across a joint would make it buckle.
+    """
     world, muscle = wp.tid()
     first = world * tree.links + origin_link[muscle]
     second = world * tree.links + insertion_link[muscle]
     start = wp.transform_point(pose[first], origin_point[muscle])
     end = wp.transform_point(pose[second], insertion_point[muscle])
-    force = strength[muscle] * activation[world, muscle] * wp.normalize(end - start)
+    stretch = wp.length(end - start) / rest_length[muscle] - 1.0
+    tension = strength[muscle] * wp.max(1.0 + tension_slope * stretch, 0.0)
+    force = tension * activation[world, muscle] * wp.normalize(end - start)
     arm = start - origin_of(tree, pose, world)
     wrench = wp.spatial_vector(force, wp.cross(arm, force))
     wp.atomic_add(external, first, wrench)

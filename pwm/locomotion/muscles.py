@@ -77,6 +77,7 @@ TRUNK = (
     Ring("torso", "lower_waist", "lower_waist", 12, 0.08, (0.1, 0.06), (_UP, _DOWN), 67.5),
     Ring("lower_waist", "pelvis", "pelvis", 8, 0.08, (0.08, 0.06), (_UP, _DOWN), 67.5),
 )
+TENSION_SLOPE = 6.0  # as of fibres that are a sixth as long as muscle and tendon together
 OBLIQUE = np.deg2rad(40.0)  # by which every third muscle of a ring turns about the joint
 
 
@@ -85,16 +86,22 @@ def humanoid_muscles(single: newton.ModelBuilder) -> Muscles:
     rows = [row for ring in TRUNK for row in _muscles(single, ring, "", 1.0)]
     for side, mirror in (("right", 1.0), ("left", -1.0)):
         rows += [row for ring in SIDES for row in _muscles(single, ring, side, mirror)]
-    origins, starts, insertions, ends, strengths = zip(*rows, strict=True)
+    origins, starts, insertions, ends, strengths, lengths = zip(*rows, strict=True)
     return Muscles(
-        list(origins), np.array(starts), list(insertions), np.array(ends), np.array(strengths)
+        list(origins),
+        np.array(starts),
+        list(insertions),
+        np.array(ends),
+        np.array(strengths),
+        np.array(lengths),
+        TENSION_SLOPE,
     )
 
 
 def _muscles(
     single: newton.ModelBuilder, ring: Ring, side: str, mirror: float
-) -> list[tuple[int, Array, int, Array, float]]:
-    """Origin, its point, insertion, its point and strength of each muscle of a ring."""
+) -> list[tuple[int, Array, int, Array, float, float]]:
+    """Origin, its point, insertion, its point, strength and length of each muscle of a ring."""
     names = [label.split("/")[-1] for label in single.body_label]
     origin, insertion, jointed = (
         names.index(name.format(side=side)) for name in (ring.origin, ring.insertion, ring.joint)
@@ -116,11 +123,12 @@ def _muscles(
         end = _around(
             centre, into_insertion, into_insertion, angle + turn, ring.radius, ring.reach[1]
         )
+        length = float(np.linalg.norm(end - start))
         start, end = (
             np.array(wp.transform_point(wp.transform_inverse(poses[body]), wp.vec3(*point)))
             for body, point in ((origin, start), (insertion, end))
         )
-        rows.append((origin, start, insertion, end, strength))
+        rows.append((origin, start, insertion, end, strength, length))
     return rows
 
 

@@ -68,7 +68,10 @@ class Muscles:
     Attributes:
         origin_body, insertion_body: (muscles,) indices of bodies.
         origin_point, insertion_point: (muscles, 3) m, in the frames of those bodies.
-        strength: (muscles,) N at full activation.
+        strength: (muscles,) N at full activation and rest length.
+        rest_length: (muscles,) m.
+        tension_slope: by which share of its strength a muscle pulls more per rest length that it is
+            stretched.
     """
 
     origin_body: list[int]
@@ -76,11 +79,13 @@ class Muscles:
     insertion_body: list[int]
     insertion_point: Array
     strength: Array
+    rest_length: Array
+    tension_slope: float
 
 
 def no_muscles(_: newton.ModelBuilder) -> Muscles:
     """Of a robot that is driven at its joints."""
-    return Muscles([], np.zeros((0, 3)), [], np.zeros((0, 3)), np.zeros(0))
+    return Muscles([], np.zeros((0, 3)), [], np.zeros((0, 3)), np.zeros(0), np.ones(0), 0.0)
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class Robot:
     def muscles(
         self, single: newton.ModelBuilder, tree: LinkTree, device: wp.Device
     ) -> tuple[Any, ...]:
-        """Arrays of origins' links and points, insertions' links and points, and strengths."""
+        """What ``force_kernels.muscle_pull`` takes, from origins' links to the tension's slope."""
         table = self.muscle_table(single)
         result: list[Any] = []
         for bodies, points in (
@@ -182,4 +187,6 @@ class Robot:
             placed = [tree.point(body, point) for body, point in zip(bodies, points, strict=True)]
             result.append(wp.array(np.array(links, dtype=np.int32), dtype=int, device=device))
             result.append(wp.array(np.array(placed).reshape(-1, 3), dtype=wp.vec3, device=device))
-        return (*result, wp.array(table.strength, dtype=float, device=device))
+        of_muscles = (table.strength, table.rest_length)
+        result += [wp.array(values, dtype=float, device=device) for values in of_muscles]
+        return (*result, table.tension_slope)

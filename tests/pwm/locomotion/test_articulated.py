@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+import warp as wp
 
 pytest.importorskip("newton", reason="needs the extra locomotion")
 
 import locomotion_gradients
 
 from pwm.core.errors import PwmError
-from pwm.locomotion import rigid_kernels, robots, tasks
+from pwm.locomotion import force_kernels, rigid_kernels, robots, tasks
 from pwm.locomotion.articulated_step import GRAVITY, ArticulatedStep
 from pwm.locomotion.catalog import make_simulation
 from pwm.locomotion.muscles import humanoid_muscles
@@ -178,6 +179,53 @@ def test_the_muscles_are_152_in_mirrored_pairs_off_their_joints():
     assert np.allclose(*paired, atol=1e-5)
     mirrored = [names[body].replace("right", "left") for body in table.insertion_body[20:86]]
     assert mirrored == [names[body] for body in table.insertion_body[86:]]
+
+
+def test_a_muscle_pulls_with_its_strength_more_when_stretched_and_never_pushes():
+    tree = rigid_kernels.Tree()
+    tree.links, tree.kind = 2, wp.array([rigid_kernels.HINGE] * 2, dtype=int, device="cpu")
+
+    def pull(length: float) -> float:
+        forces = wp.zeros(2, dtype=wp.spatial_vector, device="cpu")
+        places = [wp.transform_identity(), wp.transform((0.0, 0.0, length), wp.quat_identity())]
+        first, second = (wp.array([link], dtype=int, device="cpu") for link in (0, 1))
+        centre = wp.zeros(1, dtype=wp.vec3, device="cpu")
+        wp.launch(
+            force_kernels.muscle_pull,
+            dim=(1, 1),
+            inputs=[
+                tree,
+                wp.array(places, dtype=wp.transform, device="cpu"),
+                wp.array([[0.5]], dtype=float, device="cpu"),
+                *(first, centre, second, centre),
+                wp.array([100.0], dtype=float, device="cpu"),
+                wp.array([0.2], dtype=float, device="cpu"),
+                6.0,
+                forces,
+            ],
+            device="cpu",
+        )
+        ahead, back = forces.numpy()[:, 2]
+        assert ahead == -back
+        return float(ahead)
+
+    assert [pull(length) for length in (0.2, 0.22, 0.18, 0.1)] == pytest.approx([50, 80, 20, 0])
+
+
+@pytest.mark.slow
+def test_muscles_that_pull_against_each_other_do_not_buckle_joints():
+    robot = make_simulation("humanoid_muscles", num_envs=32, seed=0)
+
+    def steps_before_a_fall(action: float) -> float:
+        robot.reset(0)
+        stands, steps = torch.ones(32, dtype=torch.bool), 0.0
+        with torch.no_grad():
+            while stands.any():
+                steps += float(stands.float().mean())
+                stands &= ~robot.step(torch.full((32, 152), action)).terminated
+        return steps
+
+    assert steps_before_a_fall(0.0) > 0.9 * steps_before_a_fall(-1.0)
 
 
 def test_several_hinges_of_a_body_become_links_in_one_branch():
