@@ -16,7 +16,7 @@ import locomotion_gradients
 from pwm.core.errors import PwmError
 from pwm.locomotion import force_kernels, rigid_kernels, robots, tasks
 from pwm.locomotion.articulated_step import GRAVITY, ArticulatedStep
-from pwm.locomotion.catalog import make_simulation
+from pwm.locomotion.catalog import ENTRIES, make_simulation
 from pwm.locomotion.muscles import humanoid_muscles
 from pwm.locomotion.robots import ANT
 from pwm.locomotion.simulation import ArticulatedSimulation
@@ -60,6 +60,11 @@ def test_gradients_of_an_environment_are_those_of_finite_differences(name, steps
     found = locomotion_gradients.compare(name, steps=steps, seed=1)
     assert found.correlation > 0.95
     assert found.median_error < 0.1
+
+
+@pytest.mark.slow
+def test_the_table_of_gradients_is_of_the_robots():
+    assert list(filter(locomotion_gradients.is_differentiable_robot, ENTRIES)) == list(SIZES)
 
 
 @pytest.mark.slow
