@@ -50,8 +50,8 @@ _ARM = (1.0, -1.0, -1.0)  # of a right upper arm
 _FOREARM = (1.0, 1.0, 1.0)
 SIDES = (
     Ring("pelvis", "{side}_thigh", "{side}_thigh", 24, 0.07, (0.05, 0.2), (_UP, _DOWN), 135.0),
-    Ring("{side}_thigh", "{side}_shin", "{side}_shin", 12, 0.05, (0.2, 0.1), (_UP, _DOWN), 90.0),
-    Ring("{side}_shin", "{side}_foot", "{side}_foot", 14, 0.05, (0.2, 0.06), (_UP, _DOWN), 40.0),
+    Ring("{side}_thigh", "{side}_shin", "{side}_shin", 12, 0.05, (0.1, 0.08), (_UP, _DOWN), 90.0),
+    Ring("{side}_shin", "{side}_foot", "{side}_foot", 14, 0.05, (0.1, 0.05), (_UP, _DOWN), 40.0),
     Ring(
         origin="torso",
         insertion="{side}_upper_arm",
@@ -77,7 +77,7 @@ TRUNK = (
     Ring("torso", "lower_waist", "lower_waist", 12, 0.08, (0.1, 0.06), (_UP, _DOWN), 67.5),
     Ring("lower_waist", "pelvis", "pelvis", 8, 0.08, (0.08, 0.06), (_UP, _DOWN), 67.5),
 )
-TENSION_SLOPE = 6.0  # as of fibres that are a sixth as long as muscle and tendon together
+TENSION_SLOPE = 8.0  # about 1 per length of fibres, which are an eighth of muscle and tendon
 OBLIQUE = np.deg2rad(40.0)  # by which every third muscle of a ring turns about the joint
 
 
