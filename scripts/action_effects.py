@@ -16,7 +16,6 @@ import argparse
 import copy
 import sys
 from collections.abc import Sequence
-from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,21 +114,20 @@ def predicted_return(
     obs[..., : task.obs_dim] = torch.as_tensor(np.stack([place.obs for place in found]))
     given = np.stack([changed(place, delta) for place in found])
     first[..., : task.action_dim] = torch.as_tensor(given)
-    actions = chain([first], repeat(None))
+    given_first = [first]
 
     def act(latent: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        chosen = next(actions)
-        return policy.actor(latent) if chosen is None else chosen
+        return given_first.pop() if given_first else policy.actor(latent)
 
     config = ActorCriticConfig(reward_units=critic.reward_units)
     imagined = Imagination(model, task_id, config).roll_out(
         act, model.encode(obs, task_id.unsqueeze(1)), torch.zeros(horizon, *first.shape)
     )
     values = critic.values(imagined.latents[-1]).amin(1)
-    outcomes = torch.cat([imagined.rewards, values.unsqueeze(0)])
+    outcomes = torch.cat([imagined.rewards, values.unsqueeze(0)]).double()
     if imagined.continuation is not None:
         outcomes = outcomes * survival(imagined.continuation)
-    weights = critic.discount ** torch.arange(horizon + 1)
+    weights = critic.discount ** torch.arange(horizon + 1, dtype=torch.float64)
     return (weights @ outcomes[:, 0]).numpy()
 
 

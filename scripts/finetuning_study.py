@@ -23,6 +23,7 @@ from extracted_scores import extracted_scores
 from multitask_study import Row, measured, table
 
 from pwm.cli.main import main as pwm
+from pwm.core.errors import PwmError
 from pwm.data.store import EpisodeStore
 from pwm.runtime.run_dir import read_run
 
@@ -93,7 +94,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--extract", help="settings of pwm extract, in one word")
     parser.add_argument("--episodes", type=int, default=10, help="per task, of an evaluation")
     given = parser.parse_intermixed_args(arguments)
-    known = EpisodeStore.open(given.data).suite.names
+    try:
+        known = EpisodeStore.open(given.data).suite.names
+    except PwmError as error:
+        parser.error(str(error))
     if unknown := [name for name in given.tasks if name not in known]:
         parser.error(
             f"{given.data} has no tasks {', '.join(unknown)}; settings are given before --tasks."

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-import warp as wp
 
 pytest.importorskip("newton", reason="needs the extra locomotion")
 
 import locomotion_gradients
+import warp as wp
 
 from pwm.core.errors import PwmError
 from pwm.locomotion import force_kernels, rigid_kernels, robots, tasks
